@@ -1,0 +1,46 @@
+# `make run` shows it, `make test` proves it; each sets up all it needs.
+.DEFAULT_GOAL := help
+.PHONY: help run test check bench clean
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+PYTEST_ARGS ?=
+
+help: ## this list
+	@sed -nE 's/^([a-z]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 14
+
+run: $(VENV)/.installed ## the console, with every system running on loopback and real traffic through each
+	$(BIN)/tunnelconsole --demo
+
+test: $(VENV)/.installed-test ## everything that must hold: the checks, then all tests (PYTEST_ARGS="-k jump" narrows them)
+	@tools/system-tools
+	@$(MAKE) --no-print-directory check
+	$(BIN)/pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal --cov --cov-report=term $(PYTEST_ARGS)
+
+check: $(VENV)/.installed-test ## style, types, and who imports whom
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.installed ## measures side by side with the peers that are installed, into docs/benchmarks.md (QUICK=1: a short look)
+	$(BIN)/python -m bench $(if $(QUICK),--quick)
+
+clean: ## removes everything that was made
+	rm -rf $(VENV) build dist bench/build .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	find tunnelconsole tests bench -name __pycache__ -prune -exec rm -rf {} +
+
+# Installed in place, so that a change to the sources needs no second install; a change to pyproject.toml does.
+$(VENV)/.installed: pyproject.toml | $(VENV)/pyvenv.cfg
+	$(PIP) install --editable .
+	@touch $@
+
+$(VENV)/.installed-test: pyproject.toml | $(VENV)/pyvenv.cfg
+	$(PIP) install --editable '.[test]'
+	@touch $@ $(VENV)/.installed
+
+$(VENV)/pyvenv.cfg:
+	tools/venv $(VENV)

@@ -1,0 +1,25 @@
+"""Where the system's programs are that some tests need."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+SYSTEM_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin", "/usr/local/sbin"])
+"""The PATH, and the folders of administrators' programs such as sshd and nft, which a user's PATH often lacks."""
+
+
+def find(tool: str) -> str | None:
+    """The absolute path of a program, or None where it is not installed."""
+    return shutil.which(tool, path=SYSTEM_PATH)
+
+
+def path_of(tool: str) -> str:
+    """The absolute path of a program that the test's ``system`` mark has named.
+
+    :raises LookupError: it is not installed, so the test lacks its mark.
+    """
+    path = find(tool)
+    if path is None:
+        raise LookupError(f"{tool} is not installed; mark the test with @pytest.mark.system({tool!r})")
+    return path

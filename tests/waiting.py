@@ -1,0 +1,39 @@
+"""Waiting for a condition: the one place where a test may let time pass."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+PATIENCE = 10.0
+"""Seconds until a condition counts as never met: far beyond what a busy machine needs, well below a test's timeout."""
+
+PAUSE = 0.01
+"""Seconds between two looks: short beside anything a test waits for, long enough not to burn a core."""
+
+
+async def until(condition: Callable[[], T], within: float = PATIENCE) -> T:
+    """Looks again and again, letting the event loop run, until ``condition`` gives something true, and gives that.
+
+    :raises AssertionError: it did not within ``within`` seconds.
+    """
+    deadline = time.monotonic() + within
+    while not (found := condition()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not met within {within:g} seconds: {condition}")
+        await asyncio.sleep(PAUSE)  # noqa: TID251 the pause between two looks
+    return found
+
+
+def until_true(condition: Callable[[], T], within: float = PATIENCE) -> T:
+    """As :func:`until`, for a test without an event loop."""
+    deadline = time.monotonic() + within
+    while not (found := condition()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not met within {within:g} seconds: {condition}")
+        time.sleep(PAUSE)  # noqa: TID251 the pause between two looks
+    return found
