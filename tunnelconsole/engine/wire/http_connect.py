@@ -87,12 +87,15 @@ class HttpConnectHandshake:
         try:
             request = self._http.next_event()
         except h11.RemoteProtocolError as error:
-            return [self._reject(error.error_status_hint, f"bad request: {error}")]
+            # h11's own text would quote the header line, which may hold a credential.
+            if error.error_status_hint == 431:
+                return [self._reject_long_head()]
+            return [self._reject(400, "the request is not valid HTTP/1.1")]
         if not isinstance(request, h11.Request):
             return []
         # h11 checks the size only while the head is incomplete.
         if self._received - len(self._http.trailing_data[0]) > MAX_HEAD:
-            return [self._reject(431, f"bad request: the head has more than {MAX_HEAD} bytes")]
+            return [self._reject_long_head()]
         return [self._read_request(request)]
 
     def receive_eof(self) -> None:
@@ -138,6 +141,9 @@ class HttpConnectHandshake:
         self._step = _Step.DIALLING
         self._early.add(self._http.trailing_data[0])
         return ConnectAsked(host, port)
+
+    def _reject_long_head(self) -> Refused:
+        return self._reject(431, f"the head of the request has more than {MAX_HEAD} bytes")
 
     def _reject(self, status: int, reason: str, headers: str = "", *, has_body: bool = True) -> Refused:
         self._respond(status, reason, headers, has_body=has_body)
