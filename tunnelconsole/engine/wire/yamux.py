@@ -342,7 +342,7 @@ class YamuxSession:
             elif not self._header and end - position >= _HEADER_LENGTH:
                 fields = _HEADER.unpack_from(view, position)
                 position += _HEADER_LENGTH
-                self._read_header(events, *fields)
+                self._read_header(fields, events)
             else:
                 count = min(_HEADER_LENGTH - len(self._header), end - position)
                 self._header += view[position : position + count]
@@ -350,11 +350,10 @@ class YamuxSession:
                 if len(self._header) == _HEADER_LENGTH:
                     fields = _HEADER.unpack(self._header)
                     self._header.clear()
-                    self._read_header(events, *fields)
+                    self._read_header(fields, events)
 
-    def _read_header(
-        self, events: list[Event], version: int, kind: int, flags: int, stream_id: int, length: int
-    ) -> None:
+    def _read_header(self, fields: tuple[int, ...], events: list[Event]) -> None:
+        version, kind, flags, stream_id, length = fields
         if version != _VERSION:
             raise ProtocolError(f"the remote sent a yamux frame of version {version}; only 0 is known")
         if flags & ~_ALL_FLAGS:
