@@ -61,6 +61,18 @@ def test_a_slow_client_can_be_refused_before_its_head_is_complete() -> None:
     assert handshake.data_to_send().startswith(b"HTTP/1.1 408 Request Timeout\r\n")
 
 
+def test_a_status_without_a_phrase_of_its_own_is_an_error() -> None:
+    handshake = HttpConnectHandshake()
+    handshake.refuse(599, "unheard of")
+    assert handshake.data_to_send().startswith(b"HTTP/1.1 599 Error\r\n")
+
+
+def test_a_client_may_half_close_once_its_target_is_named() -> None:
+    handshake = HttpConnectHandshake()
+    handshake.receive_data(REQUEST)
+    handshake.receive_eof()
+
+
 def test_another_method_is_told_what_is_allowed() -> None:
     event, response = refusal(b"GET http://example.com/ HTTP/1.1\r\nHost: example.com\r\n\r\n")
     assert event.status == 405

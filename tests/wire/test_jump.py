@@ -159,6 +159,11 @@ def test_who_connects_is_told_by_the_secret(identity: str) -> None:
     assert handshake_server().receive_data(proof(SECRETS[identity])) == [Authenticated(identity)]
 
 
+def test_of_two_identities_with_one_secret_the_first_is_seen() -> None:
+    server = JumpServerHandshake(CHALLENGE, {"first": b"same", "second": b"same"})
+    assert server.receive_data(proof(b"same")) == [Authenticated("first")]
+
+
 @pytest.mark.parametrize(
     "reply",
     [proof(b"wrong"), proof(b""), b"\x00", encode_frame(proof()[1:20]), encode_frame(proof()[1:] + b"x")],
@@ -289,6 +294,22 @@ def test_an_empty_challenge_is_a_protocol_error() -> None:
 def test_a_status_that_is_neither_yes_nor_no_is_a_protocol_error(sent: bytes) -> None:
     with pytest.raises(ProtocolError, match="expected 0 or 1"):
         JumpClientHandshake(b"secret", "host", 80).receive_data(sent)
+
+
+def test_what_a_server_says_after_it_refused_is_not_read() -> None:
+    client = JumpClientHandshake(b"secret", "host", 80)
+    assert client.receive_data(b"\x01c\x01\x02no" + b"\x00") == [SecretRefused("no")]
+    assert client.receive_data(b"\x00") == []
+    assert client.leftover == b""
+    client.receive_eof()
+
+
+def test_more_payload_at_once_than_the_limit_is_a_protocol_error_for_the_client_too() -> None:
+    client = JumpClientHandshake(b"secret", "host", 80)
+    assert client.receive_data(b"\x01c\x00\x00") == [Connected()]
+    client.receive_data(bytes(MAX_EARLY_DATA))
+    with pytest.raises(ProtocolError, match="before the channel was open"):
+        client.receive_data(b"x")
 
 
 def test_a_target_too_long_for_a_frame_is_refused_before_anything_is_sent() -> None:

@@ -322,6 +322,18 @@ def test_window_is_granted_again_once_half_of_it_was_consumed() -> None:
     assert output(session) == frame(WINDOW, 0, 1, INITIAL_WINDOW // 2)
 
 
+def test_half_of_a_wider_window_is_more() -> None:
+    session = YamuxSession(client=False)
+    session.receive_data(frame(WINDOW, SYN, 1))
+    session.accept(1, INITIAL_WINDOW)
+    session.data_to_send()
+    session.receive_data(data(1, bytes(INITIAL_WINDOW)))
+    session.consumed(1, INITIAL_WINDOW - 1)
+    assert output(session) == b""
+    session.consumed(1, 1)
+    assert output(session) == frame(WINDOW, 0, 1, INITIAL_WINDOW)
+
+
 def test_one_stream_that_is_not_consumed_holds_up_no_other() -> None:
     session = server_with_stream()
     session.receive_data(data(1, bytes(INITIAL_WINDOW)) + frame(WINDOW, SYN, 3))
