@@ -35,7 +35,7 @@ from yamux_frames import (
 
 
 def assert_ends(session: YamuxSession, sent: bytes, complaint: str) -> None:
-    """Assert that ``sent`` ends the session with a go-away, at any split, and that it then does nothing more."""
+    """Assert that ``sent`` ends the session with a go-away, and that it then does nothing more."""
     session.data_to_send()
     with pytest.raises(ProtocolError, match=complaint):
         session.receive_data(sent)
