@@ -1,0 +1,1 @@
+"""Measures TunnelConsole side by side with the peers that are installed: ``python -m bench``."""

@@ -1,0 +1,65 @@
+"""``python -m bench``: measures, prints the table, and keeps it in docs/benchmarks.md."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import tempfile
+from pathlib import Path
+
+import click
+
+from bench import table
+from bench.contenders import CONTENDERS
+from bench.flow import Flow, build
+from bench.measures import FULL, QUICK
+from bench.processes import BenchError, end_on_sigterm
+from bench.run import Run, tell
+
+HERE = Path(__file__).parent
+REPORT = HERE.parent / "docs" / "benchmarks.md"
+
+
+@click.command()
+@click.option(
+    "--quick", is_flag=True, help="A short look: fewer and shorter measurements; docs/benchmarks.md stays as it is."
+)
+@click.option(
+    "--only", default="", metavar="NAMES", help="Contenders to measure besides direct, separated by semicolons."
+)
+def main(quick: bool, only: str) -> None:
+    """Measures TunnelConsole side by side with the peers that are installed."""
+    chosen = [name.strip() for name in only.split(";") if name.strip()]
+    known = [contender.name for contender in CONTENDERS]
+    if strange := [name for name in chosen if name not in known]:
+        raise click.UsageError(f"no contender is named {strange[0]}; there are: {'; '.join(known)}")
+    direct, *others = CONTENDERS
+    wanted = [each for each in others if not chosen or each.name in chosen]
+    end_on_sigterm()
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # what is started inherits it
+    with tempfile.TemporaryDirectory(prefix="tunnelconsole-bench-") as folder:
+        try:
+            flow = Flow(build(HERE / "build"), Path(folder))
+            run = Run(
+                flow, Path(folder), QUICK if quick else FULL, [direct, *(each for each in wanted if not each.missing())]
+            )
+            run.results.absent.extend(each.name for each in wanted if each.missing())
+            run.run()
+            report = table.render(run.results)
+            print(report)
+            if quick or chosen:
+                tell(f"{REPORT.name} keeps full runs only; it stays as it is")
+            else:
+                table.write(report, REPORT)
+        except BenchError as error:
+            raise click.ClickException(str(error)) from error
+        except KeyboardInterrupt:
+            tell("stopped; nothing was kept")
+            sys.exit(130)
+    if run.results.failures:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

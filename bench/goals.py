@@ -1,0 +1,77 @@
+"""What TunnelConsole must reach, as ratios to direct in the same run, and whether it does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+
+from bench.measures import BULK_DOWN, BULK_UP, CONNECTIONS, PING_P50, Figure, Idle
+from bench.results import Results
+
+
+@dataclass(frozen=True)
+class Goal:
+    """One bound.
+
+    :param reached: gives what was measured, or None where it was not.
+    :param at_least: True for a lower bound, False for an upper one.
+    """
+
+    what: str
+    reached: Callable[[Results], float | None]
+    bound: float
+    at_least: bool
+    shape: str
+    """How a value is written, as :meth:`str.format` takes it."""
+
+    def verdict(self, value: float | None) -> str:
+        """``met``, ``missed`` or ``not measured``."""
+        if value is None:
+            return "not measured"
+        return "met" if (value >= self.bound if self.at_least else value <= self.bound) else "**missed**"
+
+
+def _ratio(contender: str, figure: Figure) -> Callable[[Results], float | None]:
+    return lambda results: results.ratio(contender, figure)
+
+
+def _idle(read: Callable[[Idle], float]) -> Callable[[Results], float | None]:
+    return lambda results: read(results.idle["jump"]) if "jump" in results.idle else None
+
+
+def _milliseconds(values: list[float]) -> float | None:
+    return 1000 * median(values) if values else None
+
+
+SHARE = "{:.2f} of direct"
+
+GOALS = (
+    Goal("jump, bulk to the target", _ratio("jump", BULK_UP), 0.45, True, SHARE),
+    Goal("jump, bulk from the target", _ratio("jump", BULK_DOWN), 0.45, True, SHARE),
+    Goal("jump, round trip p50", _ratio("jump", PING_P50), 3, False, "{:.2f} times direct"),
+    Goal("jump, new connections", _ratio("jump", CONNECTIONS), 0.25, True, SHARE),
+    Goal("relay native, bulk to the target", _ratio("relay, native", BULK_UP), 0.35, True, SHARE),
+    Goal("relay native, bulk from the target", _ratio("relay, native", BULK_DOWN), 0.35, True, SHARE),
+    # 1.5 Gbit/s on a machine where direct gives 20
+    Goal("relay yamux, bulk to the target", _ratio("relay, yamux", BULK_UP), 0.075, True, "{:.3f} of direct"),
+    Goal("relay yamux, bulk from the target", _ratio("relay, yamux", BULK_DOWN), 0.075, True, "{:.3f} of direct"),
+    Goal("jump, memory of an idle channel", _idle(lambda idle: idle.bytes_each / 1024), 12, False, "{:.1f} KiB"),
+    Goal("jump, processor while all idle", _idle(lambda idle: idle.cpu_percent), 1, False, "{:.2f} %"),
+    Goal("jump, idle channels lost", _idle(lambda idle: idle.lost), 0, False, "{:.0f}"),
+    Goal(
+        "`tunnelconsole status` with all channels held",
+        lambda results: _milliseconds(results.status_seconds),
+        300,
+        False,
+        "{:.0f} ms",
+    ),
+    Goal(
+        "the console's first frame with all channels held",
+        lambda results: _milliseconds(results.first_paint_seconds),
+        1000,
+        False,
+        "{:.0f} ms",
+    ),
+)
+"""All goals; a bulk goal holds for each way."""

@@ -1,0 +1,183 @@
+"""What is measured on a route, how long, and what it gives."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bench.flow import Flow, Way
+from bench.processes import BenchError, cpu_seconds, memory
+from bench.route import Route
+
+WRK_CONNECTIONS = 16
+"""Connections that wrk keeps busy: as many as a small web service sees at once."""
+
+WRK_THREADS = 2
+"""Threads of wrk: it must not be what is slow."""
+
+CONNECTION_THREADS = 4
+"""Threads that open connections at the same time."""
+
+MOST_HELD = 5000
+"""Idle channels held."""
+
+SETTLE_SECONDS = 2.0
+"""Between opening idle channels and taking their cost: what was borrowed for the opening is given back by then."""
+
+SLACK = 30.0
+"""Seconds that a program may take beyond the duration it was given."""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long each measurement takes; every figure is the median of ``rounds``."""
+
+    rounds: int
+    bulk_seconds: float
+    pings: int
+    connections: int
+    wrk_seconds: int
+    held: int
+    hold_seconds: float
+    repeats: int
+    """How often a command is timed."""
+
+
+FULL = Effort(
+    rounds=5, bulk_seconds=2, pings=5000, connections=4000, wrk_seconds=2, held=MOST_HELD, hold_seconds=60, repeats=5
+)
+QUICK = Effort(
+    rounds=2, bulk_seconds=0.5, pings=1000, connections=1000, wrk_seconds=1, held=1000, hold_seconds=3, repeats=2
+)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One column of the table."""
+
+    name: str
+    unit: str
+    digits: int
+    """Digits after the decimal point."""
+
+
+BULK_UP = Figure("bulk to the target", "Gbit/s", 1)
+BULK_DOWN = Figure("bulk from the target", "Gbit/s", 1)
+PING_P50 = Figure("64-byte round trip, p50", "µs", 0)
+PING_P99 = Figure("64-byte round trip, p99", "µs", 0)
+CONNECTIONS = Figure("new connections", "/s", 0)
+REQUESTS = Figure(f"HTTP requests over {WRK_CONNECTIONS} connections", "/s", 0)
+FIGURES = (BULK_UP, BULK_DOWN, PING_P50, PING_P99, CONNECTIONS, REQUESTS)
+
+Taken = dict[Figure, float]
+
+
+def take_bulk(flow: Flow, route: Route, effort: Effort) -> Taken:
+    """One stream, each way in turn. A lost byte is an error, not a slow result."""
+    taken: Taken = {}
+    ways: tuple[tuple[Figure, Way], ...] = ((BULK_UP, "up"), (BULK_DOWN, "down"))
+    for figure, way in ways:
+        result = flow.bulk(route, way, effort.bulk_seconds)
+        if result.lost:
+            raise BenchError(f"{result.lost} bytes were lost")
+        taken[figure] = result.gbit_per_second
+    return taken
+
+
+def take_pings(flow: Flow, route: Route, effort: Effort) -> Taken:
+    """Round trips on one connection."""
+    result = flow.ping(route, effort.pings)
+    return {PING_P50: result.p50_us, PING_P99: result.p99_us}
+
+
+def take_connections(flow: Flow, route: Route, effort: Effort) -> Taken:
+    """New connections, each with an echoed byte, from a few threads. One that fails is an error."""
+    result = flow.connections(route, effort.connections, CONNECTION_THREADS)
+    if result.failed:
+        raise BenchError(f"{result.failed} of {effort.connections} connections failed")
+    return {CONNECTIONS: result.per_second}
+
+
+def take_requests(_flow: Flow, route: Route, effort: Effort) -> Taken:
+    """Small HTTP requests by wrk; nothing where wrk is missing, or where it would need a handshake it cannot speak."""
+    wrk = shutil.which("wrk")
+    if wrk is None or route.handshake:
+        return {}
+    options = [f"-t{WRK_THREADS}", f"-c{WRK_CONNECTIONS}", f"-d{effort.wrk_seconds}s"]
+    command = [wrk, *options, f"http://127.0.0.1:{route.port}/"]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False, timeout=effort.wrk_seconds + SLACK)
+    return {REQUESTS: requests_per_second(answer.stdout)}
+
+
+def requests_per_second(report: str) -> float:
+    """The rate in what wrk prints.
+
+    :raises BenchError: there is none, or some requests failed.
+    """
+    if failed := re.search(r"Socket errors:.*|Non-2xx.*", report):
+        raise BenchError(f"wrk: {failed[0]}")
+    if found := re.search(r"Requests/sec:\s*([\d.]+)", report):
+        return float(found[1])
+    raise BenchError("wrk gave no rate")
+
+
+MEASUREMENTS: tuple[Callable[[Flow, Route, Effort], Taken], ...] = (
+    take_bulk,
+    take_pings,
+    take_connections,
+    take_requests,
+)
+"""What is done to each route in every round."""
+
+
+@dataclass(frozen=True)
+class Idle:
+    """What idle channels cost."""
+
+    held: int
+    seconds: float
+    bytes_each: float
+    """Resident memory that came with each channel, in all programs of the route together."""
+    cpu_percent: float
+    """Of one processor, while nothing moved."""
+    lost: int
+    """Channels that did not echo a byte afterwards."""
+
+
+def hold_idle(
+    flow: Flow, route: Route, effort: Effort, count: int, meanwhile: Callable[[], None] | None = None
+) -> Idle:
+    """Holds ``count`` channels on a route that nothing has used before, so that its memory is theirs.
+
+    :param meanwhile: called while they are held, after their cost was taken.
+    """
+    before = memory(route.programs)
+    with flow.holding(route, count) as (opened, holder):
+        if opened.failed:
+            raise BenchError(f"{opened.failed} of {count} connections could not be opened")
+        holder.stay_silent(SETTLE_SECONDS)
+        grown = memory(route.programs) - before
+        used = cpu_seconds(route.programs)
+        holder.stay_silent(effort.hold_seconds)
+        used = cpu_seconds(route.programs) - used
+        if meanwhile is not None:
+            meanwhile()
+        ended = flow.release(holder)
+    return Idle(count, effort.hold_seconds, grown / count, 100 * used / effort.hold_seconds, ended.lost)
+
+
+def iperf3(port: int, seconds: float) -> float:
+    """What iperf3 measures on one stream to the server that ``port`` leads to, in Gbit/s.
+
+    :raises BenchError: iperf3 reports an error.
+    """
+    command = ["iperf3", "--client", "127.0.0.1", "--port", str(port), "--time", f"{max(1, round(seconds))}", "--json"]
+    answer = subprocess.run(command, capture_output=True, check=False, timeout=seconds + SLACK)
+    report = json.loads(answer.stdout)
+    if "error" in report:
+        raise BenchError(f"iperf3: {report['error']}")
+    return float(report["end"]["sum_received"]["bits_per_second"]) / 1e9

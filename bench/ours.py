@@ -1,0 +1,141 @@
+"""The routes through TunnelConsole: the installed program, started as a user starts it."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+from bench.processes import BenchError, Program, running, wait_until
+from bench.route import Route
+
+COMMAND_TIME = 30.0
+"""Seconds one command of ours may take."""
+
+READY_TIME = 30.0
+"""Seconds until a daemon of ours must have said ``ready``."""
+
+
+def tunnelconsole_command() -> list[str]:
+    """The installed program that belongs to this interpreter."""
+    return [str(Path(sys.executable).with_name("tunnelconsole"))]
+
+
+def _daemon(stack: ExitStack, folder: Path, name: str, services: str) -> tuple[Program, Path]:
+    """Starts a daemon of ours with these services, and waits until it says that it is ready."""
+    home = folder / f"{name}-{secrets.token_hex(4)}"
+    home.mkdir()
+    config = home / "config.toml"
+    config.write_text(
+        f'version = 1\n\n[engine]\nstate_dir = "{home}"\ncontrol = "{home}/control.sock"\nlog_level = "warning"\n'
+        f"{services}"
+    )
+    config.chmod(0o600)
+    daemon = stack.enter_context(
+        running([*tunnelconsole_command(), "--daemon", "-c", str(config)], home, read_output=True)
+    )
+    line = ""
+    while line != "ready":  # before it, one line for each service that listens
+        line = daemon.read_line(READY_TIME)
+    return daemon, config
+
+
+def service_address(config: Path, service: str) -> str:
+    """Where a service can be reached, as the running engine reports it; empty while it cannot."""
+    answer = subprocess.run(
+        [*tunnelconsole_command(), "services", "--json", "-c", str(config)],
+        capture_output=True,
+        check=False,
+        timeout=COMMAND_TIME,
+    )
+    if answer.returncode != 0:
+        raise BenchError(f"`tunnelconsole services` failed: {answer.stderr.decode(errors='replace').strip()}")
+    for row in json.loads(answer.stdout):
+        if row["name"] == service:
+            return str(row["address"])
+    raise BenchError(f"the engine has no service named {service}")
+
+
+def _service_port(config: Path, service: str) -> int:
+    found: list[str] = []
+
+    def has_address() -> bool:
+        found[:] = [service_address(config, service)]
+        return bool(found[0])
+
+    wait_until(has_address, f"the service {service} has no address")
+    return int(found[0].rpartition(":")[2])
+
+
+JUMP_SERVER = """
+[service.jump]
+kind = "jump-server"
+listen = "127.0.0.1:0"
+secret = "{secret}"
+allow = ["127.0.0.1:*"]
+"""
+
+JUMP_CLIENT = """
+[service.client]
+kind = "jump-client"
+server = "127.0.0.1:{server}"
+secret = "{secret}"
+listen = "127.0.0.1:0"
+target = "127.0.0.1:{target}"
+"""
+
+RELAY_SERVER = """
+[service.relay]
+kind = "relay-server"
+listen = "127.0.0.1:0"
+ports = "0"
+bind = "127.0.0.1"
+public_host = "127.0.0.1"
+"""
+
+RELAY_CLIENT = """
+[service.backend]
+kind = "relay-client"
+server = "127.0.0.1:{server}"
+target = "127.0.0.1:{target}"
+native = {native}
+"""
+
+
+def open_jump(stack: ExitStack, folder: Path, target: int) -> Route:
+    """Our jump server; the load generator is the client."""
+    secret = secrets.token_hex(16)
+    daemon, config = _daemon(stack, folder, "jump", JUMP_SERVER.format(secret=secret))
+    handshake = {"JUMP_TARGET": f"127.0.0.1:{target}", "JUMP_SECRET": secret}
+    return Route(_service_port(config, "jump"), [daemon], handshake, config)
+
+
+def open_jump_with_client(stack: ExitStack, folder: Path, target: int) -> Route:
+    """Our jump client with a fixed target, and behind it our jump server: two daemons."""
+    secret = secrets.token_hex(16)
+    server, config = _daemon(stack, folder, "jump", JUMP_SERVER.format(secret=secret))
+    port = _service_port(config, "jump")
+    settings = JUMP_CLIENT.format(server=port, secret=secret, target=target)
+    client, config = _daemon(stack, folder, "jump-client", settings)
+    return Route(_service_port(config, "client"), [server, client], config=config)
+
+
+def _open_relay(stack: ExitStack, folder: Path, target: int, *, native: bool) -> Route:
+    server, config = _daemon(stack, folder, "relay", RELAY_SERVER)
+    port = _service_port(config, "relay")
+    settings = RELAY_CLIENT.format(server=port, target=target, native=str(native).lower())
+    client, config = _daemon(stack, folder, "relay-client", settings)
+    return Route(_service_port(config, "backend"), [server, client], config=config)
+
+
+def open_relay_native(stack: ExitStack, folder: Path, target: int) -> Route:
+    """Our relay between two ends of ours: a data connection for each visitor."""
+    return _open_relay(stack, folder, target, native=True)
+
+
+def open_relay_yamux(stack: ExitStack, folder: Path, target: int) -> Route:
+    """Our relay as the original speaks it: all visitors in one yamux session."""
+    return _open_relay(stack, folder, target, native=False)

@@ -1,0 +1,41 @@
+"""All that one run has measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from statistics import median
+
+from bench.measures import Effort, Figure, Idle, Taken
+
+
+@dataclass
+class Results:
+    """The figures of one run; a contender goes by its name."""
+
+    effort: Effort
+    reference: str
+    """The contender that the others are compared with."""
+    rounds: dict[str, list[Taken]] = field(default_factory=dict)
+    """What each round gave for each contender; a round that failed gave nothing."""
+    idle: dict[str, Idle] = field(default_factory=dict)
+    iperf3: dict[str, float] = field(default_factory=dict)
+    """Gbit/s on one stream, where iperf3 is installed."""
+    status_seconds: list[float] = field(default_factory=list)
+    first_paint_seconds: list[float] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    """What could not be measured and why, one sentence each."""
+    absent: list[str] = field(default_factory=list)
+    """Contenders whose programs are not installed."""
+
+    def values(self, contender: str, figure: Figure) -> list[float]:
+        """The figure's value in each round that has it."""
+        return [taken[figure] for taken in self.rounds.get(contender, []) if figure in taken]
+
+    def ratio(self, contender: str, figure: Figure) -> float | None:
+        """The figure's ratio to the reference's: the median of the ratios within each round.
+
+        Within a round both were measured seconds apart, so what else the machine does weighs on both.
+        """
+        pairs = zip(self.rounds.get(contender, []), self.rounds.get(self.reference, []), strict=False)
+        ratios = [own[figure] / other[figure] for own, other in pairs if figure in own and figure in other]
+        return median(ratios) if ratios else None

@@ -1,0 +1,88 @@
+"""From figures to ratios, goals and the table, without measuring anything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bench import table
+from bench.contenders import CONTENDERS
+from bench.goals import GOALS
+from bench.measures import BULK_UP, CONNECTIONS, FIGURES, QUICK, Idle, requests_per_second
+from bench.processes import BenchError
+from bench.results import Results
+
+
+def _results(**rounds: list[float]) -> Results:
+    return Results(
+        QUICK, "direct", rounds={name: [{BULK_UP: value} for value in values] for name, values in rounds.items()}
+    )
+
+
+def test_a_ratio_is_the_median_of_each_rounds_own() -> None:
+    results = _results(direct=[10, 20, 40], jump=[5, 10, 10])
+    assert results.ratio("jump", BULK_UP) == 0.5
+
+
+def test_a_round_that_failed_is_left_out_of_the_ratio() -> None:
+    results = _results(direct=[10, 20], jump=[5, 0])
+    results.rounds["jump"][1].clear()
+    assert results.ratio("jump", BULK_UP) == 0.5
+
+
+def test_a_figure_that_was_never_taken_has_no_ratio() -> None:
+    assert _results(direct=[10], jump=[5]).ratio("jump", CONNECTIONS) is None
+
+
+@pytest.mark.parametrize(("jump", "verdict"), [(4.5, "met"), (4.4, "**missed**")])
+def test_a_goal_says_whether_its_bound_is_reached(jump: float, verdict: str) -> None:
+    results = _results(direct=[10], jump=[jump])
+    assert GOALS[0].verdict(GOALS[0].reached(results)) == verdict
+
+
+def test_every_goal_can_be_reached_by_what_is_measured() -> None:
+    everything = Results(QUICK, "direct", status_seconds=[0.1], first_paint_seconds=[0.5])
+    everything.idle["jump"] = Idle(1000, 3, 2048, 0.1, 0)
+    figures = dict.fromkeys(FIGURES, 1.0)
+    everything.rounds = {contender.name: [figures] for contender in CONTENDERS}
+    assert [goal.what for goal in GOALS if goal.reached(everything) is None] == []
+
+
+def test_the_report_has_a_row_for_each_contender_with_its_ratio() -> None:
+    report = table.render(_results(direct=[10, 20], jump=[5, 10]))
+    assert "15.0 (10.0–20.0)" in report
+    assert "7.5 ×0.50 (5.0–10.0)" in report
+
+
+def test_what_failed_and_what_is_not_installed_is_said(tmp_path: Path) -> None:
+    results = _results(direct=[10])
+    results.failures.append("frp: no bytes came through")
+    results.absent.append("bore")
+    report = table.render(results)
+    assert "frp: no bytes came through" in report
+    assert "bore" in report
+
+
+def test_the_report_replaces_only_what_stands_between_the_marks(tmp_path: Path) -> None:
+    page = tmp_path / "benchmarks.md"
+    page.write_text(f"before\n{table.BEGIN}\nold\n{table.END}\nafter\n")
+    table.write("new\n", page)
+    assert page.read_text() == f"before\n{table.BEGIN}\nnew\n{table.END}\nafter\n"
+
+
+def test_a_page_without_the_marks_is_left_as_it_is(tmp_path: Path) -> None:
+    page = tmp_path / "benchmarks.md"
+    page.write_text("before\n")
+    with pytest.raises(BenchError, match="lacks the lines"):
+        table.write("new\n", page)
+    assert page.read_text() == "before\n"
+
+
+def test_the_rate_of_wrk_is_read_from_its_report() -> None:
+    assert requests_per_second("  10 requests in 1.00s\nRequests/sec:  1234.56\n") == 1234.56
+
+
+def test_a_report_of_wrk_with_errors_is_no_rate() -> None:
+    with pytest.raises(BenchError, match="Socket errors"):
+        requests_per_second("  Socket errors: connect 0, read 3, write 0, timeout 0\nRequests/sec:  1234.56\n")
