@@ -210,8 +210,8 @@ static int bulk(int port, int up, double seconds) {
     return 0;
 }
 
-/* Ping keeps to the first core and its echo to the last, as two hosts would. Left to the scheduler, both ends of a direct
- * connection sometimes share a core, and its round trip is then a tenth of what it is otherwise. */
+/* Ping keeps to the first core and its echo to the last, as two hosts would. Left to the scheduler, both ends of a
+ * direct connection sometimes share a core, and its round trip is then a tenth of what it is otherwise. */
 static void keep_to_core(int last) {
 #ifdef __linux__
     cpu_set_t allowed, one;
@@ -242,12 +242,14 @@ static int ping(int port, long count) {
     for (long i = 0; i < count; i++) {
         memset(out, (int)(i & 0xFF), sizeof out);
         double start = now();
-        if (write_full(fd, out, sizeof out) || read_full(fd, in, sizeof in)) return fail("the connection broke during ping");
+        if (write_full(fd, out, sizeof out) || read_full(fd, in, sizeof in))
+            return fail("the connection broke during ping");
         took[i] = now() - start;
         if (memcmp(in, out, sizeof out)) return fail("the echo differs from what was sent");
     }
     qsort(took, (size_t)count, sizeof *took, by_value);
-    printf("{\"count\": %ld, \"p50_us\": %.1f, \"p99_us\": %.1f}\n", count, took[count / 2] * 1e6, took[count * 99 / 100] * 1e6);
+    printf("{\"count\": %ld, \"p50_us\": %.1f, \"p99_us\": %.1f}\n",
+           count, took[count / 2] * 1e6, took[count * 99 / 100] * 1e6);
     close(fd);
     free(took);
     return 0;
@@ -262,7 +264,8 @@ static void *conn_thread(void *unused) {
     while (atomic_fetch_sub(&conn_left, 1) > 0) {
         char echoed;
         int fd = dial(conn_port);
-        if (fd < 0 || write_full(fd, "Ex", 2) || read_full(fd, &echoed, 1) || echoed != 'x') atomic_fetch_add(&conn_failed, 1);
+        if (fd < 0 || write_full(fd, "Ex", 2) || read_full(fd, &echoed, 1) || echoed != 'x')
+            atomic_fetch_add(&conn_failed, 1);
         if (fd < 0) continue;
         setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
         close(fd);
@@ -392,8 +395,8 @@ static int sink(int port) {
 /* ---- the command line ---- */
 
 static int usage(void) {
-    fputs("usage: flow sink PORT | bulk PORT up|down SECONDS | ping PORT COUNT | conn PORT COUNT THREADS | hold PORT COUNT\n"
-          "       (the head of flow.c says what each does)\n", stderr);
+    fputs("usage: flow sink PORT | bulk PORT up|down SECONDS | ping PORT COUNT | conn PORT COUNT THREADS\n"
+          "            | hold PORT COUNT       (the head of flow.c says what each does)\n", stderr);
     return 2;
 }
 
@@ -429,7 +432,10 @@ int main(int argc, char **argv) {
     if (!strcmp(what, "bulk") && argc == 5 && !strcmp(argv[3], "up")) return bulk(port, 1, duration(argv[4]));
     if (!strcmp(what, "bulk") && argc == 5 && !strcmp(argv[3], "down")) return bulk(port, 0, duration(argv[4]));
     if (!strcmp(what, "ping") && argc == 4) return ping(port, number(argv[3], 1, MAX_COUNT));
-    if (!strcmp(what, "conn") && argc == 5) return conn(port, number(argv[3], 1, MAX_COUNT), (int)number(argv[4], 1, MAX_THREADS));
+    if (!strcmp(what, "conn") && argc == 5) {
+        long threads = number(argv[4], 1, MAX_THREADS);
+        return conn(port, number(argv[3], 1, MAX_COUNT), (int)threads);
+    }
     if (!strcmp(what, "hold") && argc == 4) return hold(port, number(argv[3], 1, 60000));
     return usage();
 }
