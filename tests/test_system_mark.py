@@ -8,8 +8,7 @@ import pytest
 
 pytest_plugins = ["pytester"]
 
-ALONE = ("-p", "no:cacheprovider", "-p", "no:asyncio")
-"""Without the plugins that would ask for settings or leave files behind."""
+HERE = Path(__file__).parent
 
 NEEDS_WHAT_IS_MISSING = """
 import pytest
@@ -21,9 +20,11 @@ def test_it():
 
 
 @pytest.fixture
-def suite(pytester: pytest.Pytester) -> pytest.Pytester:
-    pytester.makeconftest((Path(__file__).with_name("conftest.py")).read_text())
-    pytester.makeini("[pytest]\nmarkers =\n    system\n")
+def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    """A suite of one test in a process of its own, with this suite's conftest.py and no other plugin."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    pytester.makeconftest((HERE / "conftest.py").read_text())
+    pytester.makeini(f"[pytest]\npythonpath = {HERE}\nmarkers =\n    system\n")
     pytester.makepyfile(NEEDS_WHAT_IS_MISSING)
     return pytester
 
@@ -32,13 +33,13 @@ def test_a_test_whose_program_is_missing_is_skipped_with_its_name(
     suite: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("CI", raising=False)
-    result = suite.runpytest_inprocess("-rs", *ALONE)
+    result = suite.runpytest_subprocess("-rs")
     result.assert_outcomes(skipped=1)
     result.stdout.fnmatch_lines(["*needs no-such-program: not installed*"])
 
 
-def test_where_nothing_may_be_left_out_it_fails(suite: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_in_ci_it_fails_with_its_name(suite: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CI", "true")
-    result = suite.runpytest_inprocess(*ALONE)
+    result = suite.runpytest_subprocess()
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["*needs no-such-program: not installed*"])
