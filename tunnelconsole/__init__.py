@@ -1,0 +1,72 @@
+"""TunnelConsole: one console for every kind of TCP tunnel.
+
+What a program of your own can use, typed, and loaded when it is first touched:
+
+- :mod:`tunnelconsole.jump` and :mod:`tunnelconsole.relay`: one system each, for a connection through a jump host, and
+  for a public port of a local service.
+- :class:`Engine`: any number of services on your own event loop, each described by its settings
+  (:class:`JumpServerSettings` and so on), which are made of :class:`HostPort`, :class:`ListenAddress`,
+  :class:`PortRange`, :class:`Secret` and :class:`TLSSettings`.
+- :mod:`tunnelconsole.errors`: everything that these raise on purpose.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tunnelconsole import errors, jump, relay
+    from tunnelconsole.engine.engine import Engine
+    from tunnelconsole.engine.services.jump.client import JumpClientSettings
+    from tunnelconsole.engine.services.jump.server import JumpServerSettings
+    from tunnelconsole.engine.services.relay.client import RelayClientSettings
+    from tunnelconsole.engine.services.relay.server import RelayServerSettings
+    from tunnelconsole.engine.settings import HostPort, ListenAddress, PortRange, Secret, TLSSettings
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Engine",
+    "HostPort",
+    "JumpClientSettings",
+    "JumpServerSettings",
+    "ListenAddress",
+    "PortRange",
+    "RelayClientSettings",
+    "RelayServerSettings",
+    "Secret",
+    "TLSSettings",
+    "__version__",
+    "errors",
+    "jump",
+    "relay",
+]
+
+_MODULES = ("errors", "jump", "relay")
+_CLASSES = {
+    "Engine": "tunnelconsole.engine.engine",
+    "HostPort": "tunnelconsole.engine.settings",
+    "JumpClientSettings": "tunnelconsole.engine.services.jump.client",
+    "JumpServerSettings": "tunnelconsole.engine.services.jump.server",
+    "ListenAddress": "tunnelconsole.engine.settings",
+    "PortRange": "tunnelconsole.engine.settings",
+    "RelayClientSettings": "tunnelconsole.engine.services.relay.client",
+    "RelayServerSettings": "tunnelconsole.engine.services.relay.server",
+    "Secret": "tunnelconsole.engine.settings",
+    "TLSSettings": "tunnelconsole.engine.settings",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Loads what is asked for (PEP 562), so that a command which needs none of it starts at once."""
+    from importlib import import_module  # noqa: PLC0415 - lazy, as everything here
+
+    if name in _MODULES:
+        return import_module(f"{__name__}.{name}")
+    if name in _CLASSES:
+        return getattr(import_module(_CLASSES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
