@@ -1,0 +1,307 @@
+"""What travels over the control socket: one JSON document per line, each way.
+
+A console or command sends :class:`Ask` lines; the engine answers each with one :class:`Answer` of the same ``id``.
+After a :class:`Watch` request the connection belongs to the watcher: the engine then sends :class:`Update` answers
+(``id`` of the ask) until the connection ends.
+
+Times are Unix seconds (float), durations seconds, sizes bytes, rates bytes per second. Key names are stable: the
+``--json`` output of the commands is these rows as they are.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+PROTOCOL = 1
+"""Version of this message set; a peer of another version is refused with a sentence that says so."""
+
+MAX_REQUEST = 64 * 1024
+"""Bytes in one request line. Requests name a service or a session; anything longer is garbage."""
+
+MAX_ANSWER = 64 * 1024 * 1024
+"""Bytes in one answer line: 100,000 channels at about 300 bytes each fit twice."""
+
+
+class ServiceRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One service as it stands."""
+
+    name: str
+    kind: str
+    state: str
+    """One of ``starting listening connecting connected backoff stopped failed``."""
+    address: str
+    """Where it listens, or where a client's service can be reached; empty while there is no such place."""
+    sessions: int
+    """Sessions open now."""
+    channels: int
+    """Channels open now."""
+    bytes_in: int
+    """Bytes that came from remote parties since the service was first configured."""
+    bytes_out: int
+    rate_in: float
+    rate_out: float
+    error: str | None
+    """Why it is in backoff or failed; None otherwise."""
+    since: float
+    """When it entered this state."""
+    retry_at: float | None
+    """When the next try is due, while in backoff."""
+    restarts: int
+    """How often it was started again after a failure, since the engine started."""
+    exposed: bool
+    """True when it listens beyond loopback."""
+    target: str
+    """Where a client leads, or what a server serves, in a few words; may be empty."""
+    notes: dict[str, str]
+    """More facts by name, such as ``fingerprint`` (SHA-256 of a self-signed certificate)."""
+
+
+class SessionRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One remote party attached to a service."""
+
+    id: str
+    service: str
+    kind: str
+    peer: str
+    identity: str
+    since: float
+    channels: int
+    bytes_in: int
+    bytes_out: int
+    rate_in: float
+    rate_out: float
+
+
+class ChannelRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One piped byte stream inside a session."""
+
+    id: str
+    session: str
+    service: str
+    label: str
+    since: float
+    bytes_in: int
+    bytes_out: int
+    rate_in: float
+    rate_out: float
+    path: str
+    """How its bytes travel: ``splice`` (through the kernel), ``tls`` or ``yamux`` (through buffers)."""
+
+
+class EventRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that happened."""
+
+    id: int
+    """Rises by one with every event of the engine; a gap means events were dropped for this reader."""
+    time: float
+    level: str
+    """``debug``, ``info``, ``warning`` or ``error``."""
+    type: str
+    """Stable name such as ``session-opened``."""
+    service: str
+    session: str
+    channel: str
+    text: str
+    """One sentence for a person."""
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True, tag="status"):
+    """The node in one row."""
+
+    version: str
+    pid: int
+    uptime: float
+    services: int
+    sessions: int
+    channels: int
+    bytes_in: int
+    bytes_out: int
+    rate_in: float
+    rate_out: float
+    memory: int
+    """Resident memory of the engine's process in bytes."""
+    cpu: float
+    """Percent of one processor over the last seconds."""
+    faults: int
+    """Services in backoff or failed."""
+    config: str
+    """Path of the configuration in force; empty when there is none."""
+    draining: bool
+
+
+class History(msgspec.Struct, frozen=True, kw_only=True, tag="history"):
+    """Throughput of the last minutes, oldest first, one value per ``interval`` seconds."""
+
+    interval: float
+    rate_in: list[float]
+    rate_out: list[float]
+
+
+class Services(msgspec.Struct, frozen=True, tag="services"):
+    rows: list[ServiceRow]
+
+
+class Sessions(msgspec.Struct, frozen=True, tag="sessions"):
+    rows: list[SessionRow]
+
+
+class Channels(msgspec.Struct, frozen=True, tag="channels"):
+    rows: list[ChannelRow]
+
+
+class Events(msgspec.Struct, frozen=True, tag="events"):
+    rows: list[EventRow]
+    dropped: int = 0
+    """Events this reader missed because it read too slowly."""
+
+
+class Done(msgspec.Struct, frozen=True, tag="done"):
+    """The request was carried out."""
+
+    text: str
+    """What was done, in one sentence."""
+
+
+class Refused(msgspec.Struct, frozen=True, tag="refused"):
+    """The request was not carried out."""
+
+    message: str
+    hint: str = ""
+
+
+class Update(msgspec.Struct, frozen=True, kw_only=True, tag="update"):
+    """What a watcher sees at each tick; a topic that was not asked for is None.
+
+    ``events`` holds only what is new since the last update.
+    """
+
+    status: Status
+    services: list[ServiceRow] | None = None
+    sessions: list[SessionRow] | None = None
+    channels: list[ChannelRow] | None = None
+    events: Events | None = None
+    history: History | None = None
+
+
+Reply = Status | History | Services | Sessions | Channels | Events | Done | Refused | Update
+
+
+class GetStatus(msgspec.Struct, frozen=True, tag="get-status"):
+    """Answered with :class:`Status`."""
+
+
+class GetServices(msgspec.Struct, frozen=True, tag="get-services"):
+    """Answered with :class:`Services`."""
+
+
+class GetSessions(msgspec.Struct, frozen=True, tag="get-sessions"):
+    """Answered with :class:`Sessions`; of one service when named."""
+
+    service: str = ""
+
+
+class GetChannels(msgspec.Struct, frozen=True, tag="get-channels"):
+    """Answered with :class:`Channels`; of one service or session when named."""
+
+    service: str = ""
+    session: str = ""
+
+
+class GetEvents(msgspec.Struct, frozen=True, tag="get-events"):
+    """Answered with :class:`Events`: the newest ``limit`` whose id is above ``after``, oldest first.
+
+    Warnings and errors from before the engine's last start are included; their ids are negative.
+    """
+
+    after: int = -(2**62)
+    limit: int = 500
+
+
+class StartService(msgspec.Struct, frozen=True, tag="start-service"):
+    name: str
+
+
+class StopService(msgspec.Struct, frozen=True, tag="stop-service"):
+    name: str
+
+
+class RestartService(msgspec.Struct, frozen=True, tag="restart-service"):
+    name: str
+
+
+class KickSession(msgspec.Struct, frozen=True, tag="kick-session"):
+    """Ends one session and every channel in it."""
+
+    session: str
+
+
+class CloseChannel(msgspec.Struct, frozen=True, tag="close-channel"):
+    """Ends one channel."""
+
+    channel: str
+
+
+class ReloadConfig(msgspec.Struct, frozen=True, tag="reload-config"):
+    """Reads the configuration again, as SIGHUP does; :class:`Refused` names every mistake in it."""
+
+
+class StopEngine(msgspec.Struct, frozen=True, tag="stop-engine"):
+    """Drains and stops the engine, as SIGTERM does."""
+
+
+class Watch(msgspec.Struct, frozen=True, tag="watch"):
+    """From now on an :class:`Update` every ``interval`` seconds (0.25 at least) with the named topics.
+
+    Topics: ``services``, ``sessions``, ``channels``, ``events``, ``history``; the status always comes.
+    A further Watch on the same connection replaces this one.
+    """
+
+    topics: list[str]
+    interval: float = 0.5
+    service: str = ""
+    """Limits sessions, channels and history to one service."""
+
+
+Request = (
+    GetStatus
+    | GetServices
+    | GetSessions
+    | GetChannels
+    | GetEvents
+    | StartService
+    | StopService
+    | RestartService
+    | KickSession
+    | CloseChannel
+    | ReloadConfig
+    | StopEngine
+    | Watch
+)
+
+MIN_INTERVAL = 0.25
+"""Seconds between two updates at the least: a person reads no faster, and the engine has tunnels to serve."""
+
+
+class Ask(msgspec.Struct, frozen=True):
+    """One request line."""
+
+    id: int
+    request: Request
+    protocol: int = PROTOCOL
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """One answer line; ``id`` is that of the ask."""
+
+    id: int
+    reply: Reply
+
+
+encode = msgspec.json.Encoder().encode
+"""Encodes an :class:`Ask` or :class:`Answer` to bytes, without the line's end."""
+
+decode_ask = msgspec.json.Decoder(Ask).decode
+"""Decodes one request line; raises msgspec.DecodeError or msgspec.ValidationError for garbage."""
+
+decode_answer = msgspec.json.Decoder(Answer).decode
+"""Decodes one answer line; raises msgspec.DecodeError or msgspec.ValidationError for garbage."""

@@ -1,0 +1,179 @@
+"""Who may come in, by address, and where a jump may lead, by name and address.
+
+A destination is judged after its name has been resolved, so that a name cannot smuggle in an address. Patterns are
+``host:port``: the host a name with wildcards (``*.example.com``), an address, a network (``10.0.0.0/8``,
+``[fd00::/8]``), or ``*`` for every host; the port a number, a range (``8000-8999``), or ``*``.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import ipaddress
+import time
+from collections.abc import Iterable, Sequence
+
+import psutil
+
+IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+OWN_ADDRESSES_LIFETIME = 10.0
+"""Seconds the list of this host's own addresses is trusted: interfaces come and go, but not per connection."""
+
+_LOCALHOST = tuple(ipaddress.ip_network(text) for text in ("127.0.0.0/8", "::1/128"))
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+_HIGHEST_PORT = 65535
+
+
+class Destination:
+    """One pattern of ``allow`` or ``deny``.
+
+    :param text: as in the configuration.
+    :raises ValueError: it is not a pattern; the text says how one is written.
+    """
+
+    __slots__ = ("_any_host", "_first_port", "_last_port", "_name", "_networks", "text")
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        host, colon, ports = text.rpartition(":")
+        if not colon or not host or (host.count(":") and not host.startswith("[")):
+            raise ValueError(f'"{text}" is not a destination; write one as "*.example.com:443" or "10.0.0.0/8:*"')
+        self._first_port, self._last_port = _port_range(ports, text)
+        self._any_host = host == "*"
+        self._networks: tuple[IPNetwork, ...] = ()
+        self._name = ""
+        if host.startswith("[") and host.endswith("]"):
+            host = host[1:-1]
+        try:
+            self._networks = (ipaddress.ip_network(host, strict=False),)
+        except ValueError:
+            if "/" in host or ":" in host:
+                raise ValueError(f'"{text}" does not name a network; write one as "10.0.0.0/8:*"') from None
+            self._name = host.lower().rstrip(".")
+            if self._name == "localhost":
+                self._networks = _LOCALHOST
+
+    def covers_port(self, port: int) -> bool:
+        """True when ``port`` is one of the pattern's."""
+        return self._first_port <= port <= self._last_port
+
+    def names(self, host: str) -> bool:
+        """True when the pattern is about names, and ``host`` is one of them."""
+        return bool(self._name) and not self._any_host and fnmatch.fnmatchcase(host.lower().rstrip("."), self._name)
+
+    def contains(self, address: IPAddress) -> bool:
+        """True when the pattern is about addresses, and this is one of them."""
+        return self._any_host or any(
+            network.version == address.version and address in network for network in self._networks
+        )
+
+
+def _port_range(text: str, pattern: str) -> tuple[int, int]:
+    if text == "*":
+        return 1, _HIGHEST_PORT
+    first, dash, last = text.partition("-")
+    if not first.isdecimal() or (dash and not last.isdecimal()):
+        raise ValueError(f'"{pattern}" has no port; end it with ":443", ":8000-8999" or ":*"')
+    low, high = int(first), int(last or first)
+    if not 1 <= low <= high <= _HIGHEST_PORT:
+        raise ValueError(f'"{pattern}" has a port that does not exist; ports are 1 to 65535')
+    return low, high
+
+
+def plain_address(text: str) -> IPAddress:
+    """A numeric address in its plainest form: IPv4 inside IPv6 (mapped, 6to4's NAT64) counts as the IPv4 it reaches.
+
+    :raises ValueError: it is not numeric.
+    """
+    address = ipaddress.ip_address(text.partition("%")[0])
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.ipv4_mapped is not None:
+            return address.ipv4_mapped
+        if address in _NAT64:
+            return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return address
+
+
+class OwnAddresses:
+    """This host's own addresses, read again from time to time."""
+
+    def __init__(self) -> None:
+        self._addresses: frozenset[IPAddress] = frozenset()
+        self._read_at = float("-inf")
+
+    def __contains__(self, address: IPAddress) -> bool:
+        now = time.monotonic()
+        if now - self._read_at > OWN_ADDRESSES_LIFETIME:
+            self._addresses = frozenset(self._read())
+            self._read_at = now
+        return address.is_loopback or address.is_unspecified or address in self._addresses
+
+    @staticmethod
+    def _read() -> Iterable[IPAddress]:
+        for addresses in psutil.net_if_addrs().values():
+            for entry in addresses:
+                try:
+                    yield plain_address(entry.address)
+                except ValueError:
+                    continue  # a hardware address
+
+
+class Destinations:
+    """Where a jump may lead.
+
+    ``deny`` wins. Without ``allow``, anything but this host's own addresses, link-local, multicast and reserved ones.
+    A name pattern in ``allow`` opens names, not what they may be made to point at: an address that the default would
+    keep closed needs a pattern of its own (the guard against DNS rebinding).
+    """
+
+    def __init__(self, allow: Sequence[str], deny: Sequence[str]) -> None:
+        self._allow = [Destination(text) for text in allow]
+        self._deny = [Destination(text) for text in deny]
+        self._own = OwnAddresses()
+
+    def permit(self, host: str, address_text: str, port: int) -> bool:
+        """True when ``host`` (as asked for), which resolved to ``address_text``, may be dialled on ``port``."""
+        address = plain_address(address_text)
+        for rule in self._deny:
+            if rule.covers_port(port) and (rule.contains(address) or rule.names(host)):
+                return False
+        if not self._allow:
+            return self._ordinary(address)
+        for rule in self._allow:
+            if rule.covers_port(port) and (rule.contains(address) or (rule.names(host) and self._ordinary(address))):
+                return True
+        return False
+
+    def _ordinary(self, address: IPAddress) -> bool:
+        return not (address in self._own or address.is_link_local or address.is_multicast or address.is_reserved)
+
+
+class Clients:
+    """Who may connect, by network: ``deny`` wins, and an empty ``allow`` lets everybody in.
+
+    :raises ValueError: an entry is not an address or a network.
+    """
+
+    def __init__(self, allow: Sequence[str], deny: Sequence[str]) -> None:
+        self._allow = [_network(text) for text in allow]
+        self._deny = [_network(text) for text in deny]
+        self._open = not self._allow and not self._deny
+
+    def permit(self, peer: str) -> bool:
+        """True when the peer at ``peer`` (numeric ``host:port``) may connect."""
+        if self._open:
+            return True
+        address = plain_address(peer.rpartition(":")[0].strip("[]"))
+        if any(address.version == network.version and address in network for network in self._deny):
+            return False
+        return not self._allow or any(
+            address.version == network.version and address in network for network in self._allow
+        )
+
+
+def _network(text: str) -> IPNetwork:
+    try:
+        return ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        raise ValueError(f'"{text}" is not a network; write one as "192.168.0.0/16" or "2001:db8::1"') from None

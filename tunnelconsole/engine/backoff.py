@@ -1,0 +1,35 @@
+"""How long to wait before trying again."""
+
+from __future__ import annotations
+
+import random
+
+FIRST_DELAY = 1.0
+"""Seconds before the first new try."""
+
+LONGEST_DELAY = 30.0
+"""Seconds between two tries at the most: an operator who mends the cause sees it work within half a minute."""
+
+JITTER = 0.25
+"""Share by which a delay is varied up or down, so that many clients of one server do not come back as one."""
+
+STABLE_AFTER = 60.0
+"""Seconds of good work after which earlier failures are forgotten."""
+
+
+class Backoff:
+    """Delays of 1 s, doubling to 30 s, each varied by a quarter."""
+
+    def __init__(self) -> None:
+        self._delay = FIRST_DELAY
+
+    def next(self) -> float:
+        """Seconds to wait now."""
+        delay = self._delay
+        self._delay = min(LONGEST_DELAY, self._delay * 2)
+        return min(LONGEST_DELAY, delay * random.uniform(1 - JITTER, 1 + JITTER))
+
+    def worked_for(self, seconds: float) -> None:
+        """Starts over at the first delay when that was a stable time."""
+        if seconds >= STABLE_AFTER:
+            self._delay = FIRST_DELAY

@@ -1,0 +1,380 @@
+"""The engine: runs services, starts them again when they fail, and is the one writer of all state.
+
+Embed it::
+
+    async with Engine({"home": JumpServerSettings(listen=ListenAddress.parse("127.0.0.1:0"), secret=Secret("s"))}) as engine:
+        await engine.settled()
+        print(engine.services["home"].address)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from tunnelconsole.engine.backoff import Backoff
+from tunnelconsole.engine.events import (
+    Crashed,
+    EngineStopping,
+    Record,
+    ServiceFailed,
+    ServiceRetrying,
+    ServiceStopped,
+    StoreFailed,
+)
+from tunnelconsole.engine.meters import TICK
+from tunnelconsole.engine.node import Node
+from tunnelconsole.engine.services.kinds import make_service
+from tunnelconsole.engine.services.service import Service, ServiceSettings
+from tunnelconsole.engine.store import Store, StoredEvent
+from tunnelconsole.errors import CredentialsRefused, RequestRefused, TunnelConsoleError
+
+DEFAULT_DRAIN = 30.0
+"""Seconds channels may take to finish when the engine stops or a service's settings change."""
+
+SAVE_INTERVAL = 5.0
+"""Seconds between two writes of the totals: what a crash can lose."""
+
+DRAIN_CHECK = 0.05
+"""Seconds between two looks at whether the last channel has ended."""
+
+
+class Supervised:
+    """A service, the task that keeps it running, and how that went."""
+
+    def __init__(self, service: Service[Any]) -> None:
+        self.service = service
+        self.task: asyncio.Task[None] | None = None
+        self.restarts = 0
+        self.retry_at: float | None = None
+
+
+class Engine:
+    """Runs services on the loop it is started on.
+
+    :param services: settings by service name.
+    :param state_dir: the folder for what must survive a restart; None keeps nothing (a temporary folder).
+    :param drain: seconds channels may take to finish when something stops.
+    """
+
+    def __init__(
+        self,
+        services: Mapping[str, ServiceSettings] | None = None,
+        *,
+        state_dir: Path | None = None,
+        drain: float = DEFAULT_DRAIN,
+    ) -> None:
+        self._wanted = dict(services or {})
+        self._state_dir = state_dir
+        self._scratch: tempfile.TemporaryDirectory[str] | None = None
+        self.drain = drain
+        self.started_at = time.time()
+        self.draining = False
+        self.supervised: dict[str, Supervised] = {}
+        self.earlier_events: list[StoredEvent] = []
+        """Warnings and errors of earlier runs, oldest first."""
+        self._node: Node | None = None
+        self._store: Store | None = None
+        self._unsaved: list[StoredEvent] = []
+        self._retiring: set[Service[Any]] = set()
+
+    @property
+    def node(self) -> Node:
+        """The registers of this engine.
+
+        :raises RuntimeError: the engine has not been started.
+        """
+        if self._node is None:
+            raise RuntimeError("the engine has not been started; use `async with Engine(...)`")
+        return self._node
+
+    @property
+    def services(self) -> dict[str, Service[Any]]:
+        """The services by name."""
+        return {name: supervised.service for name, supervised in self.supervised.items()}
+
+    async def __aenter__(self) -> Engine:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop(drain=0.0, cause="the program that embeds it is done")
+
+    async def start(self) -> None:
+        """Opens the state and starts every enabled service; returns before they have connected.
+
+        :raises OSError: the state folder cannot be made.
+        """
+        if self._state_dir is None:
+            self._scratch = tempfile.TemporaryDirectory(prefix="tunnelconsole-")
+            self._state_dir = Path(self._scratch.name)
+        self._node = Node(self._state_dir)
+        self._tasks = self._node.tasks_of("engine")
+        self._node.bus.listen(self._keep_notable)
+        await self._open_store(self._state_dir)
+        self._tasks.start(self._tick(), "meters")
+        for name, settings in self._wanted.items():
+            self._add(name, settings)
+
+    async def settled(self) -> None:
+        """Waits until every running service has listened, connected, or failed to, for the first time."""
+        for supervised in list(self.supervised.values()):
+            if supervised.task is not None:
+                await supervised.service.settled.wait()
+
+    def _add(self, name: str, settings: ServiceSettings) -> None:
+        supervised = Supervised(make_service(name, settings, self.node))
+        self.supervised[name] = supervised
+        if settings.enabled:
+            self._launch(supervised)
+
+    def _launch(self, supervised: Supervised) -> None:
+        supervised.service.enter("starting")
+        supervised.task = self._tasks.start(self._supervise(supervised), f"service {supervised.service.name}")
+
+    async def _supervise(self, supervised: Supervised) -> None:
+        service = supervised.service
+        backoff = Backoff()
+        while True:
+            supervised.retry_at = None
+            began = time.monotonic()
+            error = await self._run_once(service)
+            service.address = ""
+            if isinstance(error, CredentialsRefused):
+                service.enter("failed", str(error))
+                service.settled.set()
+                self.node.bus.publish(ServiceFailed(service=service.name, error=str(error)))
+                service.cut_all("the service failed")
+                return
+            backoff.worked_for(time.monotonic() - began)
+            delay = backoff.next()
+            supervised.retry_at = time.time() + delay
+            supervised.restarts += 1
+            text = str(error) if isinstance(error, TunnelConsoleError | OSError) else f"{type(error).__name__}: {error}"
+            service.enter("backoff", text)
+            self.node.bus.publish(ServiceRetrying(service=service.name, error=text, delay=delay))
+            await asyncio.sleep(delay)
+            service.enter("starting")
+
+    async def _run_once(self, service: Service[Any]) -> Exception:
+        """Runs a service until it ends, and returns why; cancellation goes through."""
+        try:
+            await service.run()
+        except (TunnelConsoleError, OSError) as error:
+            return error
+        except Exception as error:  # noqa: BLE001 - one service's fault must not end the others
+            self.node.bus.publish(
+                Crashed(service=service.name, task=f"service {service.name}", error=f"{type(error).__name__}: {error}")
+            )
+            return error
+        return RuntimeError("the service ended by itself")
+
+    async def start_service(self, name: str) -> None:
+        """Starts a stopped or failed service; one in backoff is tried at once.
+
+        :raises RequestRefused: there is no such service, or it runs already.
+        """
+        supervised = self._find(name)
+        if supervised.task is not None and not supervised.task.done() and supervised.service.state != "backoff":
+            raise RequestRefused(f"service {name} is {supervised.service.state} already")
+        await self._halt(supervised, "started again", drain=0.0)
+        self._replace(name, supervised)
+
+    async def stop_service(self, name: str) -> None:
+        """Stops a service at once, with every session of it.
+
+        :raises RequestRefused: there is no such service, or it is stopped already.
+        """
+        supervised = self._find(name)
+        if supervised.service.state == "stopped":
+            raise RequestRefused(f"service {name} is stopped already")
+        await self._halt(supervised, "by hand", drain=0.0)
+
+    async def restart_service(self, name: str) -> None:
+        """Stops a service at once and starts it again.
+
+        :raises RequestRefused: there is no such service.
+        """
+        supervised = self._find(name)
+        await self._halt(supervised, "restarted by hand", drain=0.0)
+        self._replace(name, supervised)
+
+    def _replace(self, name: str, supervised: Supervised) -> None:
+        fresh = Supervised(make_service(name, supervised.service.settings, self.node))
+        fresh.restarts = supervised.restarts
+        self.supervised[name] = fresh
+        self._launch(fresh)
+
+    def kick(self, session_id: str, reason: str = "kicked by an operator") -> str:
+        """Ends a session; returns its peer.
+
+        :raises RequestRefused: there is no such session.
+        """
+        session = self.node.sessions.sessions.get(session_id)
+        if session is None:
+            raise RequestRefused(f"there is no session {session_id}", "it may have ended; list the sessions again")
+        session.end(reason)
+        return session.peer
+
+    def close_channel(self, channel_id: str, reason: str = "closed by an operator") -> str:
+        """Cuts a channel; returns its label.
+
+        :raises RequestRefused: there is no such channel.
+        """
+        channel = self.node.sessions.channels.get(channel_id)
+        if channel is None:
+            raise RequestRefused(f"there is no channel {channel_id}", "it may have ended; list the channels again")
+        channel.flow.abort(reason)
+        return channel.label
+
+    async def apply(self, services: Mapping[str, ServiceSettings]) -> str:
+        """Makes these the services: only those whose settings changed are touched.
+
+        A service that changed or went takes nothing new from now on; its channels may finish while its successor
+        runs already. Returns what was done, in a few words.
+        """
+        gone = [name for name in self.supervised if name not in services]
+        changed = [
+            name
+            for name, settings in services.items()
+            if name in self.supervised and self.supervised[name].service.settings != settings
+        ]
+        added = [name for name in services if name not in self.supervised]
+        for name in gone + changed:
+            supervised = self.supervised.pop(name)
+            await self._halt(supervised, "its settings changed" if name in changed else "removed", drain=self.drain)
+        for name, supervised in self.supervised.items():
+            try:
+                supervised.service.refresh()
+            except OSError as error:
+                raise RequestRefused(f"service {name} cannot read its files again: {error}") from error
+        for name in changed + added:
+            self._add(name, services[name])
+        self._wanted = dict(services)
+        self.supervised = {name: self.supervised[name] for name in services}
+        kept = len(services) - len(changed) - len(added)
+        return f"{len(added)} added, {len(changed)} changed, {len(gone)} removed, {kept} untouched"
+
+    async def stop(self, *, drain: float | None = None, cause: str = "asked to") -> None:
+        """Stops taking newcomers, lets channels finish for ``drain`` seconds, then ends everything. Call once."""
+        self.draining = True
+        seconds = self.drain if drain is None else drain
+        node = self.node
+        node.bus.publish(EngineStopping(cause=cause, channels=len(node.sessions.channels)))
+        running = [supervised.service for supervised in self.supervised.values()]
+        for service in running:
+            service.stop_accepting()
+        await self._until_drained([*running, *self._retiring], seconds)
+        for supervised in self.supervised.values():
+            await self._halt(supervised, "the engine stops", drain=0.0)
+        for service in list(self._retiring):
+            service.cut_all("the engine stops")
+        await self._tasks.close()
+        await asyncio.sleep(0)  # pumps that were cut report their end on the next turn of the loop
+        await self._close_store()
+        node.plane.close()
+        if self._scratch is not None:
+            self._scratch.cleanup()
+
+    async def _halt(self, supervised: Supervised, cause: str, *, drain: float) -> None:
+        """Ends a service: what it still carries is cut, or with ``drain`` finishes in the background."""
+        service, task = supervised.service, supervised.task
+        was_running = service.state != "stopped"
+        service.stop_accepting()
+        if drain and service.channels:
+            self._retiring.add(service)
+            self._tasks.start(self._retire(supervised, drain), f"drain of {service.name}")
+        else:
+            await self._end_task(task)
+            service.cut_all(cause)
+            await service.tasks.close()
+        supervised.retry_at = None
+        service.address = ""
+        service.enter("stopped")
+        service.settled.set()
+        if was_running:
+            self.node.bus.publish(ServiceStopped(service=service.name, cause=cause))
+
+    async def _retire(self, supervised: Supervised, drain: float) -> None:
+        service = supervised.service
+        try:
+            await self._until_drained([service], drain)
+        finally:
+            await self._end_task(supervised.task)
+            service.cut_all("its settings changed, and it did not finish in time")
+            await service.tasks.close()
+            self._retiring.discard(service)
+
+    async def _end_task(self, task: asyncio.Task[None] | None) -> None:
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _until_drained(self, services: list[Service[Any]], seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while any(service.channels for service in services) and time.monotonic() < deadline:
+            await asyncio.sleep(DRAIN_CHECK)
+
+    async def _tick(self) -> None:
+        """Samples the meters every :data:`TICK`, and saves every :data:`SAVE_INTERVAL`."""
+        last = saved = time.monotonic()
+        while True:
+            await asyncio.sleep(TICK)
+            now = time.monotonic()
+            self.node.sessions.tick(now - last)
+            last = now
+            if now - saved >= SAVE_INTERVAL:
+                saved = now
+                await self._save()
+
+    def _find(self, name: str) -> Supervised:
+        if name not in self.supervised:
+            known = ", ".join(sorted(self.supervised)) or "none"
+            raise RequestRefused(f"there is no service {name}", f"services are: {known}")
+        return self.supervised[name]
+
+    def _keep_notable(self, record: Record) -> None:
+        event = record.event
+        if event.level in ("warning", "error"):
+            self._unsaved.append(StoredEvent(record.time, event.level, event.type, event.service, event.text()))
+
+    async def _open_store(self, state_dir: Path) -> None:
+        store = Store(state_dir / "state.sqlite3")
+        try:
+            await store.open()
+            self.node.meters.restore(await store.totals())
+            self.earlier_events = await store.events()
+        except (sqlite3.Error, OSError) as error:
+            self.node.bus.publish(StoreFailed(reason=f"{store.path}: {error}"))
+            return
+        self._store = store
+        if store.replaced is not None:
+            self.node.bus.publish(
+                StoreFailed(reason=f"{store.path} was not readable and has been moved to {store.replaced}")
+            )
+
+    async def _save(self) -> None:
+        if self._store is None:
+            self._unsaved.clear()
+            return
+        self.node.sessions.settle()
+        unsaved, self._unsaved = self._unsaved, []
+        try:
+            await self._store.save(self.node.meters.totals(), unsaved)
+        except sqlite3.Error as error:
+            self._store = None
+            self.node.bus.publish(StoreFailed(reason=f"{error}; totals and events are kept in memory only"))
+
+    async def _close_store(self) -> None:
+        store = self._store
+        await self._save()
+        if store is not None:
+            await store.close()

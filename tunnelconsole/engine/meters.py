@@ -1,0 +1,83 @@
+"""Meters: bytes both ways, rates over the last second, and the history that the charts show."""
+
+from __future__ import annotations
+
+from collections import deque
+
+TICK = 1.0
+"""Seconds between two samples: the window of every rate, and the step of the charts."""
+
+HISTORY = 600
+"""Samples kept for the charts: ten minutes."""
+
+
+class Meter:
+    """Bytes of a service or of the node, with rates and history.
+
+    ``bytes_in`` is what came from remote parties.
+    """
+
+    __slots__ = (
+        "_marked_in",
+        "_marked_out",
+        "bytes_in",
+        "bytes_out",
+        "history_in",
+        "history_out",
+        "rate_in",
+        "rate_out",
+    )
+
+    def __init__(self, bytes_in: int = 0, bytes_out: int = 0) -> None:
+        self.bytes_in = bytes_in
+        self.bytes_out = bytes_out
+        self.rate_in = 0.0
+        self.rate_out = 0.0
+        self.history_in: deque[float] = deque(maxlen=HISTORY)
+        self.history_out: deque[float] = deque(maxlen=HISTORY)
+        self._marked_in = bytes_in
+        self._marked_out = bytes_out
+
+    def add(self, bytes_in: int, bytes_out: int) -> None:
+        """Counts more bytes."""
+        self.bytes_in += bytes_in
+        self.bytes_out += bytes_out
+
+    def sample(self, elapsed: float) -> None:
+        """Takes the rates since the last sample, ``elapsed`` seconds ago, and appends them to the history."""
+        self.rate_in = (self.bytes_in - self._marked_in) / elapsed
+        self.rate_out = (self.bytes_out - self._marked_out) / elapsed
+        self._marked_in = self.bytes_in
+        self._marked_out = self.bytes_out
+        self.history_in.append(self.rate_in)
+        self.history_out.append(self.rate_out)
+
+
+class Meters:
+    """The node's meter and one per service name; a service's meter outlives its restarts."""
+
+    def __init__(self) -> None:
+        self.node = Meter()
+        self._services: dict[str, Meter] = {}
+
+    def service(self, name: str) -> Meter:
+        """The meter of the service of that name, made when it is first asked for."""
+        meter = self._services.get(name)
+        if meter is None:
+            meter = self._services[name] = Meter()
+        return meter
+
+    def restore(self, totals: dict[str, tuple[int, int]]) -> None:
+        """Takes over totals by service name (bytes in, bytes out) from before the engine's start."""
+        for name, (bytes_in, bytes_out) in totals.items():
+            self._services[name] = Meter(bytes_in, bytes_out)
+
+    def totals(self) -> dict[str, tuple[int, int]]:
+        """Totals by service name: bytes in, bytes out."""
+        return {name: (meter.bytes_in, meter.bytes_out) for name, meter in self._services.items()}
+
+    def sample(self, elapsed: float) -> None:
+        """Samples every meter; ``elapsed`` seconds since the last time."""
+        self.node.sample(elapsed)
+        for meter in self._services.values():
+            meter.sample(elapsed)

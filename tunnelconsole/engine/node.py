@@ -1,0 +1,35 @@
+"""The node: what one running engine shares with its services."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from tunnelconsole.engine.events import Bus, Crashed
+from tunnelconsole.engine.meters import Meters
+from tunnelconsole.engine.sessions import Sessions
+from tunnelconsole.engine.tasks import Tasks
+from tunnelconsole.engine.transport.pump import Plane
+
+
+class Node:
+    """The registers and the data plane of one engine, on the running loop.
+
+    :param state_dir: the folder for what must survive a restart.
+    """
+
+    def __init__(self, state_dir: Path) -> None:
+        self.state_dir = state_dir
+        self.loop = asyncio.get_running_loop()
+        self.bus = Bus()
+        self.meters = Meters()
+        self.sessions = Sessions(self.bus, self.meters)
+        self.plane = Plane(self.loop)
+
+    def tasks_of(self, owner: str, service: str = "") -> Tasks:
+        """An owner of tasks whose failures become events."""
+
+        def report(task: str, error: BaseException) -> None:
+            self.bus.publish(Crashed(service=service, task=task, error=f"{type(error).__name__}: {error}"))
+
+        return Tasks(owner, report)

@@ -1,0 +1,1 @@
+"""The systems, one room each: jump and relay, server and client together."""

@@ -1,0 +1,325 @@
+"""The jump client: a local SOCKS5 proxy, HTTP CONNECT proxy or fixed target, through a jump server."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Literal, Protocol
+
+from tunnelconsole.engine.events import TargetFailed
+from tunnelconsole.engine.node import Node
+from tunnelconsole.engine.services.jump.connection import reach
+from tunnelconsole.engine.services.service import ServerDialer, Service, ServiceSettings
+from tunnelconsole.engine.settings import HostPort, ListenAddress, Secret
+from tunnelconsole.engine.transport.ends import End, SocketEnd, receive, send_all
+from tunnelconsole.engine.transport.farewell import Farewell
+from tunnelconsole.engine.transport.listener import Listener
+from tunnelconsole.engine.transport.pump import Pump
+from tunnelconsole.engine.wire import http_connect, socks5
+from tunnelconsole.engine.wire.errors import ProtocolError
+from tunnelconsole.errors import ConnectFailed, CredentialsRefused, TargetRefused, TunnelConsoleError
+
+PROXY_READ = 4096
+"""Bytes read at once while a local program says where it wants to go."""
+
+
+class JumpClientSettings(ServiceSettings, frozen=True, kw_only=True):
+    """``kind = "jump-client"``."""
+
+    server: HostPort
+    connect: HostPort | None = None
+    """The address to dial when it is not the one that ``server`` names."""
+    secret: Secret
+    listen: ListenAddress
+    proxy: Literal["socks5", "http"] | None = None
+    """What local programs speak; ``socks5`` unless there is a ``target``."""
+    target: HostPort | None = None
+    """One fixed destination, in place of a proxy."""
+
+    def problems(self) -> list[tuple[str, str]]:
+        found = []
+        if self.proxy is not None and self.target is not None:
+            found.append(("target", "a fixed target and a proxy exclude each other; leave one out"))
+        if not self.secret:
+            found.append(("secret", "the secret is empty; no jump server accepts that"))
+        return found
+
+
+class Doorman(Protocol):
+    """Asks a local program where it wants to go, and tells it what became of that."""
+
+    @property
+    def leftover(self) -> bytes:
+        """Payload that came along with the question."""
+
+    def receive_data(self, data: bytes) -> HostPort | None:
+        """Takes bytes; the destination once it is known.
+
+        :raises ProtocolError: the program speaks something else; :meth:`data_to_send` may hold an answer.
+        """
+
+    def data_to_send(self) -> bytes:
+        """What to send to the program now."""
+
+    def welcome(self) -> None:
+        """Says that the destination is connected."""
+
+    def turn_down(self, error: TunnelConsoleError) -> None:
+        """Says why not."""
+
+
+class Socks5Doorman:
+    """For programs that speak SOCKS5 (RFC 1928)."""
+
+    def __init__(self) -> None:
+        self._handshake = socks5.Socks5Handshake()
+
+    @property
+    def leftover(self) -> bytes:
+        return self._handshake.leftover
+
+    def receive_data(self, data: bytes) -> HostPort | None:
+        for event in self._handshake.receive_data(data):
+            match event:
+                case socks5.ConnectAsked(host, port):
+                    return HostPort(host, port)
+                case socks5.Refused(reason):
+                    raise ProtocolError(reason)
+        return None
+
+    def data_to_send(self) -> bytes:
+        return self._handshake.data_to_send()
+
+    def welcome(self) -> None:
+        self._handshake.accept("0.0.0.0", 0)  # the far end's address is the jump server's business
+
+    def turn_down(self, error: TunnelConsoleError) -> None:
+        self._handshake.refuse(_socks_reply(error))
+
+
+class HttpDoorman:
+    """For programs that speak HTTP CONNECT (RFC 9110, section 9.3.6)."""
+
+    def __init__(self) -> None:
+        self._handshake = http_connect.HttpConnectHandshake()
+
+    @property
+    def leftover(self) -> bytes:
+        return self._handshake.leftover
+
+    def receive_data(self, data: bytes) -> HostPort | None:
+        for event in self._handshake.receive_data(data):
+            match event:
+                case http_connect.ConnectAsked(host, port):
+                    return HostPort(host, port)
+                case http_connect.Refused():
+                    raise ProtocolError(event.reason)
+        return None
+
+    def data_to_send(self) -> bytes:
+        return self._handshake.data_to_send()
+
+    def welcome(self) -> None:
+        self._handshake.accept()
+
+    def turn_down(self, error: TunnelConsoleError) -> None:
+        self._handshake.refuse(_http_status(error), error.message)
+
+
+class FixedDoorman:
+    """For one fixed target: there is nothing to ask, and nobody to answer."""
+
+    leftover = b""
+
+    def __init__(self, target: HostPort) -> None:
+        self._target = target
+
+    def receive_data(self, data: bytes) -> HostPort | None:
+        return self._target
+
+    def data_to_send(self) -> bytes:
+        return b""
+
+    def welcome(self) -> None:
+        return None
+
+    def turn_down(self, error: TunnelConsoleError) -> None:
+        return None
+
+
+def _socks_reply(error: TunnelConsoleError) -> socks5.Reply:
+    text = error.message
+    if "not allowed" in text:
+        return socks5.Reply.NOT_ALLOWED
+    if "refused" in text and isinstance(error, TargetRefused):
+        return socks5.Reply.CONNECTION_REFUSED
+    if "network is unreachable" in text:
+        return socks5.Reply.NETWORK_UNREACHABLE
+    if any(words in text for words in ("no such host", "no route", "timeout")):
+        return socks5.Reply.HOST_UNREACHABLE
+    return socks5.Reply.GENERAL_FAILURE
+
+
+def _http_status(error: TunnelConsoleError) -> int:
+    if "not allowed" in error.message:
+        return 403
+    return 504 if "timeout" in error.message else 502
+
+
+class JumpClient(Service[JumpClientSettings]):
+    """Offers a jump server's way out to local programs."""
+
+    kind = "jump-client"
+
+    def __init__(self, name: str, settings: JumpClientSettings, node: Node) -> None:
+        super().__init__(name, settings, node)
+        self._timeout = settings.limits.handshake_timeout
+        self._listener: Listener | None = None
+        self._refused: asyncio.Future[None] | None = None
+
+    @property
+    def target(self) -> str:
+        settings = self.settings
+        return f"{settings.target or settings.proxy or 'socks5'} via {settings.server}"
+
+    async def run(self) -> None:
+        settings = self.settings
+        self._dialer = ServerDialer(settings.server, settings.connect, settings.tls, self._timeout)
+        self._refused = self.node.loop.create_future()
+        self._listener = await self.listen(settings.listen, self._accepted)
+        self.listening(self._listener)
+        try:
+            await self._refused
+        finally:
+            self.stop_accepting()
+
+    def stop_accepting(self) -> None:
+        if self._listener is not None:
+            self._listener.close()
+
+    def _accepted(self, sock: socket.socket, peer: str) -> None:
+        full = self.gate.refuses(new_session=True, new_channel=True)
+        if not self.clients.permit(peer):
+            full = "its address is not in clients_allow, or is in clients_deny"
+        elif not full and not self.gate.enter_handshake():
+            full = "too many connections are inside their handshake"
+        if full:
+            self.refused(peer, full)
+            sock.close()
+        else:
+            self.tasks.start(self._serve(SocketEnd(sock), peer), f"visitor {peer}")
+
+    async def _serve(self, local: SocketEnd, peer: str) -> None:
+        try:
+            doorman = self._doorman()
+            target = await self._ask(local, peer, doorman)
+            if target is not None:
+                await self._lead(local, peer, doorman, target)
+        except BaseException:
+            local.abort()
+            raise
+        finally:
+            self.gate.leave_handshake()
+
+    def _doorman(self) -> Doorman:
+        if self.settings.target is not None:
+            return FixedDoorman(self.settings.target)
+        return HttpDoorman() if self.settings.proxy == "http" else Socks5Doorman()
+
+    async def _ask(self, local: SocketEnd, peer: str, doorman: Doorman) -> HostPort | None:
+        """Where the local program wants to go; None when it has been turned away."""
+        target = doorman.receive_data(b"")
+        try:
+            async with asyncio.timeout(self._timeout):
+                while target is None:
+                    data = await receive(local, PROXY_READ)
+                    if not data:
+                        local.close()
+                        return None
+                    target = doorman.receive_data(data)
+                    if target is None:
+                        await send_all(local, doorman.data_to_send())
+        except ProtocolError as error:
+            self.refused(peer, str(error))
+            Farewell(self.node.loop, local, doorman.data_to_send())
+            return None
+        except TimeoutError:
+            self.refused(peer, f"it did not say where to go within {self._timeout:g} s")
+            local.close()
+            return None
+        except OSError as error:
+            self.refused(peer, f"it broke off: {error.strerror or error}")
+            local.close()
+            return None
+        return target
+
+    async def _lead(self, local: SocketEnd, peer: str, doorman: Doorman, target: HostPort) -> None:
+        try:
+            far, early = await reach(self._dialer, self.settings.secret, target, self._timeout)
+        except ValueError as error:
+            self._turn_down(local, peer, doorman, target, ConnectFailed(str(error)))
+            return
+        except CredentialsRefused as error:
+            self._turn_down(local, peer, doorman, target, error)
+            if self._refused is not None and not self._refused.done():
+                self._refused.set_exception(error)
+            return
+        except ConnectFailed as error:
+            self._turn_down(local, peer, doorman, target, error)
+            return
+        doorman.welcome()
+        try:
+            await send_all(local, doorman.data_to_send())
+        except OSError as error:
+            far.close()
+            local.close()
+            self.refused(peer, f"it broke off: {error.strerror or error}")
+            return
+        except BaseException:
+            far.abort()
+            raise
+        Way(self, local, far, peer, target, doorman.leftover, early)
+
+    def _turn_down(
+        self, local: SocketEnd, peer: str, doorman: Doorman, target: HostPort, error: TunnelConsoleError
+    ) -> None:
+        self.node.bus.publish(TargetFailed(service=self.name, peer=peer, target=str(target), reason=error.message))
+        doorman.turn_down(error)
+        words = doorman.data_to_send()
+        if words:
+            Farewell(self.node.loop, local, words)
+        else:
+            local.abort()  # a fixed target has no words for it; a reset is what a refused connection looks like
+
+
+class Way:
+    """One local program's way to its target: its session with one channel, and the pump."""
+
+    __slots__ = ("_channel", "_client", "_session")
+
+    def __init__(
+        self,
+        client: JumpClient,
+        local: End,
+        far: End,
+        peer: str,
+        target: HostPort,
+        early_local: bytes,
+        early_far: bytes,
+    ) -> None:
+        self._client = client
+        pump = Pump(
+            client.node.plane,
+            local,
+            far,
+            self._finished,
+            early_left=early_local,
+            early_right=early_far,
+            pace=client.gate.pace,
+        )
+        self._session = client.open_session(peer, pump.abort)
+        self._channel = client.open_channel(self._session, str(target), pump)
+
+    def _finished(self, reason: str) -> None:
+        self._client.close_channel(self._channel, reason)
+        self._client.close_session(self._session, reason)

@@ -1,0 +1,324 @@
+"""The jump server: lets in who knows a secret, and dials what they ask for.
+
+A connection's life is one small state machine driven by callbacks, without a task: accepted, TLS where it is on, the
+handshake of :mod:`tunnelconsole.engine.wire.jump`, the name resolved (the one step that needs a task, and only for
+names), every address judged by ``allow`` and ``deny``, the dial, and then the pump.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import socket
+import ssl
+
+import msgspec
+
+from tunnelconsole.engine.access import Destinations
+from tunnelconsole.engine.events import TargetFailed
+from tunnelconsole.engine.node import Node
+from tunnelconsole.engine.services.service import ServerTLS, Service, ServiceSettings
+from tunnelconsole.engine.sessions import ANONYMOUS, Channel, Session
+from tunnelconsole.engine.settings import DestinationPattern, ListenAddress, Secret
+from tunnelconsole.engine.transport.dialer import DIAL_TIMEOUT, Address, Dial, numeric, resolve
+from tunnelconsole.engine.transport.ends import End, SocketEnd
+from tunnelconsole.engine.transport.farewell import Farewell
+from tunnelconsole.engine.transport.listener import Listener
+from tunnelconsole.engine.transport.pump import Pump
+from tunnelconsole.engine.transport.tls import TLSEnd
+from tunnelconsole.engine.units import Duration
+from tunnelconsole.engine.wire.errors import ProtocolError
+from tunnelconsole.engine.wire.hostport import format_host_port
+from tunnelconsole.engine.wire.jump import (
+    Authenticated,
+    BadSecret,
+    BadTarget,
+    JumpServerHandshake,
+    ServerEvent,
+    TargetAsked,
+    make_challenge,
+)
+from tunnelconsole.errors import ConnectFailed
+
+HANDSHAKE_READ = 512
+"""Bytes read at once during the handshake: both of the client's frames, and a little more."""
+
+
+class JumpServerSettings(ServiceSettings, frozen=True, kw_only=True):
+    """``kind = "jump-server"``."""
+
+    listen: ListenAddress
+    secret: Secret | None = None
+    """One secret for everybody, whose identity is then ``anonymous``."""
+    secrets: dict[str, Secret] = msgspec.field(default_factory=dict)
+    """A secret for each identity."""
+    allow: tuple[DestinationPattern, ...] = ()
+    """Where it may dial; by default anything but this host's own addresses, link-local and multicast."""
+    deny: tuple[DestinationPattern, ...] = ()
+    """Where it may not; wins over ``allow``."""
+    dial_timeout: Duration = Duration(DIAL_TIMEOUT)
+    """Seconds for each address of a target to answer."""
+
+    def problems(self) -> list[tuple[str, str]]:
+        found = []
+        if self.secret is None and not self.secrets:
+            found.append(("secret", "a jump server needs a secret: set secret, secret_file, or a secrets table"))
+        if self.secret == "":
+            found.append(("secret", "an empty secret would let everybody in"))
+        found += [
+            (f"secrets.{name}", "an empty secret would let everybody in")
+            for name, secret in self.secrets.items()
+            if not secret
+        ]
+        return found
+
+
+class JumpServer(Service[JumpServerSettings]):
+    """Serves jump clients, those of the original program included."""
+
+    kind = "jump-server"
+
+    def __init__(self, name: str, settings: JumpServerSettings, node: Node) -> None:
+        super().__init__(name, settings, node)
+        self.secrets = {identity: secret.encode() for identity, secret in settings.secrets.items()}
+        if settings.secret is not None:
+            self.secrets.setdefault(ANONYMOUS, settings.secret.encode())
+        if not self.secrets or not all(self.secrets.values()):
+            raise ValueError("a jump server needs at least one secret, and none may be empty")
+        self.destinations = Destinations(settings.allow, settings.deny)
+        self.admissions: set[Admission] = set()
+        self._listener: Listener | None = None
+        self._tls: ServerTLS | None = None
+
+    async def run(self) -> None:
+        if self.settings.tls is not None:
+            self._tls = ServerTLS(self.settings.tls, self.name, self.node.state_dir)
+            self.notes["fingerprint"] = self._tls.fingerprint
+        self._listener = await self.listen(self.settings.listen, self._accepted)
+        self.listening(self._listener)
+        try:
+            await self.node.loop.create_future()
+        finally:
+            self.stop_accepting()
+
+    def stop_accepting(self) -> None:
+        if self._listener is not None:
+            self._listener.close()
+        for admission in list(self.admissions):
+            admission.cancel()
+
+    def refresh(self) -> None:
+        if self._tls is not None:
+            self._tls.refresh()
+
+    def _accepted(self, sock: socket.socket, peer: str) -> None:
+        if not self.clients.permit(peer):
+            self.refused(peer, "its address is not in clients_allow, or is in clients_deny")
+            sock.close()
+        elif not self.gate.enter_handshake():
+            self.refused(peer, "too many connections are inside their handshake")
+            sock.close()
+        else:
+            end = TLSEnd(sock, self._tls.context, server_side=True) if self._tls else SocketEnd(sock)
+            Admission(self, end, peer)
+
+
+class Admission:
+    """One newcomer, from its first byte until its channel is piped or it is turned away."""
+
+    __slots__ = (
+        "_dial",
+        "_end",
+        "_handshake",
+        "_identity",
+        "_peer",
+        "_reading",
+        "_server",
+        "_target",
+        "_task",
+        "_timer",
+    )
+
+    def __init__(self, server: JumpServer, end: End, peer: str) -> None:
+        self._server = server
+        self._end = end
+        self._peer = peer
+        self._identity = ""
+        self._target = ("", 0)
+        self._dial: Dial | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._handshake = JumpServerHandshake(make_challenge(secrets.token_bytes), server.secrets)
+        loop = server.node.loop
+        self._timer = loop.call_later(server.settings.limits.handshake_timeout, self._late)
+        self._reading = True
+        loop.add_reader(end.fileno(), self._readable)
+        server.admissions.add(self)
+        if not isinstance(end, TLSEnd):
+            self._send_pending()
+
+    def cancel(self) -> None:
+        """Turns the newcomer away without a word, because the service stops."""
+        self._leave()
+        self._end.abort()
+
+    def _late(self) -> None:
+        self._turn_away(f"no handshake within {self._server.settings.limits.handshake_timeout:g} s")
+
+    def _readable(self) -> None:
+        try:
+            if isinstance(self._end, TLSEnd) and not self._end.established:
+                self._end.handshake()
+                self._send_pending()
+            data = self._end.receive(HANDSHAKE_READ)
+        except BlockingIOError:
+            return
+        except ssl.SSLError as error:
+            self._turn_away(f"the TLS handshake failed: {error.reason or error}")
+            return
+        except OSError as error:
+            self._turn_away(f"it broke off during the handshake: {error.strerror or error}")
+            return
+        try:
+            if data:
+                for event in self._handshake.receive_data(data):
+                    self._on(event)
+            else:
+                self._handshake.receive_eof()
+        except ProtocolError as error:
+            self._turn_away(str(error))
+
+    def _on(self, event: ServerEvent) -> None:
+        match event:
+            case Authenticated(identity):
+                self._identity = identity
+                self._send_pending()
+            case TargetAsked(host, port):
+                self._ask_for(host, port)
+            case BadSecret():
+                self._server.refused(self._peer, "wrong secret")
+                self._part()
+            case BadTarget(text):
+                self._fail(text, "target must be host:port", told=True)
+
+    def _ask_for(self, host: str, port: int) -> None:
+        self._target = (host, port)
+        full = self._server.gate.refuses(new_session=True, new_channel=True)
+        if full:
+            self._fail(format_host_port(host, port), full)
+            return
+        self._timer.cancel()
+        address = numeric(host, port)
+        if address is not None:
+            self._dial_permitted([address])
+        else:
+            self._stop_reading()
+            self._task = self._server.tasks.start(self._resolve(host, port), f"resolve for {self._peer}")
+
+    async def _resolve(self, host: str, port: int) -> None:
+        try:
+            async with asyncio.timeout(self._server.settings.dial_timeout):
+                addresses = await resolve(host, port)
+        except ConnectFailed as error:
+            self._fail(format_host_port(host, port), error.message)
+        except TimeoutError:
+            self._fail(format_host_port(host, port), f"dial tcp: lookup {host}: i/o timeout")
+        else:
+            self._dial_permitted(addresses)
+
+    def _dial_permitted(self, addresses: list[Address]) -> None:
+        host, port = self._target
+        permitted = [address for address in addresses if self._server.destinations.permit(host, address.host, port)]
+        if not permitted:
+            self._fail(format_host_port(host, port), f"dial tcp {format_host_port(host, port)}: not allowed here")
+            return
+        self._dial = Dial(self._server.node.loop, permitted, self._server.settings.dial_timeout, self._dialled)
+        self._dial.start()
+        if self._dial is not None:  # not connected at once: what the client sends meanwhile stays in the kernel
+            self._stop_reading()
+
+    def _dialled(self, sock: socket.socket | None, error: str) -> None:
+        self._dial = None
+        if sock is None:
+            self._fail(format_host_port(*self._target), error)
+            return
+        self._handshake.accept()
+        if not self._send_pending():
+            sock.close()
+            return
+        early = self._handshake.leftover
+        # Where the pump reads this socket at once, it takes over the reader in place, which is cheaper than a new one.
+        adopted = not early and self._server.gate.pace is None and isinstance(self._end, SocketEnd)
+        self._leave(keep_reader=adopted)
+        Hop(self._server, self._end, SocketEnd(sock), self._peer, self._identity, self._target, early)
+
+    def _send_pending(self) -> bool:
+        output = self._handshake.data_to_send()
+        try:
+            if not output or self._end.send(output) == len(output):
+                return True
+            self._turn_away("it does not read its side of the handshake")
+        except OSError as error:
+            self._turn_away(f"it broke off during the handshake: {error.strerror or error}")
+        return False
+
+    def _fail(self, target: str, reason: str, *, told: bool = False) -> None:
+        """Turns down a target, to the client and in an event."""
+        if not told:
+            self._handshake.refuse(reason)
+        self._server.node.bus.publish(
+            TargetFailed(service=self._server.name, peer=self._peer, target=target, reason=reason)
+        )
+        self._part()
+
+    def _part(self) -> None:
+        self._leave()
+        Farewell(self._server.node.loop, self._end, self._handshake.data_to_send())
+
+    def _turn_away(self, reason: str) -> None:
+        self._server.refused(self._peer, reason)
+        self._leave()
+        self._end.close()
+
+    def _stop_reading(self) -> None:
+        if self._reading:
+            self._server.node.loop.remove_reader(self._end.fileno())
+            self._reading = False
+
+    def _leave(self, *, keep_reader: bool = False) -> None:
+        """Ends the admission, whatever became of the newcomer."""
+        self._timer.cancel()
+        if not keep_reader:
+            self._stop_reading()
+        if self._dial is not None:
+            self._dial.cancel()
+            self._dial = None
+        if self._task is not None and self._task is not asyncio.current_task():
+            self._task.cancel()
+        if self in self._server.admissions:
+            self._server.admissions.discard(self)
+            self._server.gate.leave_handshake()
+
+
+class Hop:
+    """One client's way through: its session with one channel, and the pump."""
+
+    __slots__ = ("_channel", "_server", "_session")
+
+    def __init__(
+        self,
+        server: JumpServer,
+        client: End,
+        target: SocketEnd,
+        peer: str,
+        identity: str,
+        address: tuple[str, int],
+        early: bytes,
+    ) -> None:
+        self._server = server
+        pump = Pump(server.node.plane, client, target, self._finished, early_left=early, pace=server.gate.pace)
+        self._session: Session = server.open_session(peer, pump.abort, identity=identity)
+        self._channel: Channel = server.open_channel(self._session, format_host_port(*address), pump)
+
+    def _finished(self, reason: str) -> None:
+        self._server.close_channel(self._channel, reason)
+        self._server.close_session(self._session, reason)

@@ -1,0 +1,30 @@
+"""Which kinds of service there are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tunnelconsole.engine.node import Node
+from tunnelconsole.engine.services.jump.client import JumpClient, JumpClientSettings
+from tunnelconsole.engine.services.jump.server import JumpServer, JumpServerSettings
+from tunnelconsole.engine.services.relay.client import RelayClient, RelayClientSettings
+from tunnelconsole.engine.services.relay.server import RelayServer, RelayServerSettings
+from tunnelconsole.engine.services.service import Service, ServiceSettings
+
+KINDS: dict[str, tuple[type[ServiceSettings], type[Service[Any]]]] = {
+    JumpServer.kind: (JumpServerSettings, JumpServer),
+    JumpClient.kind: (JumpClientSettings, JumpClient),
+    RelayServer.kind: (RelayServerSettings, RelayServer),
+    RelayClient.kind: (RelayClientSettings, RelayClient),
+}
+"""Settings and service class of each ``kind`` that a configuration may name."""
+
+_SERVICE_OF = {settings: service for settings, service in KINDS.values()}
+
+
+def make_service(name: str, settings: ServiceSettings, node: Node) -> Service[Any]:
+    """The service that these settings describe, stopped.
+
+    :raises KeyError: the settings are of no kind listed here.
+    """
+    return _SERVICE_OF[type(settings)](name, settings, node)

@@ -1,0 +1,348 @@
+"""One backend at the relay server: its public port, its visitors, and its pool of waiting data connections."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import socket
+from collections import deque
+from typing import TYPE_CHECKING
+
+from tunnelconsole.engine.sessions import Channel, Flow, Session
+from tunnelconsole.engine.transport.ends import End, SocketEnd
+from tunnelconsole.engine.transport.listener import Listener
+from tunnelconsole.engine.transport.mux import Mux
+from tunnelconsole.engine.transport.pump import Pump
+from tunnelconsole.engine.transport.stream_pump import StreamPump
+from tunnelconsole.engine.wire.errors import ProtocolError
+from tunnelconsole.engine.wire.hostport import format_host_port
+from tunnelconsole.engine.wire.relay import (
+    KEY_LENGTH,
+    MAX_WANTED,
+    NATIVE_WINDOW,
+    LineReader,
+    NativeHello,
+    NativeKey,
+    Want,
+    encode_message,
+    encode_visitor,
+    parse_message,
+)
+from tunnelconsole.errors import ListenFailed
+
+if TYPE_CHECKING:
+    from tunnelconsole.engine.services.relay.server import RelayServer
+
+MAX_SPARE = 256
+"""Data connections that may wait for a visitor: as many as one line of the protocol can ask for."""
+
+DATA_CONNECTION_PATIENCE = 2.0
+"""Seconds a visitor waits for a data connection before it is led through yamux instead."""
+
+
+class Backend:
+    """A session of the relay server.
+
+    :param end: the control connection, owned from here on.
+    :param first: what the backend sent already.
+    """
+
+    def __init__(self, server: RelayServer, end: End, peer: str, first: bytes) -> None:
+        self._server = server
+        self._peer = peer
+        self._loop = server.node.loop
+        self._key = secrets.token_bytes(KEY_LENGTH)
+        self._address_stream: asyncio.Future[int] = self._loop.create_future()
+        self._listener: Listener | None = None
+        self._session: Session | None = None
+        self._native_stream: int | None = None
+        self._spare: deque[End] = deque()
+        self._waiting: deque[WaitingVisitor] = deque()
+        self._flows: set[Flow] = set()
+        self._cause = ""
+        self._retired = False
+        self._mux = Mux(
+            self._loop,
+            end,
+            client=False,
+            opened=self._opened,
+            closed=self._closed,
+            keepalive=server.settings.keepalive,
+            early=first,
+        )
+
+    async def attach(self) -> None:
+        """Opens a public port and tells the backend which.
+
+        :raises ProtocolError: the backend did not ask for one, or there is none.
+        """
+        try:
+            stream_id = await self._address_stream
+            full = self._server.gate.refuses(new_session=True, new_channel=False)
+            if full:
+                raise ProtocolError(await self._turn_down(stream_id, full))
+            try:
+                self._listener = await self._server.ports.open(self._visited, self._server.exhausted)
+            except ListenFailed as error:
+                raise ProtocolError(await self._turn_down(stream_id, str(error))) from error
+        except BaseException as error:
+            self._mux.close(str(error) or "it left during the handshake")
+            raise
+        if self._mux.over:
+            self._server.ports.release(self._listener)
+            raise ProtocolError("it left during the handshake")
+        address = format_host_port(self._server.settings.public_host, self._listener.port)
+        self._session = self._server.open_session(self._peer, self._end_session, address=address)
+        self._server.backends[self._key] = self
+        self._mux.send(stream_id, address.encode())
+        self._mux.send_eof(stream_id)
+
+    async def _turn_down(self, stream_id: int, reason: str) -> str:
+        """Tells the backend, in place of an address, why there is none."""
+        self._mux.send(stream_id, reason.encode()[:128])
+        self._mux.send_eof(stream_id)
+        self._mux.go_away()
+        return reason
+
+    def stop_accepting(self) -> None:
+        """Takes no new visitors; those there are go on, and the session ends with the last of them."""
+        self._retired = True
+        self._release_port()
+        self._mux.go_away()
+        if not self._flows:
+            self._mux.close()
+
+    def add_data_connection(self, end: End) -> None:
+        """Takes a data connection that the backend dialled: for a visitor who waits, or to keep."""
+        while self._waiting:
+            visitor = self._waiting.popleft()
+            if visitor.leave_queue():
+                if not self._join(visitor, end):
+                    self._lead_through_yamux(visitor)
+                return
+        if len(self._spare) >= MAX_SPARE or self._retired:
+            end.close()
+            return
+        self._spare.append(end)
+        self._loop.add_reader(end.fileno(), self._spare_spoke, end)
+
+    def _spare_spoke(self, end: End) -> None:
+        """A spare connection that becomes readable has ended, or breaks the protocol: either way it is no use."""
+        self._loop.remove_reader(end.fileno())
+        self._spare.remove(end)
+        end.close()
+
+    def _opened(self, stream_id: int) -> None:
+        if not self._address_stream.done():
+            self._mux.accept(stream_id, AddressStream(), NATIVE_WINDOW if self._server.settings.native else 0)
+            self._address_stream.set_result(stream_id)
+        elif self._native_stream is None and self._server.settings.native:
+            self._native_stream = stream_id
+            self._mux.accept(stream_id, NativeStream(self, self._mux, stream_id))
+        else:
+            self._mux.reject(stream_id)
+
+    def speaks_native(self) -> None:
+        """The backend can dial data connections; tells it with which key."""
+        if self._native_stream is not None:
+            self._mux.send(self._native_stream, encode_message(NativeKey(self._key)))
+
+    def broke_protocol(self, reason: str) -> None:
+        """Ends the session because of what the backend sent."""
+        self._mux.close(f"protocol error: {reason}")
+
+    def native_lost(self) -> None:
+        """The stream for native messages is over: visitors go through yamux from now on."""
+        self._native_stream = None
+
+    def _visited(self, sock: socket.socket, peer: str) -> None:
+        full = self._server.gate.refuses(new_session=False, new_channel=True)
+        if full:
+            self._server.refused(peer, full)
+            sock.close()
+            return
+        visitor = WaitingVisitor(self, SocketEnd(sock), peer)
+        while self._spare:
+            end = self._spare.popleft()
+            self._loop.remove_reader(end.fileno())
+            if self._join(visitor, end):
+                return
+        if self._native_stream is None:
+            self._lead_through_yamux(visitor)
+            return
+        visitor.wait(self._loop)
+        self._waiting.append(visitor)
+        self._want(len(self._waiting))
+
+    def _want(self, count: int) -> None:
+        if self._native_stream is not None:
+            line = encode_message(Want(min(count, MAX_WANTED)))
+            if self._mux.room(self._native_stream) >= len(line):
+                self._mux.send(self._native_stream, line)
+
+    def _join(self, visitor: WaitingVisitor, end: End) -> bool:
+        """Leads a visitor over a data connection; False when that connection is dead."""
+        frame = encode_visitor(visitor.peer)
+        try:
+            if end.send(frame) != len(frame) or not end.flush():
+                end.close()
+                return False
+        except OSError:
+            end.close()
+            return False
+        channel = Visit(self, visitor.peer)
+        pump = Pump(self._server.node.plane, end, visitor.end, channel.finished, pace=self._server.gate.pace)
+        self._begin(channel, pump)
+        return True
+
+    def _lead_through_yamux(self, visitor: WaitingVisitor) -> None:
+        channel = Visit(self, visitor.peer)
+        stream_id = self._mux.open(channel)
+        if stream_id is None:
+            self._server.refused(visitor.peer, "its backend takes no more visitors")
+            visitor.end.abort()
+            return
+        pump = StreamPump(self._loop, self._mux, stream_id, visitor.end, channel.finished, pace=self._server.gate.pace)
+        self._begin(channel, pump)
+
+    def patience_over(self, visitor: WaitingVisitor) -> None:
+        """No data connection came in time."""
+        self._waiting.remove(visitor)
+        self._lead_through_yamux(visitor)
+
+    def _begin(self, visit: Visit, flow: Flow) -> None:
+        assert self._session is not None
+        self._flows.add(flow)
+        visit.begin(flow, self._server.open_channel(self._session, visit.peer, flow))
+
+    def visit_ended(self, flow: Flow, channel: Channel, reason: str) -> None:
+        """A visitor has gone."""
+        self._flows.discard(flow)
+        self._server.close_channel(channel, reason)
+        if self._mux.over:
+            self._close_session_when_empty()
+        elif self._retired and not self._flows:
+            self._mux.close()
+
+    def _end_session(self, reason: str) -> None:
+        self._cause = reason
+        self._mux.close(reason)
+
+    def _release_port(self) -> None:
+        if self._listener is not None:
+            self._server.ports.release(self._listener)
+            self._listener = None
+
+    def _closed(self, reason: str) -> None:
+        """The control connection is over, and with it everything: the port is free at once."""
+        self._cause = self._cause or reason
+        self._release_port()
+        self._server.backends.pop(self._key, None)
+        for end in self._spare:
+            self._loop.remove_reader(end.fileno())
+            end.close()
+        self._spare.clear()
+        for visitor in self._waiting:
+            visitor.leave_queue()
+            visitor.end.abort()
+        self._waiting.clear()
+        if not self._address_stream.done():
+            self._address_stream.set_exception(ProtocolError(reason or "it closed before it asked for a port"))
+        for flow in list(self._flows):
+            flow.abort(reason or "the backend left")
+        self._close_session_when_empty()
+
+    def _close_session_when_empty(self) -> None:
+        if self._session is not None and not self._flows:
+            self._server.close_session(self._session, self._cause)
+
+
+class AddressStream:
+    """Stream 1, on which the backend is told its address and says nothing that matters."""
+
+    def accepted(self, extra_window: int) -> None:
+        return None
+
+    def received(self, data: bytes) -> None:
+        return None  # beyond its window, which is never granted again, the session ends by itself
+
+    def can_send(self) -> None:
+        return None
+
+    def half_closed(self) -> None:
+        return None
+
+    def lost(self, reason: str) -> None:
+        return None
+
+
+class NativeStream(AddressStream):
+    """Stream 3, on which our own client says that it can dial data connections."""
+
+    def __init__(self, backend: Backend, mux: Mux, stream_id: int) -> None:
+        self._backend = backend
+        self._mux = mux
+        self._stream_id = stream_id
+        self._lines = LineReader()
+
+    def received(self, data: bytes) -> None:
+        self._mux.consumed(self._stream_id, len(data))
+        try:
+            for line in self._lines.feed(data):
+                if isinstance(parse_message(line), NativeHello):
+                    self._backend.speaks_native()
+        except ProtocolError as error:
+            self._backend.broke_protocol(str(error))
+
+    def half_closed(self) -> None:
+        self._backend.native_lost()
+
+    def lost(self, reason: str) -> None:
+        self._backend.native_lost()
+
+
+class Visit(AddressStream):
+    """One visitor being led to the backend; between the stream's opening and its pump, it is the stream's user."""
+
+    def __init__(self, backend: Backend, peer: str) -> None:
+        self._backend = backend
+        self._flow: Flow | None = None
+        self._channel: Channel | None = None
+        self.peer = peer
+
+    def begin(self, flow: Flow, channel: Channel) -> None:
+        """The pump runs and the channel is registered."""
+        self._flow = flow
+        self._channel = channel
+
+    def finished(self, reason: str) -> None:
+        """The pump ended."""
+        assert self._flow is not None
+        assert self._channel is not None
+        self._backend.visit_ended(self._flow, self._channel, reason)
+
+
+class WaitingVisitor:
+    """A visitor who has connected and is not yet led anywhere."""
+
+    def __init__(self, backend: Backend, end: SocketEnd, peer: str) -> None:
+        self._backend = backend
+        self._timer: asyncio.TimerHandle | None = None
+        self.end = end
+        self.peer = peer
+
+    def wait(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Begins to wait for a data connection."""
+        self._timer = loop.call_later(DATA_CONNECTION_PATIENCE, self._give_up)
+
+    def _give_up(self) -> None:
+        self._timer = None
+        self._backend.patience_over(self)
+
+    def leave_queue(self) -> bool:
+        """Stops waiting; False when the waiting was over already."""
+        if self._timer is None:
+            return False
+        self._timer.cancel()
+        self._timer = None
+        return True

@@ -1,0 +1,408 @@
+"""The relay client: the backend. Keeps a session with the relay server, and leads its visitors to the target."""
+
+from __future__ import annotations
+
+import asyncio
+
+from tunnelconsole.engine.events import TargetFailed
+from tunnelconsole.engine.node import Node
+from tunnelconsole.engine.services.relay.server import KEEPALIVE
+from tunnelconsole.engine.services.service import ServerDialer, Service, ServiceSettings
+from tunnelconsole.engine.sessions import Channel, Flow, Session
+from tunnelconsole.engine.settings import HostPort
+from tunnelconsole.engine.transport.dialer import dial
+from tunnelconsole.engine.transport.ends import End, SocketEnd, receive, send_all
+from tunnelconsole.engine.transport.mux import Mux
+from tunnelconsole.engine.transport.pump import Pump
+from tunnelconsole.engine.transport.stream_pump import StreamPump
+from tunnelconsole.engine.units import Duration
+from tunnelconsole.engine.wire.errors import ProtocolError
+from tunnelconsole.engine.wire.relay import (
+    MAX_PUBLIC_ADDRESS,
+    NATIVE_WINDOW,
+    LineReader,
+    NativeHello,
+    NativeKey,
+    VisitorFrame,
+    Want,
+    encode_data_hello,
+    encode_message,
+    parse_message,
+    parse_public_address,
+)
+from tunnelconsole.errors import ConnectFailed
+
+SPARE_CONNECTIONS = 4
+"""Data connections kept ready, so that a visitor need not wait for one: a browser's usual first burst is four to six."""
+
+MAX_DATA_CONNECTIONS = 256
+"""Data connections dialled and waiting at once, whatever the server asks for."""
+
+FRAME_READ = 4096
+"""Bytes read at once while a data connection waits for its visitor."""
+
+
+class RelayClientSettings(ServiceSettings, frozen=True, kw_only=True):
+    """``kind = "relay-client"``."""
+
+    server: HostPort
+    connect: HostPort | None = None
+    """The address to dial when it is not the one that ``server`` names."""
+    target: HostPort
+    """Where visitors are led."""
+    native: bool = True
+    """Whether to bring visitors over data connections when the server is one of ours; False uses yamux always."""
+    spare_connections: int = SPARE_CONNECTIONS
+    """Data connections kept ready."""
+    keepalive: Duration = Duration(KEEPALIVE)
+    """Seconds between two keepalives."""
+
+    def problems(self) -> list[tuple[str, str]]:
+        found = []
+        if self.keepalive <= 0:
+            found.append(("keepalive", "must be above 0"))
+        if not 0 <= self.spare_connections <= MAX_DATA_CONNECTIONS:
+            found.append(("spare_connections", f"must be between 0 and {MAX_DATA_CONNECTIONS}"))
+        return found
+
+
+class RelayClient(Service[RelayClientSettings]):
+    """Attaches a target to a relay server, the original program included."""
+
+    kind = "relay-client"
+
+    def __init__(self, name: str, settings: RelayClientSettings, node: Node) -> None:
+        super().__init__(name, settings, node)
+        self._attachment: Attachment | None = None
+
+    @property
+    def target(self) -> str:
+        return f"{self.settings.target} via {self.settings.server}"
+
+    async def run(self) -> None:
+        settings = self.settings
+        timeout = settings.limits.handshake_timeout
+        dialer = ServerDialer(settings.server, settings.connect, settings.tls, timeout)
+        self.enter("connecting")
+        end = await dialer.dial()
+        attachment = self._attachment = Attachment(self, dialer, end)
+        try:
+            try:
+                async with asyncio.timeout(timeout):
+                    address = await attachment.public_address
+            except TimeoutError as error:
+                raise ConnectFailed(f"{settings.server} did not give a public port within {timeout:g} s") from error
+            attachment.begin()
+            self.connected(settings.server, address)
+            raise ConnectFailed(f"{settings.server}: {await attachment.ended or 'the server closed the session'}")
+        finally:
+            attachment.close("the service stopped")
+            self._attachment = None
+
+    def stop_accepting(self) -> None:
+        if self._attachment is not None:
+            self._attachment.stop_accepting()
+
+
+class Attachment:
+    """One session with the relay server, from the dial to its end."""
+
+    def __init__(self, client: RelayClient, dialer: ServerDialer, end: End) -> None:
+        self._client = client
+        self._dialer = dialer
+        self._loop = client.node.loop
+        self.public_address: asyncio.Future[str] = self._loop.create_future()
+        self.ended: asyncio.Future[str] = self._loop.create_future()
+        self._session: Session | None = None
+        self._key: bytes | None = None
+        self._spare = 0
+        self._flows: set[Flow] = set()
+        self._retired = False
+        self._cause = ""
+        self._mux = Mux(
+            self._loop,
+            end,
+            client=True,
+            opened=self._opened,
+            closed=self._closed,
+            keepalive=client.settings.keepalive,
+        )
+        request = AddressRequest(self)
+        request.stream_id = self._mux.open(request) or 0
+
+    def begin(self) -> None:
+        """The server has given a public port: visitors may come."""
+        self._session = self._client.open_session(str(self._client.settings.server), self.close)
+
+    def close(self, reason: str) -> None:
+        """Ends the session and every visitor's channel."""
+        self._cause = self._cause or reason
+        self._mux.close(reason)
+
+    def stop_accepting(self) -> None:
+        """Takes no new visitors; those there are go on."""
+        self._retired = True
+        self._mux.go_away()
+
+    def server_is_ours(self) -> None:
+        """The server showed that it takes data connections."""
+        if self._client.settings.native:
+            request = NativeRequest(self, self._mux)
+            request.stream_id = self._mux.open(request) or 0
+
+    def got_address(self, text: bytes, stream_id: int) -> None:
+        """The server wrote all that it has to say on stream 1."""
+        self._mux.send_eof(stream_id)
+        self._mux.forget(stream_id)
+        if self.public_address.done():
+            return
+        try:
+            self.public_address.set_result(parse_public_address(text))
+        except ProtocolError:
+            said = text.decode("utf-8", "replace")
+            self.public_address.set_exception(
+                ConnectFailed(f"{self._client.settings.server} gave no public port: {said or 'it said nothing'}")
+            )
+
+    def broke_protocol(self, reason: str) -> None:
+        """Ends the session because of what the server sent."""
+        self.close(f"protocol error: {reason}")
+
+    def got_key(self, key: bytes) -> None:
+        """The server takes data connections with this key."""
+        self._key = key
+        self.dial_data_connections(self._client.settings.spare_connections)
+
+    def dial_data_connections(self, count: int) -> None:
+        """Dials so many data connections more."""
+        for _ in range(min(count, MAX_DATA_CONNECTIONS - self._spare)):
+            if self._key is not None and not self._retired and not self._mux.over:
+                self._spare += 1
+                self._client.tasks.start(self._offer_data_connection(self._key), "data connection")
+
+    async def _offer_data_connection(self, key: bytes) -> None:
+        """Dials one data connection, waits for its visitor, and leads it to the target."""
+        end: End | None = None
+        visitor: str | None = None
+        frame = VisitorFrame()
+        try:
+            end = await self._dialer.dial()
+            await send_all(end, encode_data_hello(key))
+            while visitor is None:
+                data = await receive(end, FRAME_READ)
+                if not data:
+                    frame.receive_eof()
+                    break
+                visitor = frame.receive_data(data)
+        except (ConnectFailed, OSError, ProtocolError) as error:
+            self._client.refused(str(self._client.settings.server), f"a data connection ended: {error}")
+        except BaseException:
+            if end is not None:
+                end.abort()
+            raise
+        finally:
+            self._spare -= 1
+        if visitor is None or end is None or self._session is None or self._mux.over:
+            if end is not None:
+                end.close()
+            return
+        if self._spare < self._client.settings.spare_connections:
+            self.dial_data_connections(1)
+        await self._lead(end, visitor, frame.leftover)
+
+    async def _lead(self, end: End, visitor: str, early: bytes) -> None:
+        try:
+            target = await self._dial_target(visitor)
+        except BaseException:
+            end.abort()
+            raise
+        if target is None:
+            end.abort()
+            return
+        visit = Visit(self, visitor)
+        pump = Pump(self._client.node.plane, end, target, visit.finished, early_left=early, pace=self._client.gate.pace)
+        self._begin(visit, pump)
+
+    def _opened(self, stream_id: int) -> None:
+        """The server opened a stream: a visitor who comes through yamux."""
+        full = self._client.gate.refuses(new_session=False, new_channel=True)
+        if self._retired or self._session is None or full:
+            self._mux.reject(stream_id)
+            return
+        visitor = StreamVisitor(f"stream {stream_id}")
+        self._mux.accept(stream_id, visitor)
+        self._client.tasks.start(self._lead_stream(stream_id, visitor), visitor.name)
+
+    async def _lead_stream(self, stream_id: int, visitor: StreamVisitor) -> None:
+        target = await self._dial_target(visitor.name)
+        if target is None:
+            self._mux.reject(stream_id)
+            return
+        if visitor.gone:
+            target.abort()
+            return
+        visit = Visit(self, visitor.name)
+        pump = StreamPump(
+            self._loop,
+            self._mux,
+            stream_id,
+            target,
+            visit.finished,
+            early=visitor.early,
+            early_end=visitor.ended,
+            pace=self._client.gate.pace,
+        )
+        self._begin(visit, pump)
+
+    async def _dial_target(self, visitor: str) -> SocketEnd | None:
+        """A connection to the target; None, and an event, when there is none or the session is over meanwhile."""
+        target = self._client.settings.target
+        try:
+            end = await dial(target.host, target.port)
+        except ConnectFailed as error:
+            self._client.node.bus.publish(
+                TargetFailed(service=self._client.name, peer=visitor, target=str(target), reason=error.message)
+            )
+            return None
+        if self._mux.over:
+            end.abort()
+            return None
+        return end
+
+    def _begin(self, visit: Visit, flow: Flow) -> None:
+        assert self._session is not None
+        self._flows.add(flow)
+        visit.begin(flow, self._client.open_channel(self._session, visit.visitor, flow))
+
+    def visit_ended(self, flow: Flow, channel: Channel, reason: str) -> None:
+        """A visitor has gone."""
+        self._flows.discard(flow)
+        self._client.close_channel(channel, reason)
+        if self._mux.over:
+            self._close_session_when_empty()
+        elif self._retired and not self._flows:
+            self.close("")
+
+    def _closed(self, reason: str) -> None:
+        self._cause = self._cause or reason
+        if not self.public_address.done():
+            self.public_address.set_exception(
+                ConnectFailed(f"{self._client.settings.server} {reason or 'closed before it gave a public port'}")
+            )
+            self.public_address.exception()  # looked at here, because nobody may be waiting any more
+        for flow in list(self._flows):
+            flow.abort(reason or "the server closed the session")
+        self._close_session_when_empty()
+        if not self.ended.done():
+            self.ended.set_result(reason)
+
+    def _close_session_when_empty(self) -> None:
+        if self._session is not None and not self._flows:
+            self._client.close_session(self._session, self._cause)
+
+
+class Visit:
+    """One visitor's channel."""
+
+    def __init__(self, attachment: Attachment, visitor: str) -> None:
+        self._attachment = attachment
+        self._flow: Flow | None = None
+        self._channel: Channel | None = None
+        self.visitor = visitor
+
+    def begin(self, flow: Flow, channel: Channel) -> None:
+        """The pump runs and the channel is registered."""
+        self._flow = flow
+        self._channel = channel
+
+    def finished(self, reason: str) -> None:
+        """The pump ended."""
+        assert self._flow is not None
+        assert self._channel is not None
+        self._attachment.visit_ended(self._flow, self._channel, reason)
+
+
+class StreamVisitor:
+    """A visitor on a yamux stream while the target is being dialled: keeps what it says, a window at the most."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.early: list[bytes] = []
+        self.ended = False
+        self.gone = False
+
+    def accepted(self, extra_window: int) -> None:
+        return None
+
+    def received(self, data: bytes) -> None:
+        self.early.append(data)
+
+    def can_send(self) -> None:
+        return None
+
+    def half_closed(self) -> None:
+        self.ended = True
+
+    def lost(self, reason: str) -> None:
+        self.gone = True
+
+
+class AddressRequest:
+    """Stream 1: the server writes the public address on it and closes its side, and we ours."""
+
+    def __init__(self, attachment: Attachment) -> None:
+        self._attachment = attachment
+        self._text = b""
+        self.stream_id = 0
+
+    def accepted(self, extra_window: int) -> None:
+        if extra_window == NATIVE_WINDOW:
+            self._attachment.server_is_ours()
+
+    def received(self, data: bytes) -> None:
+        self._text += data
+        if len(self._text) > MAX_PUBLIC_ADDRESS:
+            self._attachment.broke_protocol("the public address is too long")
+
+    def can_send(self) -> None:
+        return None
+
+    def half_closed(self) -> None:
+        self._attachment.got_address(self._text, self.stream_id)
+
+    def lost(self, reason: str) -> None:
+        return None
+
+
+class NativeRequest:
+    """Stream 3: we say that we can dial data connections, the server says with which key and how many it wants."""
+
+    def __init__(self, attachment: Attachment, mux: Mux) -> None:
+        self._attachment = attachment
+        self._mux = mux
+        self._lines = LineReader()
+        self.stream_id = 0
+
+    def accepted(self, extra_window: int) -> None:
+        self._mux.send(self.stream_id, encode_message(NativeHello()))
+
+    def received(self, data: bytes) -> None:
+        self._mux.consumed(self.stream_id, len(data))
+        try:
+            for line in self._lines.feed(data):
+                match parse_message(line):
+                    case NativeKey(key):
+                        self._attachment.got_key(key)
+                    case Want(count):
+                        self._attachment.dial_data_connections(count)
+        except ProtocolError as error:
+            self._attachment.broke_protocol(str(error))
+
+    def can_send(self) -> None:
+        return None
+
+    def half_closed(self) -> None:
+        return None
+
+    def lost(self, reason: str) -> None:
+        return None

@@ -1,0 +1,141 @@
+"""The relay server: a public port for each backend that attaches, and a way from each visitor to its backend.
+
+A connection that begins like yamux is a backend; one that begins with the key of a backend is a data connection, which
+our own client dials so that a visitor's bytes can be spliced (:mod:`tunnelconsole.engine.wire.relay`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+
+from tunnelconsole.engine.node import Node
+from tunnelconsole.engine.services.relay.backend import Backend
+from tunnelconsole.engine.services.relay.ports import PortPool
+from tunnelconsole.engine.services.service import ServerTLS, Service, ServiceSettings
+from tunnelconsole.engine.settings import ListenAddress, PortRange
+from tunnelconsole.engine.transport.ends import End, SocketEnd, receive
+from tunnelconsole.engine.transport.listener import Listener
+from tunnelconsole.engine.transport.tls import TLSEnd, complete_handshake
+from tunnelconsole.engine.units import Duration
+from tunnelconsole.engine.wire.errors import ProtocolError
+from tunnelconsole.engine.wire.relay import DataHello, is_native
+
+KEEPALIVE = 10.0
+"""Seconds between two questions whether the other end lives; unanswered, it is gone twice that long after it died. The
+original waits 30 s, which is long to hold a public port that leads nowhere."""
+
+FIRST_READ = 4096
+"""Bytes read at once until it is clear who a newcomer is."""
+
+
+class RelayServerSettings(ServiceSettings, frozen=True, kw_only=True):
+    """``kind = "relay-server"``."""
+
+    listen: ListenAddress
+    ports: PortRange = PortRange(0, 0)
+    """Public ports to choose from; any free ones by default."""
+    bind: str = "127.0.0.1"
+    """The address on which public ports are opened."""
+    public_host: str = "localhost"
+    """The host that backends are told, before the port."""
+    native: bool = True
+    """Whether our own clients may bring visitors over data connections of their own; False leaves yamux only."""
+    keepalive: Duration = Duration(KEEPALIVE)
+    """Seconds between two keepalives."""
+
+    def problems(self) -> list[tuple[str, str]]:
+        return [("keepalive", "must be above 0")] if self.keepalive <= 0 else []
+
+
+class RelayServer(Service[RelayServerSettings]):
+    """Serves relay clients, those of the original program included."""
+
+    kind = "relay-server"
+
+    def __init__(self, name: str, settings: RelayServerSettings, node: Node) -> None:
+        super().__init__(name, settings, node)
+        self.ports = PortPool(settings.bind, settings.ports)
+        self.backends: dict[bytes, Backend] = {}
+        """Backends that are attached, by the key of their data connections."""
+        self._listener: Listener | None = None
+        self._tls: ServerTLS | None = None
+
+    async def run(self) -> None:
+        if self.settings.tls is not None:
+            self._tls = ServerTLS(self.settings.tls, self.name, self.node.state_dir)
+            self.notes["fingerprint"] = self._tls.fingerprint
+        self._listener = await self.listen(self.settings.listen, self._accepted)
+        self.listening(self._listener)
+        try:
+            await self.node.loop.create_future()
+        finally:
+            self.stop_accepting()
+
+    def stop_accepting(self) -> None:
+        if self._listener is not None:
+            self._listener.close()
+        for backend in list(self.backends.values()):
+            backend.stop_accepting()
+
+    def refresh(self) -> None:
+        if self._tls is not None:
+            self._tls.refresh()
+
+    def _accepted(self, sock: socket.socket, peer: str) -> None:
+        if not self.clients.permit(peer):
+            self.refused(peer, "its address is not in clients_allow, or is in clients_deny")
+            sock.close()
+        elif not self.gate.enter_handshake():
+            self.refused(peer, "too many connections are inside their handshake")
+            sock.close()
+        else:
+            end = TLSEnd(sock, self._tls.context, server_side=True) if self._tls else SocketEnd(sock)
+            self.tasks.start(self._greet(end, peer), f"newcomer {peer}")
+
+    async def _greet(self, end: End, peer: str) -> None:
+        """Finds out who a newcomer is, and lets it in or turns it away."""
+        reason = ""
+        try:
+            async with asyncio.timeout(self.settings.limits.handshake_timeout):
+                if isinstance(end, TLSEnd):
+                    await complete_handshake(end)
+                first = await receive(end, FIRST_READ)
+                if first and is_native(first[0]):
+                    await self._attach_data(end, first)
+                elif first:
+                    await Backend(self, end, peer, first).attach()
+                else:
+                    reason = "it closed before it said anything"
+        except TimeoutError:
+            reason = f"no handshake within {self.settings.limits.handshake_timeout:g} s"
+        except ProtocolError as error:
+            reason = str(error)
+        except ssl.SSLError as error:
+            reason = f"the TLS handshake failed: {error.reason or error}"
+        except OSError as error:
+            reason = f"it broke off during the handshake: {error.strerror or error}"
+        except asyncio.CancelledError:
+            end.abort()
+            raise
+        finally:
+            self.gate.leave_handshake()
+        if reason:
+            self.refused(peer, reason)
+            end.close()
+
+    async def _attach_data(self, end: End, first: bytes) -> None:
+        hello = DataHello()
+        key = hello.receive_data(first)
+        while key is None:
+            data = await receive(end, FIRST_READ)
+            if not data:
+                hello.receive_eof()
+            key = hello.receive_data(data)
+        backend = self.backends.get(key)  # 256 random bits: a guess tells an attacker nothing by its timing
+        if backend is None:
+            raise ProtocolError("its key belongs to no backend that is attached")
+        if hello.leftover:
+            raise ProtocolError("a data connection said something before it had a visitor")
+        backend.add_data_connection(end)

@@ -1,0 +1,261 @@
+"""What every service is: settings, a state that others can see, and a run that ends only when it is told or fails."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from typing import ClassVar, Generic, Literal, TypeVar
+
+import msgspec
+
+from tunnelconsole.engine.access import Clients
+from tunnelconsole.engine.events import PeerRefused, ResourcesExhausted, ServiceConnected, ServiceListening
+from tunnelconsole.engine.limits import Gate, LimitSettings
+from tunnelconsole.engine.node import Node
+from tunnelconsole.engine.sessions import ANONYMOUS, Channel, Flow, Session
+from tunnelconsole.engine.settings import HostPort, ListenAddress, NetworkPattern, TLSSettings
+from tunnelconsole.engine.transport.dialer import dial
+from tunnelconsole.engine.transport.ends import End, SocketEnd
+from tunnelconsole.engine.transport.listener import Accepted, Listener, is_loopback, listen
+from tunnelconsole.engine.transport.tls import (
+    TLSEnd,
+    check_fingerprint,
+    client_context,
+    complete_handshake,
+    explain,
+    server_context,
+)
+from tunnelconsole.errors import ConnectFailed, ListenFailed
+
+State = Literal["starting", "listening", "connecting", "connected", "backoff", "stopped", "failed"]
+
+
+class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What every ``[service.NAME]`` may have besides its own keys."""
+
+    enabled: bool = True
+    """False keeps the service stopped until it is started by hand."""
+    tls: TLSSettings | None = None
+    limits: LimitSettings = LimitSettings()
+    clients_allow: tuple[NetworkPattern, ...] = ()
+    """Networks whose peers may connect; all when empty."""
+    clients_deny: tuple[NetworkPattern, ...] = ()
+    """Networks whose peers may not; wins over ``clients_allow``."""
+
+    def problems(self) -> list[tuple[str, str]]:
+        """What is wrong between keys that are right one by one: pairs of key and sentence."""
+        return []
+
+
+S = TypeVar("S", bound=ServiceSettings)
+
+
+class Service(ABC, Generic[S]):
+    """One configured thing that runs.
+
+    The engine calls :meth:`run` and starts it again when it raises. A subclass reports what it reached with
+    :meth:`listening` and :meth:`connected`, and opens sessions and channels in the node's register.
+    """
+
+    kind: ClassVar[str]
+
+    def __init__(self, name: str, settings: S, node: Node) -> None:
+        self.name = name
+        self.settings = settings
+        self.node = node
+        self.tasks = node.tasks_of(f"service {name}", name)
+        self.clients = Clients(settings.clients_allow, settings.clients_deny)
+        self.gate = Gate(settings.limits, self._count)
+        self.state: State = "stopped"
+        self.since = time.time()
+        self.address = ""
+        self.error: str | None = None
+        self.exposed = False
+        self.notes: dict[str, str] = {}
+        self.attached: set[Session] = set()
+        """Sessions that this run of the service has let in."""
+        self.channels = 0
+        """Channels open in them."""
+        self.settled = asyncio.Event()
+        """Set once the first start has come to something: listening, connected, in backoff or failed."""
+
+    @abstractmethod
+    async def run(self) -> None:
+        """Runs until cancelled.
+
+        :raises CredentialsRefused: the other end does not want us; not tried again.
+        :raises Exception: anything else; tried again after a while.
+        """
+
+    @abstractmethod
+    def stop_accepting(self) -> None:
+        """Takes no new sessions or channels, while those there are go on."""
+
+    @property
+    def target(self) -> str:
+        """Where the service leads, in a few words, for people."""
+        return ""
+
+    def refresh(self) -> None:
+        """Reads again what may have changed outside the settings, such as certificate files.
+
+        :raises OSError: a file cannot be read; what was in use stays in use.
+        """
+
+    def enter(self, state: State, error: str | None = None) -> None:
+        """Changes the state, as seen from outside."""
+        self.state = state
+        self.error = error
+        self.since = time.time()
+        if state not in ("starting", "connecting", "stopped"):
+            self.settled.set()
+
+    def listening(self, listener: Listener, address: str = "") -> None:
+        """Reports that the service listens, and where."""
+        self.address = address or listener.address
+        self.exposed = not is_loopback(listener.host)
+        self.enter("listening")
+        self.node.bus.publish(
+            ServiceListening(service=self.name, kind=self.kind, address=self.address, exposed=self.exposed)
+        )
+
+    def connected(self, server: HostPort, address: str) -> None:
+        """Reports that the service is connected to its server, and where it can be reached."""
+        self.address = address
+        self.enter("connected")
+        self.node.bus.publish(ServiceConnected(service=self.name, kind=self.kind, address=address, server=str(server)))
+
+    def open_session(
+        self, peer: str, end: Callable[[str], None], *, identity: str = ANONYMOUS, address: str = ""
+    ) -> Session:
+        """Registers a remote party that has been let in; see :meth:`Sessions.open_session`."""
+        session = self.node.sessions.open_session(self.name, self.kind, peer, identity, end, address=address)
+        self.attached.add(session)
+        return session
+
+    def close_session(self, session: Session, cause: str = "") -> None:
+        """Forgets a session whose channels are closed; safe to call twice."""
+        self.attached.discard(session)
+        self.node.sessions.close_session(session, cause)
+
+    def open_channel(self, session: Session, label: str, flow: Flow) -> Channel:
+        """Registers a byte stream of ``session``, under the service's idle timeout."""
+        self.channels += 1
+        return self.node.sessions.open_channel(session, label, flow, self.settings.limits.idle_timeout)
+
+    def close_channel(self, channel: Channel, cause: str = "") -> None:
+        """Counts a channel's last bytes and forgets it; call once."""
+        self.channels -= 1
+        self.node.sessions.close_channel(channel, cause)
+
+    def cut_all(self, reason: str) -> None:
+        """Ends every session that is still attached."""
+        for session in list(self.attached):
+            session.end(reason)
+
+    def refused(self, peer: str, reason: str) -> None:
+        """Reports that somebody was turned away."""
+        self.node.bus.publish(PeerRefused(service=self.name, peer=peer, reason=reason))
+
+    def exhausted(self, error: OSError) -> None:
+        """Reports that accepting pauses because the process has no descriptors or memory left."""
+        self.node.bus.publish(ResourcesExhausted(service=self.name, reason=error.strerror or str(error)))
+
+    async def listen(self, address: ListenAddress, accepted: Accepted) -> Listener:
+        """Listens for this service.
+
+        :raises ListenFailed: the address cannot be listened on.
+        """
+        return await listen(address.host, address.port, accepted, self.exhausted)
+
+    def _count(self) -> tuple[int, int]:
+        return len(self.attached), self.channels
+
+
+class ServerTLS:
+    """A server's side of ``[service.NAME.tls]``: its context, from given files or a self-signed certificate.
+
+    :raises ListenFailed: a file cannot be read or made, or the key does not fit the certificate.
+    """
+
+    def __init__(self, settings: TLSSettings, name: str, state_dir: Path) -> None:
+        from tunnelconsole.engine.transport.certificates import certificate_fingerprint, make_self_signed
+
+        self._own = settings.certificate is None or settings.key is None
+        if settings.certificate is not None and settings.key is not None:
+            self._certificate, self._key = Path(settings.certificate), Path(settings.key)
+        else:
+            folder = state_dir / "tls"
+            self._certificate, self._key = folder / f"{name}.crt", folder / f"{name}.key"
+        try:
+            if self._own:
+                make_self_signed(self._certificate, self._key, name)
+            self.context: ssl.SSLContext = server_context(self._certificate, self._key)
+            self.fingerprint: str = certificate_fingerprint(self._certificate)
+        except (OSError, ValueError) as error:
+            raise ListenFailed(
+                f"the certificate {self._certificate} with key {self._key} cannot be used: {_reason(error)}",
+                "both must be PEM files that belong together",
+            ) from error
+
+    def refresh(self) -> None:
+        """Reads the files again for handshakes to come.
+
+        :raises OSError: they cannot be read; the old certificate stays.
+        """
+        self.context.load_cert_chain(self._certificate, self._key)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ssl.SSLError):
+        return error.reason or "not a PEM certificate and key"
+    return error.strerror or str(error) if isinstance(error, OSError) else str(error)
+
+
+class ServerDialer:
+    """A client's way to its server: the address, ``connect`` in its place, TLS, and the time for it all."""
+
+    def __init__(self, server: HostPort, connect: HostPort | None, tls: TLSSettings | None, timeout: float) -> None:
+        self._server = server
+        self._address = connect or server
+        self._tls = tls
+        self._timeout = timeout
+        self._context = (
+            client_context(Path(tls.ca) if tls.ca else None, tls.fingerprint or "") if tls is not None else None
+        )
+
+    async def dial(self) -> End:
+        """A connection to the server, TLS done.
+
+        :raises ConnectFailed: it cannot be reached.
+        :raises CredentialsRefused: its certificate is not the pinned one.
+        """
+        try:
+            async with asyncio.timeout(self._timeout):
+                plain = await dial(self._address.host, self._address.port)
+                if self._context is None or self._tls is None:
+                    return plain
+                return await self._secure(plain, self._context, self._tls)
+        except TimeoutError as error:
+            raise ConnectFailed(f"{self._address} did not answer within {self._timeout:g} s") from error
+
+    async def _secure(self, plain: SocketEnd, context: ssl.SSLContext, tls: TLSSettings) -> TLSEnd:
+        end = TLSEnd(plain.socket, context, server_side=False, server_name=self._server.host)
+        try:
+            await complete_handshake(end)
+            if tls.fingerprint:
+                check_fingerprint(end, tls.fingerprint)
+        except ssl.SSLError as error:
+            end.abort()
+            raise explain(error) from error
+        except OSError as error:
+            end.abort()
+            raise ConnectFailed(f"{self._address} broke off the TLS handshake") from error
+        except BaseException:
+            end.abort()
+            raise
+        return end

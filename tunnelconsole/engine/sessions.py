@@ -1,0 +1,279 @@
+"""The register of sessions and channels: who is attached, what is piped, and how much of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from tunnelconsole.engine.events import (
+    BackendAttached,
+    BackendLeft,
+    Bus,
+    ChannelClosed,
+    ChannelOpened,
+    SessionClosed,
+    SessionOpened,
+)
+from tunnelconsole.engine.meters import Meter, Meters
+
+ANONYMOUS = "anonymous"
+"""The identity of a remote party that was not asked who it is."""
+
+
+class Flow(Protocol):
+    """What moves a channel's bytes, as the register sees it."""
+
+    @property
+    def bytes_in(self) -> int:
+        """Bytes that came from the session's remote party."""
+
+    @property
+    def bytes_out(self) -> int:
+        """Bytes that went to it."""
+
+    @property
+    def path(self) -> str:
+        """``splice``, ``tcp``, ``tls`` or ``yamux``."""
+
+    def abort(self, reason: str) -> None:
+        """Cuts the flow now; the flow then reports its end in the usual way."""
+
+
+class Session:
+    """One remote party attached to a service.
+
+    :param end: cuts the session from outside; told the reason.
+    :param address: where others reach what this session offers; empty when it offers nothing.
+    """
+
+    __slots__ = (
+        "_ticked_in",
+        "_ticked_out",
+        "address",
+        "bytes_in",
+        "bytes_out",
+        "channels",
+        "end",
+        "id",
+        "identity",
+        "kind",
+        "meter",
+        "peer",
+        "rate_in",
+        "rate_out",
+        "service",
+        "since",
+    )
+
+    def __init__(
+        self,
+        session_id: str,
+        service: str,
+        kind: str,
+        peer: str,
+        identity: str,
+        meter: Meter,
+        end: Callable[[str], None],
+        address: str,
+    ) -> None:
+        self.id = session_id
+        self.service = service
+        self.kind = kind
+        self.peer = peer
+        self.identity = identity
+        self.meter = meter
+        self.end = end
+        self.address = address
+        self.since = time.time()
+        self.channels = 0
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self.rate_in = 0.0
+        self.rate_out = 0.0
+        self._ticked_in = 0
+        self._ticked_out = 0
+
+    def tick(self, elapsed: float) -> None:
+        """Takes the rates since the last tick, ``elapsed`` seconds ago."""
+        self.rate_in = (self.bytes_in - self._ticked_in) / elapsed
+        self.rate_out = (self.bytes_out - self._ticked_out) / elapsed
+        self._ticked_in = self.bytes_in
+        self._ticked_out = self.bytes_out
+
+
+class Channel:
+    """One piped byte stream inside a session.
+
+    :param idle_timeout: seconds without a byte either way after which it is cut; 0 for never.
+    """
+
+    __slots__ = (
+        "_changed",
+        "_settled_in",
+        "_settled_out",
+        "_ticked_in",
+        "_ticked_out",
+        "flow",
+        "id",
+        "idle_timeout",
+        "label",
+        "rate_in",
+        "rate_out",
+        "session",
+        "since",
+    )
+
+    def __init__(self, channel_id: str, session: Session, label: str, flow: Flow, idle_timeout: float) -> None:
+        self.id = channel_id
+        self.session = session
+        self.label = label
+        self.flow = flow
+        self.idle_timeout = idle_timeout
+        self.since = time.time()
+        self._changed = time.monotonic()
+        self.rate_in = 0.0
+        self.rate_out = 0.0
+        self._settled_in = 0
+        self._settled_out = 0
+        self._ticked_in = 0
+        self._ticked_out = 0
+
+    def settle(self, node: Meter) -> None:
+        """Passes what moved since the last call on to the session, its service and the node."""
+        bytes_in, bytes_out = self.flow.bytes_in, self.flow.bytes_out
+        more_in, more_out = bytes_in - self._settled_in, bytes_out - self._settled_out
+        if more_in or more_out:
+            self._settled_in, self._settled_out = bytes_in, bytes_out
+            self.session.bytes_in += more_in
+            self.session.bytes_out += more_out
+            self.session.meter.add(more_in, more_out)
+            node.add(more_in, more_out)
+
+    def tick(self, elapsed: float, now: float) -> None:
+        """Takes the rates since the last tick, and cuts the channel when it has been idle too long."""
+        moved_in, moved_out = self._settled_in - self._ticked_in, self._settled_out - self._ticked_out
+        if moved_in or moved_out:
+            self.rate_in = moved_in / elapsed
+            self.rate_out = moved_out / elapsed
+            self._ticked_in, self._ticked_out = self._settled_in, self._settled_out
+            self._changed = now
+            return
+        self.rate_in = self.rate_out = 0.0
+        if self.idle_timeout and now - self._changed >= self.idle_timeout:
+            self.flow.abort(f"idle for {self.idle_timeout:g} s")
+
+
+class Sessions:
+    """All sessions and channels of the node. Services open and close them; everyone else reads."""
+
+    def __init__(self, bus: Bus, meters: Meters) -> None:
+        self._bus = bus
+        self._meters = meters
+        self._opened_sessions = 0
+        self._opened_channels = 0
+        self.sessions: dict[str, Session] = {}
+        self.channels: dict[str, Channel] = {}
+
+    def open_session(
+        self, service: str, kind: str, peer: str, identity: str, end: Callable[[str], None], *, address: str = ""
+    ) -> Session:
+        """Registers a remote party that has been let in."""
+        self._opened_sessions += 1
+        session = Session(
+            f"s{self._opened_sessions}", service, kind, peer, identity, self._meters.service(service), end, address
+        )
+        self.sessions[session.id] = session
+        if address:
+            self._bus.publish(
+                BackendAttached(service=service, session=session.id, peer=peer, identity=identity, address=address)
+            )
+        else:
+            self._bus.publish(SessionOpened(service=service, session=session.id, peer=peer, identity=identity))
+        return session
+
+    def close_session(self, session: Session, cause: str = "") -> None:
+        """Forgets a session whose channels are closed; safe to call twice."""
+        if self.sessions.pop(session.id, None) is None:
+            return
+        seconds = time.time() - session.since
+        if session.address:
+            self._bus.publish(
+                BackendLeft(
+                    service=session.service,
+                    session=session.id,
+                    peer=session.peer,
+                    identity=session.identity,
+                    seconds=seconds,
+                    bytes_in=session.bytes_in,
+                    bytes_out=session.bytes_out,
+                    cause=cause,
+                    address=session.address,
+                )
+            )
+        else:
+            self._bus.publish(
+                SessionClosed(
+                    service=session.service,
+                    session=session.id,
+                    peer=session.peer,
+                    identity=session.identity,
+                    seconds=seconds,
+                    bytes_in=session.bytes_in,
+                    bytes_out=session.bytes_out,
+                    cause=cause,
+                )
+            )
+
+    def open_channel(self, session: Session, label: str, flow: Flow, idle_timeout: float = 0.0) -> Channel:
+        """Registers a byte stream of ``session``."""
+        self._opened_channels += 1
+        channel = Channel(f"c{self._opened_channels}", session, label, flow, idle_timeout)
+        self.channels[channel.id] = channel
+        session.channels += 1
+        self._bus.publish(ChannelOpened(service=session.service, session=session.id, channel=channel.id, label=label))
+        return channel
+
+    def close_channel(self, channel: Channel, cause: str = "") -> None:
+        """Counts a channel's last bytes and forgets it; safe to call twice."""
+        if self.channels.pop(channel.id, None) is None:
+            return
+        channel.settle(self._meters.node)
+        session = channel.session
+        session.channels -= 1
+        self._bus.publish(
+            ChannelClosed(
+                service=session.service,
+                session=session.id,
+                channel=channel.id,
+                label=channel.label,
+                bytes_in=channel.flow.bytes_in,
+                bytes_out=channel.flow.bytes_out,
+                seconds=time.time() - channel.since,
+                cause=cause,
+            )
+        )
+
+    def settle(self) -> None:
+        """Brings every total up to this moment."""
+        node = self._meters.node
+        for channel in self.channels.values():
+            channel.settle(node)
+
+    def tick(self, elapsed: float) -> None:
+        """Once per :data:`~tunnelconsole.engine.meters.TICK`: rates, and channels that have been idle too long."""
+        self.settle()
+        now = time.monotonic()
+        for channel in list(self.channels.values()):
+            channel.tick(elapsed, now)
+        for session in self.sessions.values():
+            session.tick(elapsed)
+        self._meters.sample(elapsed)
+
+    def count_by_service(self) -> dict[str, tuple[int, int]]:
+        """Sessions and channels by service name, for services that have any."""
+        counts: dict[str, tuple[int, int]] = {}
+        for session in self.sessions.values():
+            sessions, channels = counts.get(session.service, (0, 0))
+            counts[session.service] = (sessions + 1, channels + session.channels)
+        return counts

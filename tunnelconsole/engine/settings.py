@@ -1,0 +1,156 @@
+"""The types that settings are made of, each able to read itself from the text in the configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+
+import msgspec
+
+from tunnelconsole.engine.access import Clients, Destination
+from tunnelconsole.engine.transport.tls import plain_fingerprint
+from tunnelconsole.engine.wire.hostport import format_host_port, parse_host_port
+
+MAX_PORTS = 65535
+"""Ports there are."""
+
+
+class Secret(str):
+    """A secret; its ``repr`` hides it, so that no error text or log line can show it by accident."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'********'"
+
+
+class FilePath(str):
+    """A file or folder as written; relative ones start at the configuration file's folder."""
+
+    __slots__ = ()
+
+    def resolve(self, base: Path) -> FilePath:
+        """The same file as an absolute path."""
+        return FilePath(base / Path(self).expanduser())
+
+
+class HostPort(msgspec.Struct, frozen=True):
+    """An address to dial, ``host:port``; IPv6 in brackets."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return format_host_port(self.host, self.port)
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Reads ``host:port``.
+
+        :raises ValueError: it is not that; the text says what is wrong.
+        """
+        return cls(*parse_host_port(text))
+
+
+class ListenAddress(msgspec.Struct, frozen=True):
+    """An address to listen on, ``host:port``; port 0 takes a free one."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return format_host_port(self.host, self.port)
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Reads ``host:port``, where the port may be 0.
+
+        :raises ValueError: it is not that; the text says what is wrong.
+        """
+        if text.endswith(":0"):
+            host, _ = parse_host_port(text[:-1] + "1")
+            return cls(host, 0)
+        return cls(*parse_host_port(text))
+
+
+class PortRange(msgspec.Struct, frozen=True):
+    """Public ports, ``"7001-7020"``, ``"7001"``, or ``"0"`` for any free ones (first and last are 0 then)."""
+
+    first: int
+    last: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Reads a range.
+
+        :raises ValueError: it is not one; the text says how one is written.
+        """
+        first, dash, last = text.partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise ValueError(f'"{text}" is not a range of ports; write one as "7001-7020", or "0" for any free ones')
+        low, high = int(first), int(last or first)
+        if low == high == 0:
+            return cls(0, 0)
+        if not 1 <= low <= high <= MAX_PORTS:
+            raise ValueError(f'"{text}" is not a range of ports; the first is at least 1, the last at most 65535')
+        return cls(low, high)
+
+
+class DestinationPattern(str):
+    """One entry of ``allow`` or ``deny`` of a jump server, such as ``*.example.com:443``."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Checks the pattern; see :class:`tunnelconsole.engine.access.Destination`.
+
+        :raises ValueError: it is not one.
+        """
+        Destination(text)
+        return cls(text)
+
+
+class NetworkPattern(str):
+    """One entry of ``clients_allow`` or ``clients_deny``: an address or a network in CIDR form."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Checks the network.
+
+        :raises ValueError: it is not one.
+        """
+        Clients([text], [])
+        return cls(text)
+
+
+class Fingerprint(str):
+    """The SHA-256 of a certificate, as 64 lower-case hex digits; written with or without colons."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Reads a fingerprint.
+
+        :raises ValueError: it is not one.
+        """
+        return cls(plain_fingerprint(text))
+
+
+class TLSSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[service.NAME.tls]``: its presence turns TLS on.
+
+    A server without a certificate makes itself one, once; its fingerprint is in the log and in ``services``.
+    """
+
+    certificate: FilePath | None = None
+    """A server's PEM file with its certificate chain."""
+    key: FilePath | None = None
+    """A server's PEM file with the private key."""
+    ca: FilePath | None = None
+    """A client's PEM file with the authorities to trust; the system's when unset."""
+    fingerprint: Fingerprint | None = None
+    """Pins the server's certificate for a client; no authority is asked then."""

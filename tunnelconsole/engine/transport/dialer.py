@@ -1,0 +1,189 @@
+"""Dialling: one address after the other, by callbacks, with error texts in the form that Go programs print."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from tunnelconsole.engine.transport.ends import SocketEnd, tune
+from tunnelconsole.engine.wire.hostport import format_host_port
+from tunnelconsole.errors import ConnectFailed
+
+DIAL_TIMEOUT = 5.0
+"""Seconds for one address to answer: the original jump host's."""
+
+_PENDING = (errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EALREADY)
+
+
+SocketAddress = tuple[str, int] | tuple[str, int, int, int]
+"""A numeric address as :mod:`socket` takes it, IPv4 or IPv6."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """One numeric address: family, and ``(host, port, ...)`` as :mod:`socket` takes it."""
+
+    family: int
+    sockaddr: SocketAddress
+
+    @property
+    def host(self) -> str:
+        """The numeric host, without an IPv6 scope."""
+        return self.sockaddr[0].partition("%")[0]
+
+    def __str__(self) -> str:
+        return format_host_port(self.sockaddr[0], self.sockaddr[1])
+
+
+def numeric(host: str, port: int) -> Address | None:
+    """``host`` as an address when it is written as a number; None when it is a name."""
+    for family in (socket.AF_INET, socket.AF_INET6):
+        try:
+            socket.inet_pton(family, host)
+        except OSError:
+            continue
+        return Address(family, (host, port) if family == socket.AF_INET else (host, port, 0, 0))
+    return None
+
+
+async def resolve(host: str, port: int) -> list[Address]:
+    """The addresses of ``host`` in the system's order of preference.
+
+    :raises ConnectFailed: there are none.
+    """
+    address = numeric(host, port)
+    if address is not None:
+        return [address]
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise ConnectFailed(f"dial tcp: lookup {host}: no such host") from error
+    return [
+        Address(family, cast("SocketAddress", sockaddr))  # typeshed also lists Bluetooth's shape
+        for family, _, _, _, sockaddr in found
+    ]
+
+
+Dialled = Callable[[socket.socket | None, str], None]
+"""Told the connected non-blocking socket, or None and the text of the error."""
+
+
+class Dial:
+    """Dials the addresses one after the other until one answers; never blocks.
+
+    ``done`` is called once, from the loop or, when the kernel connects at once, from within :meth:`start`.
+    """
+
+    __slots__ = ("_addresses", "_done", "_error", "_loop", "_next", "_socket", "_timeout", "_timer")
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, addresses: Sequence[Address], timeout: float, done: Dialled
+    ) -> None:
+        self._loop = loop
+        self._addresses = addresses
+        self._timeout = timeout
+        self._done = done
+        self._next = 0
+        self._error = "dial tcp: no address"
+        self._socket: socket.socket | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Tries the next address."""
+        while self._next < len(self._addresses):
+            address = self._addresses[self._next]
+            self._next += 1
+            try:
+                sock = socket.socket(address.family, socket.SOCK_STREAM)
+            except OSError as error:
+                self._error = f"dial tcp {address}: socket: {os.strerror(error.errno or 0).lower()}"
+                continue
+            sock.setblocking(False)
+            tune(sock)
+            code = sock.connect_ex(address.sockaddr)
+            if code in _PENDING:
+                code = sock.connect_ex(address.sockaddr)  # on loopback it is through by now, which saves a wake-up
+            if code in (0, errno.EISCONN):
+                self._done(sock, "")
+                return
+            if code in _PENDING:
+                self._socket = sock
+                self._timer = self._loop.call_later(self._timeout, self._late)
+                self._loop.add_writer(sock.fileno(), self._writable)
+                return
+            sock.close()
+            self._error = f"dial tcp {address}: connect: {_cause(code)}"
+        self._done(None, self._error)
+
+    def _writable(self) -> None:
+        sock = self._release()
+        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if not code:
+            self._done(sock, "")
+            return
+        sock.close()
+        self._error = f"dial tcp {self._addresses[self._next - 1]}: connect: {_cause(code)}"
+        self.start()
+
+    def _late(self) -> None:
+        self._release().close()
+        self._error = f"dial tcp {self._addresses[self._next - 1]}: i/o timeout"
+        self.start()
+
+    def _release(self) -> socket.socket:
+        sock, timer = self._socket, self._timer
+        assert sock is not None
+        assert timer is not None
+        timer.cancel()
+        self._loop.remove_writer(sock.fileno())
+        self._socket = self._timer = None
+        return sock
+
+    def cancel(self) -> None:
+        """Gives up; ``done`` is not called any more."""
+        self._next = len(self._addresses)
+        if self._socket is not None:
+            self._release().close()
+
+
+def _cause(code: int) -> str:
+    if code == errno.ECONNREFUSED:
+        return "connection refused"
+    if code == errno.EHOSTUNREACH:
+        return "no route to host"
+    if code == errno.ENETUNREACH:
+        return "network is unreachable"
+    return os.strerror(code).lower()
+
+
+async def dial(host: str, port: int, timeout: float = DIAL_TIMEOUT) -> SocketEnd:
+    """Connects to ``host`` and ``port``.
+
+    :param timeout: seconds for each address.
+    :raises ConnectFailed: no address answered; the text names the last one and why.
+    """
+    addresses = await resolve(host, port)
+    loop = asyncio.get_running_loop()
+    connected: asyncio.Future[socket.socket] = loop.create_future()
+
+    def done(sock: socket.socket | None, error: str) -> None:
+        if connected.cancelled():
+            if sock is not None:
+                sock.close()
+        elif sock is None:
+            connected.set_exception(ConnectFailed(error))
+        else:
+            connected.set_result(sock)
+
+    attempt = Dial(loop, addresses, timeout, done)
+    attempt.start()
+    try:
+        return SocketEnd(await connected)
+    except asyncio.CancelledError:
+        attempt.cancel()
+        raise

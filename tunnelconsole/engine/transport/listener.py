@@ -1,0 +1,118 @@
+"""Listening sockets: bound to every address of a name, accepting in batches."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+from collections.abc import Callable
+
+from tunnelconsole.engine.transport.ends import tune
+from tunnelconsole.engine.wire.hostport import format_host_port
+from tunnelconsole.errors import ListenFailed
+
+BACKLOG = 4096
+"""Connections the kernel holds until they are accepted; Linux caps it at ``net.core.somaxconn`` (4096)."""
+
+ACCEPT_BATCH = 64
+"""Connections accepted per wake-up: enough for a burst, few enough that traffic goes on meanwhile."""
+
+EXHAUSTED_PAUSE = 0.25
+"""Seconds without accepting once descriptors have run out; the backlog holds newcomers meanwhile."""
+
+Accepted = Callable[[socket.socket, str], None]
+"""Told of each connection: the non-blocking socket, and the peer as ``host:port``."""
+
+Exhausted = Callable[[OSError], None]
+"""Told when accepting must pause because descriptors or memory have run out."""
+
+
+class Listener:
+    """One listening address.
+
+    :param address: as bound, ``host:port``; a port of 0 in the request becomes the one taken.
+    """
+
+    def __init__(self, sock: socket.socket, accepted: Accepted, exhausted: Exhausted) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._socket = sock
+        self._accepted = accepted
+        self._exhausted = exhausted
+        self._pause: asyncio.TimerHandle | None = None
+        host, port = sock.getsockname()[:2]
+        self.host: str = host
+        self.port: int = port
+        self.address = format_host_port(host, port)
+        self._loop.add_reader(sock.fileno(), self._accept)
+
+    def _accept(self) -> None:
+        for _ in range(ACCEPT_BATCH):
+            try:
+                sock, peer = self._socket.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                    self._loop.remove_reader(self._socket.fileno())
+                    self._pause = self._loop.call_later(EXHAUSTED_PAUSE, self._accept_again)
+                    self._exhausted(error)
+                    return
+                continue  # the visitor left before it was accepted (accept(2), "Error handling")
+            sock.setblocking(False)
+            self._accepted(sock, format_host_port(peer[0], peer[1]))
+
+    def _accept_again(self) -> None:
+        self._pause = None
+        self._loop.add_reader(self._socket.fileno(), self._accept)
+
+    def close(self) -> None:
+        """Stops listening; connections accepted before live on. Safe to call twice."""
+        if self._socket.fileno() < 0:
+            return
+        if self._pause is not None:
+            self._pause.cancel()
+            self._pause = None
+        self._loop.remove_reader(self._socket.fileno())
+        self._socket.close()
+
+
+async def listen(host: str, port: int, accepted: Accepted, exhausted: Exhausted) -> Listener:
+    """Listens on ``host`` and ``port`` (0 takes a free one).
+
+    :raises ListenFailed: the address is in use, not ours, not permitted, or unknown.
+    """
+    wanted = format_host_port(host, port)
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    except OSError as error:
+        raise ListenFailed(f"cannot listen on {wanted}: {error.strerror or error}", "check the host name") from error
+    family, kind, protocol, _, address = found[0]
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        tune(sock)  # accepted sockets inherit this, which saves four calls for each
+        sock.setblocking(False)
+        sock.bind(address)
+        sock.listen(BACKLOG)
+    except OSError as error:
+        sock.close()
+        raise ListenFailed(f"cannot listen on {wanted}: {os.strerror(error.errno or 0)}", _advice(error)) from error
+    return Listener(sock, accepted, exhausted)
+
+
+def _advice(error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return "another program has this port; stop it or choose another port"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return "this machine does not have that address"
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return "ports below 1024 need the right to bind them (CAP_NET_BIND_SERVICE)"
+    return ""
+
+
+def is_loopback(host: str) -> bool:
+    """True when a listener on this numeric ``host`` can be reached from this machine only."""
+    return host == "::1" or host.startswith("127.")

@@ -1,0 +1,300 @@
+"""yamux over an end: reads and writes the session by callbacks, and hands each stream's news to whoever uses it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from tunnelconsole.engine.transport.ends import End
+from tunnelconsole.engine.wire.errors import ProtocolError
+from tunnelconsole.engine.wire.yamux import GO_AWAY_NORMAL, YamuxSession
+from tunnelconsole.engine.wire.yamux_events import (
+    DataReceived,
+    Event,
+    GoneAway,
+    HalfClosed,
+    StreamAccepted,
+    StreamOpened,
+    StreamReset,
+    WindowOpened,
+)
+
+MUX_READ: Final = 128 * 1024
+"""Bytes read at once from a session: two full frames of a bulk stream."""
+
+HIGH_WATER: Final = 512 * 1024
+"""Bytes waiting to be sent from which streams are told to stop reading their own source."""
+
+
+class StreamUser(Protocol):
+    """Whoever uses one stream of a session."""
+
+    def accepted(self, extra_window: int) -> None:
+        """The remote acknowledged the stream that we opened."""
+
+    def received(self, data: bytes) -> None:
+        """Bytes came; call :meth:`Mux.consumed` once they are passed on."""
+
+    def can_send(self) -> None:
+        """The window or the connection has room again, after it had none."""
+
+    def half_closed(self) -> None:
+        """The remote sends no more on this stream."""
+
+    def lost(self, reason: str) -> None:
+        """The stream is over, both ways: reset by the remote, or the whole session ended."""
+
+
+class Mux:
+    """One yamux session over ``end``, which it owns.
+
+    :param client: True on the side that dialled.
+    :param opened: told the id of each stream that the remote opens; answers with :meth:`accept` or :meth:`reject`.
+    :param closed: told once, when the session has ended, and why ("" for an orderly end).
+    :param keepalive: seconds between two pings; a remote that is silent that long after one counts as dead.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        end: End,
+        *,
+        client: bool,
+        opened: Callable[[int], None],
+        closed: Callable[[str], None],
+        keepalive: float,
+        early: bytes = b"",
+    ) -> None:
+        self._loop = loop
+        self._end = end
+        self._session = YamuxSession(client)
+        self._opened = opened
+        self._closed = closed
+        self._keepalive = keepalive
+        self._users: dict[int, StreamUser] = {}
+        self._stalled: set[int] = set()
+        self._unsent: memoryview = memoryview(b"")
+        self._writing = False
+        self._reading = False
+        self._flushing: asyncio.Handle | None = None
+        self._early = early
+        self._heard = True
+        self._pings = 0
+        self.over = False
+        self.remote_leaving = False
+        """True once the remote said that it accepts no new streams."""
+        self._timer = loop.call_later(keepalive, self._check_alive)
+        self._starting: asyncio.Handle | None = loop.call_soon(self._start)
+
+    @property
+    def congested(self) -> bool:
+        """True while so much waits to be sent that streams should not add to it."""
+        return len(self._unsent) + self._session.pending_bytes > HIGH_WATER
+
+    @property
+    def path(self) -> str:
+        """How the session itself travels: ``tcp`` or ``tls``."""
+        return self._end.path
+
+    def open(self, user: StreamUser) -> int | None:
+        """Opens a stream for ``user`` and returns its id; None when the session takes no more."""
+        if self.over or not self._session.can_open:
+            return None
+        stream_id = self._session.open_stream()
+        self._users[stream_id] = user
+        self._flush_soon()
+        return stream_id
+
+    def accept(self, stream_id: int, user: StreamUser, extra_window: int = 0) -> None:
+        """Takes a stream that the remote opened."""
+        self._users[stream_id] = user
+        self._session.accept(stream_id, extra_window)
+        self._flush_soon()
+
+    def adopt(self, stream_id: int, user: StreamUser) -> None:
+        """Gives a stream another user."""
+        if stream_id in self._users:
+            self._users[stream_id] = user
+
+    def reject(self, stream_id: int) -> None:
+        """Turns a stream that the remote opened away, or ends one of ours, both ways."""
+        self._session.reset(stream_id)
+        self._users.pop(stream_id, None)
+        self._stalled.discard(stream_id)
+        self._flush_soon()
+
+    def room(self, stream_id: int) -> int:
+        """Bytes the stream can take now; when that is 0, :meth:`StreamUser.can_send` is called once it is more."""
+        if self.congested:
+            self._stalled.add(stream_id)
+            return 0
+        room = self._session.send_window(stream_id)
+        if not room:
+            self._stalled.add(stream_id)
+        return room
+
+    def send(self, stream_id: int, data: bytes) -> None:
+        """Sends ``data``, no more than :meth:`room` said."""
+        self._session.send_data(stream_id, data)
+        self._flush()
+
+    def send_eof(self, stream_id: int) -> None:
+        """Sends no more on this stream; receiving goes on."""
+        self._session.send_eof(stream_id)
+        self._flush_soon()
+
+    def consumed(self, stream_id: int, count: int) -> None:
+        """Says that received bytes have been passed on, so that the remote may send more."""
+        self._session.consumed(stream_id, count)
+        self._flush_soon()
+
+    def forget(self, stream_id: int) -> None:
+        """Ends the use of a stream that is over both ways."""
+        self._users.pop(stream_id, None)
+        self._stalled.discard(stream_id)
+
+    def go_away(self) -> None:
+        """Asks the remote to open no more streams; those that live go on."""
+        if not self.over:
+            self._session.go_away()
+            self._flush()
+
+    def close(self, reason: str = "") -> None:
+        """Ends the session and every stream in it; safe to call twice."""
+        if self.over:
+            return
+        self.over = True
+        self._timer.cancel()
+        for handle in (self._starting, self._flushing):
+            if handle is not None:
+                handle.cancel()
+        if self._reading:
+            self._loop.remove_reader(self._end.fileno())
+        if self._writing:
+            self._loop.remove_writer(self._end.fileno())
+        users, self._users = self._users, {}
+        for user in users.values():
+            user.lost(reason or "the session ended")
+        self._end.close()
+        self._loop.call_soon(self._closed, reason)
+
+    def _start(self) -> None:
+        self._starting = None
+        self._reading = True
+        self._loop.add_reader(self._end.fileno(), self._readable)
+        self._flush()
+        if self._early:
+            early, self._early = self._early, b""
+            self._take(early)
+        if self._end.holds_input():
+            self._readable()
+
+    def _check_alive(self) -> None:
+        if not self._heard:
+            self.close(f"nothing heard for {self._keepalive:g} s after a keepalive")
+            return
+        self._heard = False
+        self._pings = (self._pings + 1) % 2**32
+        self._session.ping(self._pings)
+        self._timer = self._loop.call_later(self._keepalive, self._check_alive)
+        self._flush()
+
+    def _readable(self) -> None:
+        while not self.over:
+            try:
+                data = self._end.receive(MUX_READ)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self.close(f"connection lost: {error.strerror or error}")
+                return
+            if not data:
+                self.close()
+                return
+            self._take(data)
+            if not self._end.holds_input():
+                return
+
+    def _take(self, data: bytes) -> None:
+        self._heard = True
+        try:
+            events = self._session.receive_data(data)
+        except ProtocolError as error:
+            self._flush()
+            self.close(f"protocol error: {error}")
+            return
+        for event in events:
+            if self.over:
+                return
+            self._hand_out(event)
+        self._flush()
+
+    def _hand_out(self, event: Event) -> None:
+        match event:
+            case DataReceived(stream_id, data):
+                user = self._users.get(stream_id)
+                if user is not None:
+                    user.received(data)
+            case WindowOpened(stream_id):
+                if stream_id in self._stalled and not self.congested:
+                    self._stalled.discard(stream_id)
+                    self._users[stream_id].can_send()
+            case StreamOpened(stream_id):
+                self._opened(stream_id)
+            case StreamAccepted(stream_id, extra_window):
+                if stream_id in self._users:
+                    self._users[stream_id].accepted(extra_window)
+            case HalfClosed(stream_id):
+                if stream_id in self._users:
+                    self._users[stream_id].half_closed()
+            case StreamReset(stream_id):
+                user = self._users.pop(stream_id, None)
+                self._stalled.discard(stream_id)
+                if user is not None:
+                    user.lost("reset by the other side")
+            case GoneAway(code):
+                self.remote_leaving = True
+                if code != GO_AWAY_NORMAL:
+                    self.close(f"the other side ended the session with code {code}")
+
+    def _flush_soon(self) -> None:
+        if self._flushing is None and not self.over:
+            self._flushing = self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        if self._flushing is not None:
+            self._flushing.cancel()
+            self._flushing = None
+        if self.over or self._starting is not None:
+            return
+        try:
+            while self._unsent or self._session.pending_bytes:
+                if not self._unsent:
+                    self._unsent = memoryview(b"".join(self._session.data_to_send()))
+                self._unsent = self._unsent[self._end.send(self._unsent) :]
+            drained = self._end.flush()
+        except BlockingIOError:
+            drained = False
+        except OSError as error:
+            self.close(f"connection lost: {error.strerror or error}")
+            return
+        if drained == self._writing:
+            self._wait_to_write(not drained)
+        if drained and self._stalled:
+            self._wake_stalled()
+
+    def _wait_to_write(self, wanted: bool) -> None:
+        if wanted:
+            self._loop.add_writer(self._end.fileno(), self._flush)
+        else:
+            self._loop.remove_writer(self._end.fileno())
+        self._writing = wanted
+
+    def _wake_stalled(self) -> None:
+        for stream_id in list(self._stalled):
+            if self._session.send_window(stream_id) and not self.congested:
+                self._stalled.discard(stream_id)
+                user = self._users.get(stream_id)
+                if user is not None:
+                    user.can_send()

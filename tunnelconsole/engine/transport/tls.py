@@ -1,0 +1,239 @@
+"""TLS as an end, with a half-close that works, and the contexts for it.
+
+The standard library's socket wrapper cannot send ``close_notify`` while application data is still arriving (OpenSSL
+answers APPLICATION_DATA_AFTER_CLOSE_NOTIFY and the connection is lost), and asyncio's transport refuses half-close
+altogether. Over memory BIOs both can be done: everything that has arrived is decrypted first, so that OpenSSL finds no
+data when it sends its ``close_notify`` (RFC 8446, section 6.1, allows the other direction to go on).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import hmac
+import socket
+import ssl
+from pathlib import Path
+
+from tunnelconsole.engine.transport.ends import READ_SIZE, reset, wait_readable, wait_writable
+from tunnelconsole.errors import CertificateRejected, ConnectFailed, CredentialsRefused
+
+
+class TLSEnd:
+    """One TLS connection over a non-blocking socket, as an :class:`~tunnelconsole.engine.transport.ends.End`.
+
+    :param sock: a connected, non-blocking TCP socket, owned by the end from here on.
+    :param context: from :func:`server_context` or :func:`client_context`.
+    :param server_side: True on the accepting side.
+    :param server_name: the name for SNI and for checking the certificate, on the connecting side.
+    """
+
+    __slots__ = ("_ended", "_incoming", "_outgoing", "_ready", "_tls", "_unsent", "established", "socket")
+    path = "tls"
+
+    def __init__(
+        self, sock: socket.socket, context: ssl.SSLContext, *, server_side: bool, server_name: str | None = None
+    ) -> None:
+        self.socket = sock
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self._tls = context.wrap_bio(
+            self._incoming, self._outgoing, server_side=server_side, server_hostname=server_name
+        )
+        self._unsent = b""
+        self._ready = b""
+        self._ended = False
+        self.established = False
+
+    def fileno(self) -> int:
+        return self.socket.fileno()
+
+    def handshake(self) -> None:
+        """Goes as far in the TLS handshake as the bytes at hand allow; sets ``established`` when it is done.
+
+        :raises BlockingIOError: it needs more from the far side.
+        :raises OSError: the far side is not acceptable, or not TLS.
+        """
+        while not self.established:
+            try:
+                self._tls.do_handshake()
+                self.established = True
+            except ssl.SSLWantReadError:
+                self.flush()
+                self._fill()
+            except ssl.SSLError:
+                self.flush()  # the alert that tells the far side why
+                raise
+        self.flush()
+
+    def receive(self, size: int) -> bytes:
+        if self._ready:
+            data, self._ready = self._ready[:size], self._ready[size:]
+            return data
+        pieces: list[bytes] = []
+        taken = 0
+        while taken < size and not self._ended:
+            try:
+                piece = self._tls.read(size - taken)
+            except ssl.SSLWantReadError:
+                if pieces:
+                    break
+                self._fill()
+                continue
+            except ssl.SSLZeroReturnError:
+                piece = b""
+            except ssl.SSLEOFError as error:
+                if pieces:
+                    break
+                raise ConnectionResetError("the far side closed without TLS close_notify") from error
+            self._ended = not piece
+            pieces.append(piece)
+            taken += len(piece)
+        if self._outgoing.pending:
+            self.flush()
+        return b"".join(pieces)
+
+    def send(self, data: bytes | memoryview) -> int:
+        if not self.flush():
+            raise BlockingIOError
+        taken = self._tls.write(data[:READ_SIZE])
+        self.flush()
+        return taken
+
+    def flush(self) -> bool:
+        while True:
+            if not self._unsent:
+                if not self._outgoing.pending:
+                    return True
+                self._unsent = self._outgoing.read()
+            try:
+                sent = self.socket.send(self._unsent)
+            except BlockingIOError:
+                return False
+            self._unsent = self._unsent[sent:]
+
+    def holds_input(self) -> bool:
+        return bool(self._ready) or self._ended or self._incoming.pending > 0 or self._tls.pending() > 0
+
+    def send_eof(self) -> None:
+        self._decrypt_all()
+        with contextlib.suppress(ssl.SSLWantReadError):  # close_notify is out; the far side's is still to come
+            self._tls.unwrap()
+        self.flush()
+
+    def close(self) -> None:
+        if self.established and self.socket.fileno() >= 0:
+            with contextlib.suppress(OSError):  # a far side that is gone needs no close_notify
+                self.send_eof()
+        self.socket.close()
+
+    def abort(self) -> None:
+        reset(self.socket)
+
+    def peer_certificate(self) -> bytes | None:
+        """The far side's certificate in DER, once established; None when it sent none."""
+        return self._tls.getpeercert(binary_form=True)
+
+    def _fill(self) -> None:
+        data = self.socket.recv(READ_SIZE)
+        if data:
+            self._incoming.write(data)
+        else:
+            self._incoming.write_eof()
+
+    def _decrypt_all(self) -> None:
+        """Empties the BIO into ``_ready``, at most one read of ciphertext, so that ``unwrap`` finds no data."""
+        pieces = [self._ready]
+        while not self._ended and (self._incoming.pending or self._tls.pending()):
+            try:
+                pieces.append(self._tls.read(READ_SIZE))
+            except ssl.SSLWantReadError:
+                break
+            except ssl.SSLZeroReturnError:
+                pieces.append(b"")
+            self._ended = not pieces[-1]
+        self._ready = b"".join(pieces)
+
+
+async def complete_handshake(end: TLSEnd) -> None:
+    """Waits until the TLS handshake is done; the caller sets the time limit.
+
+    :raises OSError: it failed; the error says why.
+    """
+    while not end.established:
+        try:
+            end.handshake()
+        except BlockingIOError:
+            await wait_readable(end)
+    while not end.flush():
+        await wait_writable(end)
+
+
+def fingerprint_of(certificate_der: bytes) -> str:
+    """The SHA-256 fingerprint of a DER certificate: 64 lower-case hex digits."""
+    return hashlib.sha256(certificate_der).hexdigest()
+
+
+def plain_fingerprint(text: str) -> str:
+    """A fingerprint as people write it (``AB:CD:...``, ``sha256:...``) as 64 lower-case hex digits.
+
+    :raises ValueError: it is not a SHA-256 fingerprint.
+    """
+    digits = text.lower().removeprefix("sha256:").replace(":", "").replace(" ", "")
+    if len(digits) != 64 or any(digit not in "0123456789abcdef" for digit in digits):
+        raise ValueError("a fingerprint is the SHA-256 of the certificate: 64 hex digits, colons allowed")
+    return digits
+
+
+def check_fingerprint(end: TLSEnd, expected: str) -> None:
+    """Compares the far side's certificate with a pinned fingerprint (64 hex digits).
+
+    :raises CredentialsRefused: it is another certificate.
+    """
+    certificate = end.peer_certificate()
+    actual = fingerprint_of(certificate) if certificate else ""
+    if not hmac.compare_digest(actual, expected):
+        raise CredentialsRefused(
+            f"the server's certificate has the fingerprint {actual or 'none'}, not the pinned one",
+            "if the server's certificate was replaced on purpose, pin the new fingerprint; else somebody is in between",
+        )
+
+
+def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
+    """A context for the accepting side; TLS 1.2 and later.
+
+    :param certificate: PEM file with the chain, the server's own first.
+    :param key: PEM file with the private key, not encrypted.
+    :raises OSError: a file cannot be read, or the two do not belong together.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(certificate, key)
+    return context
+
+
+def client_context(ca: Path | None, fingerprint: str) -> ssl.SSLContext:
+    """A context for the connecting side; TLS 1.2 and later.
+
+    :param ca: PEM file with the authorities to trust; None for the system's.
+    :param fingerprint: when set, the certificate is judged by :func:`check_fingerprint` alone.
+    :raises OSError: the file cannot be read or holds no certificate.
+    """
+    context = ssl.create_default_context(cafile=str(ca) if ca else None)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if fingerprint:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def explain(error: ssl.SSLError) -> ConnectFailed:
+    """A failed client handshake as an error with something to do."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return CertificateRejected(
+            f"the server's certificate is not trusted: {error.verify_message}",
+            "set tls.fingerprint to pin a self-signed certificate, or tls.ca to its authority",
+        )
+    return ConnectFailed(
+        f"the TLS handshake failed: {error.reason or error}", "is the server's listener a TLS one, on this port?"
+    )

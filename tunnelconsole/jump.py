@@ -1,0 +1,15 @@
+"""The jump system in a program: dial out through a host that has the better route.
+
+::
+
+    async with tunnelconsole.jump.connect("home.example.net:9527", "superBigSecret", "www.example.com:80") as (reader, writer):
+        writer.write(b"GET / HTTP/1.0\\r\\n\\r\\n")
+        print(await reader.read())
+"""
+
+from __future__ import annotations
+
+from tunnelconsole.engine.services.jump.connection import connect
+from tunnelconsole.engine.settings import TLSSettings
+
+__all__ = ["TLSSettings", "connect"]

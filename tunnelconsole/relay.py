@@ -1,0 +1,63 @@
+"""The relay system in a program: give a service behind NAT a public TCP port.
+
+::
+
+    async with tunnelconsole.relay.expose("edge.example.net:7000", "127.0.0.1:22") as exposed:
+        print(exposed.address)
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from tunnelconsole.engine.engine import Engine
+from tunnelconsole.engine.services.relay.client import RelayClientSettings
+from tunnelconsole.engine.settings import HostPort, TLSSettings
+from tunnelconsole.errors import ConnectFailed, CredentialsRefused
+
+__all__ = ["Exposed", "TLSSettings", "expose"]
+
+_NAME = "exposed"
+
+
+class Exposed:
+    """A target that visitors can reach."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @property
+    def address(self) -> str:
+        """The public ``host:port``; empty while the server is being reconnected to, and perhaps another one then."""
+        return str(self._engine.services[_NAME].address)
+
+    @property
+    def visitors(self) -> int:
+        """Visitors connected now."""
+        return int(self._engine.services[_NAME].channels)
+
+
+@asynccontextmanager
+async def expose(
+    server: str, target: str, *, tls: TLSSettings | None = None, native: bool = True
+) -> AsyncIterator[Exposed]:
+    """Gives ``target`` a public port at a relay server until the block ends; reconnects by itself meanwhile.
+
+    :param server: the relay server, ``host:port``.
+    :param target: where visitors are led, ``host:port``.
+    :param tls: settings when the server's listener is a TLS one.
+    :param native: False never uses data connections, only yamux.
+    :raises CredentialsRefused: the server is not the one that was pinned.
+    :raises ConnectFailed: the server cannot be reached, or has no public port to give.
+    :raises ValueError: an address is not ``host:port``.
+    """
+    settings = RelayClientSettings(server=HostPort.parse(server), target=HostPort.parse(target), tls=tls, native=native)
+    async with Engine({_NAME: settings}) as engine:
+        await engine.settled()
+        service = engine.services[_NAME]
+        if service.state == "failed":
+            raise CredentialsRefused(service.error or "the relay server refused us")
+        if service.state == "backoff":
+            raise ConnectFailed(service.error or "the relay server cannot be reached")
+        yield Exposed(engine)
