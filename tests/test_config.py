@@ -1,0 +1,511 @@
+"""The configuration file: what it may say, and what is said about each mistake in it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings, strategies
+
+from tunnelconsole import config
+from tunnelconsole.engine.limits import LimitSettings
+from tunnelconsole.engine.services.jump.client import JumpClientSettings
+from tunnelconsole.engine.services.jump.server import JumpServerSettings
+from tunnelconsole.engine.services.relay.server import RelayServerSettings
+from tunnelconsole.engine.settings import HostPort, ListenAddress, PortRange
+from tunnelconsole.engine.units import Duration, Rate
+from tunnelconsole.errors import ConfigError
+
+HOME = """
+[service.home]
+kind = "jump-server"
+listen = "127.0.0.1:9527"
+secret = "superBigSecret"
+"""
+
+DESIGNED = """
+version = 1
+
+[engine]
+state_dir = "state"
+control = "/run/tunnelconsole.sock"
+log_format = "text"
+log_level = "info"
+drain = "30s"
+
+[service.home]
+kind = "jump-server"
+listen = "127.0.0.1:9527"
+secret = "superBigSecret"
+allow = ["*.example.com:443", "10.0.0.0/8:*"]
+deny = []
+clients_allow = ["192.168.0.0/16"]
+enabled = false
+
+[service.home.tls]
+certificate = ""
+key = ""
+
+[service.home.limits]
+sessions = 10
+channels = 100
+rate = "10MB/s"
+handshake_timeout = "500ms"
+idle_timeout = "5m"
+
+[service.via-home]
+kind = "jump-client"
+server = "home.example.net:9527"
+connect = "127.0.0.1:9527"
+secret_file = "home.secret"
+listen = "127.0.0.1:1080"
+proxy = "socks5"
+
+[service.edge]
+kind = "relay-server"
+listen = "127.0.0.1:7000"
+ports = "7001-7020"
+bind = "127.0.0.1"
+public_host = "localhost"
+
+[service.edge-ssh]
+kind = "relay-client"
+server = "edge.example.net:7000"
+target = "127.0.0.1:22"
+"""
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A user without any settings."""
+    for name in ("XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_RUNTIME_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    folder = tmp_path / "home"
+    folder.mkdir()
+    monkeypatch.setenv("HOME", str(folder))
+    return folder
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "config.toml"
+    path.write_text(text if text.lstrip().startswith("version") else f"version = 1\n{text}")
+    return path
+
+
+def read(folder: Path, text: str) -> config.Config:
+    return config.load(write(folder, text))
+
+
+def problems(folder: Path, text: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        read(folder, text)
+    return caught.value.problems
+
+
+def jump_server(folder: Path, text: str) -> JumpServerSettings:
+    found = read(folder, text).services["home"]
+    assert isinstance(found, JumpServerSettings)
+    return found
+
+
+class TestWhatItMaySay:
+    def test_the_configuration_of_the_design_is_read(self, tmp_path: Path) -> None:
+        (tmp_path / "home.secret").write_text("superBigSecret\n")
+        (tmp_path / "home.secret").chmod(0o600)
+        found = read(tmp_path, DESIGNED)
+        assert found.path == tmp_path / "config.toml"
+        assert found.engine == config.EngineSettings(
+            state_dir=tmp_path / "state", control=Path("/run/tunnelconsole.sock")
+        )
+        assert list(found.services) == ["home", "via-home", "edge", "edge-ssh"]
+        server, client, edge = (found.services[name] for name in ("home", "via-home", "edge"))
+        assert isinstance(server, JumpServerSettings)
+        assert server.listen == ListenAddress("127.0.0.1", 9527)
+        assert server.allow == ("*.example.com:443", "10.0.0.0/8:*")
+        assert not server.enabled
+        assert server.tls is not None
+        assert server.tls.certificate is None
+        assert server.limits == LimitSettings(
+            sessions=10,
+            channels=100,
+            rate=Rate(10e6),
+            handshake_timeout=Duration(0.5),
+            idle_timeout=Duration(300),
+        )
+        assert isinstance(client, JumpClientSettings)
+        assert (client.server, client.connect) == (HostPort("home.example.net", 9527), HostPort("127.0.0.1", 9527))
+        assert client.secret == "superBigSecret"
+        assert isinstance(edge, RelayServerSettings)
+        assert edge.ports == PortRange(7001, 7020)
+
+    def test_a_file_with_nothing_but_its_version_runs_nothing(self, tmp_path: Path) -> None:
+        assert read(tmp_path, "").services == {}
+
+    def test_a_variable_is_taken_from_the_environment(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("HOME_PORT", "9001")
+        text = HOME.replace("9527", "${HOME_PORT}").replace("superBig", "a$${B}${HOME_PORT}")
+        found = jump_server(tmp_path, text)
+        assert found.listen.port == 9001
+        assert found.secret == "a${B}9001Secret"
+
+    def test_a_dollar_alone_is_a_dollar(self, tmp_path: Path) -> None:
+        assert jump_server(tmp_path, HOME.replace("superBigSecret", "$HOME $5 $")).secret == "$HOME $5 $"
+
+    def test_secrets_by_name_may_each_be_in_a_file(self, tmp_path: Path) -> None:
+        (tmp_path / "alice").write_text("hush\n")
+        (tmp_path / "alice").chmod(0o600)
+        text = HOME.replace('secret = "superBigSecret"', 'secrets = { alice_file = "alice", bob = "hist" }')
+        assert jump_server(tmp_path, text).secrets == {"alice": "hush", "bob": "hist"}
+
+    def test_relative_paths_start_at_the_files_folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        write(tmp_path, '[engine]\nstate_dir = "state"\ncontrol = "~/control"\n')
+        monkeypatch.chdir(tmp_path.parent)
+        found = config.load(Path(tmp_path.name) / "config.toml")
+        assert found.engine.state_dir == tmp_path / "state"
+        assert found.engine.control == tmp_path / "home" / "control"
+
+    def test_certificates_are_found_beside_the_file(self, tmp_path: Path) -> None:
+        for name in ("a.crt", "a.key"):
+            (tmp_path / name).write_text("")
+        found = jump_server(tmp_path, HOME + '[service.home.tls]\ncertificate = "a.crt"\nkey = "a.key"\n')
+        assert found.tls is not None
+        assert found.tls.certificate == str(tmp_path / "a.crt")
+
+    def test_an_empty_tls_table_turns_tls_on(self, tmp_path: Path) -> None:
+        assert jump_server(tmp_path, HOME + "[service.home.tls]\n").tls is not None
+        assert jump_server(tmp_path, HOME).tls is None
+
+
+class TestWhereThingsAre:
+    def test_without_a_file_at_the_default_path_nothing_runs(self, home: Path) -> None:
+        found = config.load(None)
+        assert (found.path, found.services) == (None, {})
+        assert found.engine.state_dir == home / ".local/state/tunnelconsole"
+
+    def test_the_file_at_the_default_path_is_read(self, home: Path) -> None:
+        folder = home / ".config/tunnelconsole"
+        folder.mkdir(parents=True)
+        path = write(folder, HOME)
+        assert config.load(None).path == path
+
+    def test_a_named_file_must_exist(self, tmp_path: Path) -> None:
+        path = tmp_path / "none.toml"
+        for ask in (config.load, config.control_path):
+            with pytest.raises(ConfigError) as caught:
+                ask(path)
+            assert caught.value.problems == [f"{path}: cannot be read: No such file or directory"]
+
+    def test_the_base_folders_are_those_of_the_environment(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name in ("XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_RUNTIME_DIR"):
+            monkeypatch.setenv(name, str(tmp_path / name))
+        assert config.default_path() == tmp_path / "XDG_CONFIG_HOME/tunnelconsole/config.toml"
+        assert config.default_state_dir() == tmp_path / "XDG_STATE_HOME/tunnelconsole"
+        assert config.control_path(None) == tmp_path / "XDG_RUNTIME_DIR/tunnelconsole/control.sock"
+
+    def test_a_relative_base_folder_is_ignored(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in ("XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_RUNTIME_DIR"):
+            monkeypatch.setenv(name, "somewhere")
+        assert config.default_path() == home / ".config/tunnelconsole/config.toml"
+        assert config.control_path(None) == home / ".local/state/tunnelconsole/control.sock"
+
+    def test_without_a_runtime_folder_the_socket_is_with_the_state(self, tmp_path: Path) -> None:
+        path = write(tmp_path, '[engine]\nstate_dir = "state"\n')
+        assert config.control_path(path) == tmp_path / "state/control.sock"
+
+    def test_a_mistake_in_a_service_hides_the_control_socket_from_nobody(self, tmp_path: Path) -> None:
+        path = write(tmp_path, '[engine]\ncontrol = "here.sock"\n[service.home]\nkind = "junk"\n')
+        assert config.control_path(path) == tmp_path / "here.sock"
+
+    def test_a_mistake_in_the_engines_table_is_told_to_every_command(self, tmp_path: Path) -> None:
+        path = write(tmp_path, "[engine]\ncontrol = 5\n")
+        with pytest.raises(ConfigError, match="expected a text, found a number"):
+            config.control_path(path)
+
+    def test_a_socket_path_that_the_system_cannot_hold_is_named(self, tmp_path: Path) -> None:
+        longest = "/" + "x" * (config.MAX_SOCKET_PATH - 1)
+        assert read(tmp_path, f'[engine]\ncontrol = "{longest}"\n').engine.control == Path(longest)
+        (problem,) = problems(tmp_path, f'[engine]\ncontrol = "{longest}y"\n')
+        assert problem.startswith(f"engine.control: {longest}y is {config.MAX_SOCKET_PATH + 1} bytes long")
+
+    def test_the_default_socket_path_may_be_too_long_as_well(self, tmp_path: Path) -> None:
+        (problem,) = problems(tmp_path, f'[engine]\nstate_dir = "/{"x" * 200}"\n')
+        assert problem.startswith("engine.control:")
+
+
+class TestMistakes:
+    def test_every_mistake_is_named_at_once(self, tmp_path: Path) -> None:
+        text = """
+            [engine]
+            drain = "soon"
+            [service.one]
+            kind = "jump-server"
+            listen = "127.0.0.1"
+            limits = { sessions = "many" }
+            tls = { certificate = "none.pem", key = "none.key" }
+            [service.two]
+            kind = "relay-client"
+            target = 22
+        """
+        keys = [problem.partition(": ")[0] for problem in problems(tmp_path, text)]
+        assert keys == [
+            "engine.drain",
+            "service.one.tls.certificate",
+            "service.one.tls.key",
+            "service.one.limits.sessions",
+            "service.one.listen",
+            "service.two.server",
+            "service.two.target",
+        ]
+
+    @pytest.mark.parametrize(
+        ("text", "problem"),
+        [
+            ("[servce.home]", 'servce: unknown key; did you mean "service"?'),
+            ("[engine]\nlog_levle = 1", 'engine.log_levle: unknown key; did you mean "log_level"?'),
+            (HOME.replace("secret =", "secrt ="), 'service.home.secrt: unknown key; did you mean "secret"?'),
+            (HOME + "secret_fiel = 1", 'service.home.secret_fiel: unknown key; did you mean "secret_file"?'),
+            (HOME + "limits = { sesions = 1 }", 'service.home.limits.sesions: unknown key; did you mean "sessions"?'),
+            (HOME + "tls = { cert = 1 }", 'service.home.tls.cert: unknown key; did you mean "certificate"?'),
+        ],
+    )
+    def test_an_unknown_key_is_answered_with_the_nearest_known_one(
+        self, tmp_path: Path, text: str, problem: str
+    ) -> None:
+        assert problems(tmp_path, text) == [problem]
+
+    def test_a_key_like_no_other_is_answered_with_all_there_are(self, tmp_path: Path) -> None:
+        (problem,) = problems(tmp_path, HOME + "limits = { zzz = 1 }")
+        assert problem == (
+            "service.home.limits.zzz: unknown key; there are channels, handshake_timeout, idle_timeout, rate, sessions"
+        )
+
+    @pytest.mark.parametrize(
+        ("line", "problem"),
+        [
+            ("listen = 9527", "expected a text, found a number; '9527' has no port; expected host:port"),
+            ("listen = true", "expected a text, found true or false"),
+            ("listen = ['127.0.0.1:1']", "expected a text, found a list"),
+            ("listen = 1979-05-27", "expected a text, found a date"),
+            ("enabled = 'yes'", "expected true or false, found a text"),
+            ("enabled = 1", "expected true or false, found a number"),
+            ("allow = '*:*'", "expected a list, found a text"),
+            ("secrets = 'hush'", "expected a table, found a text"),
+            ("tls = true", "expected a table, found true or false"),
+            (
+                "dial_timeout = 5",
+                'expected a text, found a number; "5" is not a duration; write one as "500ms", "30s" or "5m"',
+            ),
+            ("dial_timeout = 'soon'", '"soon" is not a duration; write one as "500ms", "30s" or "5m"'),
+        ],
+    )
+    def test_a_value_of_the_wrong_type_is_told_in_words(self, tmp_path: Path, line: str, problem: str) -> None:
+        key = line.partition(" ")[0]
+        text = HOME.replace('listen = "127.0.0.1:9527"\n', "") if key == "listen" else HOME
+        assert problems(tmp_path, text + line) == [f"service.home.{key}: {problem}"]
+
+    @pytest.mark.parametrize(
+        ("value", "problem"),
+        [
+            ("-1", "expected a whole number, 0 or more"),
+            ("1.5", "expected a whole number, found a number"),
+            ("true", "expected a whole number, found true or false"),
+        ],
+    )
+    def test_a_limit_is_a_whole_number(self, tmp_path: Path, value: str, problem: str) -> None:
+        text = HOME + f"limits = {{ sessions = {value} }}"
+        assert problems(tmp_path, text) == [f"service.home.limits.sessions: {problem}"]
+
+    def test_a_choice_names_what_there_is_to_choose(self, tmp_path: Path) -> None:
+        assert problems(tmp_path, '[engine]\nlog_format = "xml"') == [
+            'engine.log_format: expected "text" or "json", found "xml"'
+        ]
+
+    def test_an_entry_of_a_list_is_named_by_its_place(self, tmp_path: Path) -> None:
+        (problem,) = problems(tmp_path, HOME + 'allow = ["*:443", "nowhere"]')
+        assert problem.startswith('service.home.allow[1]: "nowhere" is not a destination')
+
+    def test_what_a_service_must_have_is_missed(self, tmp_path: Path) -> None:
+        assert problems(tmp_path, '[service.a]\nkind = "jump-client"\nlisten = "127.0.0.1:0"') == [
+            "service.a.server: missing",
+            "service.a.secret: missing; give secret or secret_file",
+        ]
+
+    def test_what_contradicts_itself_is_found_by_the_kind(self, tmp_path: Path) -> None:
+        (problem,) = problems(tmp_path, HOME.replace('"superBigSecret"', '""'))
+        assert problem == "service.home.secret: an empty secret would let everybody in"
+
+    def test_a_mistyped_kind_is_answered_with_the_nearest(self, tmp_path: Path) -> None:
+        assert problems(tmp_path, '[service.a]\nkind = "jump-sever"') == [
+            'service.a.kind: there is no kind "jump-sever"; did you mean "jump-server"?'
+        ]
+
+    @pytest.mark.parametrize("kind", ["bridge", ""])
+    def test_a_kind_like_no_other_is_answered_with_all_there_are(self, tmp_path: Path, kind: str) -> None:
+        (problem,) = problems(tmp_path, f'[service.a]\nkind = "{kind}"')
+        assert problem.startswith(f'service.a.kind: there is no kind "{kind}"; the kinds are jump-server, jump-client')
+
+    def test_a_service_without_a_kind_is_told_the_kinds(self, tmp_path: Path) -> None:
+        (problem,) = problems(tmp_path, "[service.a]")
+        assert problem.startswith("service.a.kind: missing; the kinds are jump-server")
+
+    @pytest.mark.parametrize("name", ["a b", "", "-a", "ä", "x" * 64, "a\\u001b"])
+    def test_a_service_has_a_plain_name(self, tmp_path: Path, name: str) -> None:
+        (problem,) = problems(tmp_path, f'[service."{name}"]')
+        assert "a service's name is made of" in problem
+        assert problem.isprintable()
+
+    def test_a_name_with_a_dot_is_quoted_in_its_key_path(self, tmp_path: Path) -> None:
+        (problem,) = problems(tmp_path, '[service."a.b"]')
+        assert problem.startswith('service."a.b".kind: missing')
+
+    def test_a_service_that_is_no_table_is_named(self, tmp_path: Path) -> None:
+        assert problems(tmp_path, "service = 5") == ["service: expected a table, found a number"]
+        assert problems(tmp_path, "[service]\nhome = 5") == ["service.home: expected a table, found a number"]
+
+    @pytest.mark.parametrize("version", ["2", '"1"', "true", "1.0"])
+    def test_a_file_of_another_version_is_not_read_further(self, tmp_path: Path, version: str) -> None:
+        assert problems(tmp_path, f"version = {version}\nnew = true") == [
+            "version: expected 1, the only one this program reads"
+        ]
+
+    def test_a_file_without_a_version_is_told_how_to_begin(self, tmp_path: Path) -> None:
+        path = tmp_path / "config.toml"
+        path.write_text("")
+        with pytest.raises(ConfigError) as caught:
+            config.load(path)
+        assert caught.value.problems == ["version: missing; begin the file with: version = 1"]
+
+    def test_two_services_cannot_listen_in_one_place(self, tmp_path: Path) -> None:
+        other = HOME.replace("service.home", "service.other")
+        assert problems(tmp_path, HOME + other) == ["service.other.listen: 127.0.0.1:9527 is taken by service home"]
+        (problem,) = problems(tmp_path, HOME + other.replace("127.0.0.1", "0.0.0.0"))
+        assert problem.startswith("service.other.listen")
+
+    @pytest.mark.parametrize("change", [("9527", "9528"), ("127.0.0.1", "127.0.0.2"), ("9527", "0")])
+    def test_services_may_share_a_host_or_a_port(self, tmp_path: Path, change: tuple[str, str]) -> None:
+        assert len(read(tmp_path, HOME + HOME.replace("service.home", "service.other").replace(*change)).services) == 2
+
+    def test_a_disabled_service_takes_no_address(self, tmp_path: Path) -> None:
+        other = HOME.replace("service.home", "service.other") + "enabled = false"
+        assert len(read(tmp_path, HOME + other).services) == 2
+
+
+class TestMistakesInFiles:
+    @pytest.mark.parametrize(
+        ("text", "problem"),
+        [
+            (b"version = \n", "line 1, column 11: Invalid value"),
+            (b"version = 1\n[service", "end of document: Expected ']' at the end of a table declaration"),
+            (b"version = 1\nx = '\xff'", "is not text in UTF-8, from byte 17 on"),
+            (b"version = 1\nx = " + b"[" * 5000, "tables or lists are nested too deeply"),
+        ],
+        ids=["syntax", "end", "bytes", "depth"],
+    )
+    def test_a_file_that_is_no_toml_is_told_where(self, tmp_path: Path, text: bytes, problem: str) -> None:
+        path = tmp_path / "config.toml"
+        path.write_bytes(text)
+        with pytest.raises(ConfigError) as caught:
+            config.load(path)
+        assert caught.value.problems == [f"{path}: {problem}"]
+
+    def test_a_folder_is_no_configuration(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
+            config.load(tmp_path)
+
+    def test_a_secret_given_twice_is_refused(self, tmp_path: Path) -> None:
+        assert problems(tmp_path, HOME + 'secret_file = "home.secret"') == [
+            "service.home.secret_file: secret is given too; leave one of them out"
+        ]
+        assert problems(tmp_path, HOME + 'secrets = { a = "x", a_file = "y" }') == [
+            "service.home.secrets.a_file: a is given too; leave one of them out"
+        ]
+
+    def test_a_secret_file_that_lies_open_is_refused(self, tmp_path: Path) -> None:
+        (tmp_path / "home.secret").write_text("hush")
+        (tmp_path / "home.secret").chmod(0o644)
+        (problem,) = problems(tmp_path, HOME.replace('secret = "superBigSecret"', 'secret_file = "home.secret"'))
+        assert problem.startswith("service.home.secret_file: ")
+        assert problem.endswith(f"run: chmod 600 {tmp_path / 'home.secret'}")
+
+    @pytest.mark.parametrize(
+        ("tls", "problem"),
+        [
+            ('certificate = "here"', "key: missing; a certificate needs its private key"),
+            ('key = "here"', "certificate: missing; a private key needs its certificate"),
+            ('certificate = "none", key = "here"', "certificate: cannot read {}/none: No such file or directory"),
+            ('certificate = "home", key = "here"', "certificate: {}/home is not a regular file"),
+            ('ca = "here"', "ca: is for clients; leave it out here"),
+        ],
+    )
+    def test_a_servers_certificate_and_key_belong_together(self, tmp_path: Path, tls: str, problem: str) -> None:
+        (tmp_path / "here").write_text("")
+        found = problems(tmp_path, HOME + f"tls = {{ {tls} }}")
+        assert found == [f"service.home.tls.{problem.format(tmp_path)}"]
+
+    def test_a_client_has_no_certificate_of_its_own(self, tmp_path: Path) -> None:
+        text = '[service.a]\nkind = "relay-client"\nserver = "a:1"\ntarget = "b:2"\ntls = { certificate = "here" }'
+        assert problems(tmp_path, text) == ["service.a.tls.certificate: is for servers; leave it out here"]
+
+
+class TestSecretsStaySecret:
+    @pytest.mark.parametrize(
+        "line",
+        [
+            'secrets = { alice = "superBigSecret", bob = 5 }',
+            'secret = ["superBigSecret"]',
+            'secrt = "superBigSecret"',
+            'secret = "superBigSecret ${NOT_SET_ANYWHERE}"',
+            'secret = "superBigSecret"\nsecret_file = "none"',
+            'secret = "superBigSecret',
+        ],
+    )
+    def test_no_message_shows_one(self, tmp_path: Path, line: str) -> None:
+        found = problems(tmp_path, HOME.replace('secret = "superBigSecret"', line))
+        assert "superBigSecret" not in "\n".join(found)
+
+    def test_what_was_read_does_not_show_one(self, tmp_path: Path) -> None:
+        assert "superBigSecret" not in repr(read(tmp_path, HOME))
+
+    def test_a_variable_that_is_not_set_is_named_with_its_key(self, tmp_path: Path) -> None:
+        assert "NOT_SET_ANYWHERE" not in os.environ
+        assert problems(tmp_path, HOME.replace("superBigSecret", "${NOT_SET_ANYWHERE}")) == [
+            "service.home.secret: the environment variable NOT_SET_ANYWHERE is not set"
+        ]
+
+    def test_a_variable_without_a_name_is_told_how_to_write_the_text_plainly(self, tmp_path: Path) -> None:
+        (problem,) = problems(tmp_path, HOME.replace("superBigSecret", "${a b}"))
+        assert problem.startswith('service.home.secret: "${a b}" does not name an environment variable')
+
+
+VALUES = strategies.recursive(
+    strategies.one_of(
+        strategies.integers(-(2**63), 2**63 - 1).map(str),
+        strategies.booleans().map(lambda value: str(value).lower()),
+        strategies.floats(allow_nan=True).map(str),
+        strategies.text(strategies.characters(exclude_characters="'", exclude_categories=["Cc", "Cs"])).map(
+            lambda text: f"'{text}'"
+        ),
+    ),
+    lambda inner: strategies.lists(inner, max_size=3).map(lambda items: f"[{', '.join(items)}]"),
+    max_leaves=5,
+)
+KEYS = strategies.sampled_from(
+    ["kind", "listen", "secret", "secret_file", "secrets", "allow", "tls", "limits", "server", "target", "enabled", "x"]
+)
+
+
+@given(strategies.dictionaries(KEYS, VALUES))
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_whatever_a_service_says_is_read_or_refused_by_its_key(tmp_path: Path, table: dict[str, str]) -> None:
+    text = "[service.a]\nkind = 'jump-server'\n" + "".join(
+        f"{key} = {value}\n" for key, value in table.items() if key != "kind"
+    )
+    found: list[str] = []
+    try:
+        read(tmp_path, text)
+    except ConfigError as error:
+        found = error.problems
+    assert all(problem.startswith("service.a.") for problem in found)
