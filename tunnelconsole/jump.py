@@ -2,7 +2,8 @@
 
 ::
 
-    async with tunnelconsole.jump.connect("home.example.net:9527", "superBigSecret", "www.example.com:80") as (reader, writer):
+    server, secret, target = "home.example.net:9527", "superBigSecret", "www.example.com:80"
+    async with tunnelconsole.jump.connect(server, secret, target) as (reader, writer):
         writer.write(b"GET / HTTP/1.0\\r\\n\\r\\n")
         print(await reader.read())
 """

@@ -138,18 +138,26 @@ class History(msgspec.Struct, frozen=True, kw_only=True, tag="history"):
 
 
 class Services(msgspec.Struct, frozen=True, tag="services"):
+    """Every service of the node."""
+
     rows: list[ServiceRow]
 
 
 class Sessions(msgspec.Struct, frozen=True, tag="sessions"):
+    """Sessions, the oldest first."""
+
     rows: list[SessionRow]
 
 
 class Channels(msgspec.Struct, frozen=True, tag="channels"):
+    """Channels, the oldest first."""
+
     rows: list[ChannelRow]
 
 
 class Events(msgspec.Struct, frozen=True, tag="events"):
+    """Events, the oldest first."""
+
     rows: list[EventRow]
     dropped: int = 0
     """Events this reader missed because it read too slowly."""
@@ -218,14 +226,20 @@ class GetEvents(msgspec.Struct, frozen=True, tag="get-events"):
 
 
 class StartService(msgspec.Struct, frozen=True, tag="start-service"):
+    """Starts a stopped or failed service, or one in backoff at once."""
+
     name: str
 
 
 class StopService(msgspec.Struct, frozen=True, tag="stop-service"):
+    """Stops a service and cuts its sessions."""
+
     name: str
 
 
 class RestartService(msgspec.Struct, frozen=True, tag="restart-service"):
+    """Stops a service, cutting its sessions, and starts it again."""
+
     name: str
 
 

@@ -8,6 +8,7 @@ A destination is judged after its name has been resolved, so that a name cannot 
 from __future__ import annotations
 
 import fnmatch
+import functools
 import ipaddress
 import time
 from collections.abc import Iterable, Sequence
@@ -19,6 +20,9 @@ IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 OWN_ADDRESSES_LIFETIME = 10.0
 """Seconds the list of this host's own addresses is trusted: interfaces come and go, but not per connection."""
+
+REMEMBERED_ADDRESSES = 1024
+"""Parsed addresses remembered: a busy server dials few, and parsing one costs as much as a system call."""
 
 _LOCALHOST = tuple(ipaddress.ip_network(text) for text in ("127.0.0.0/8", "::1/128"))
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
@@ -81,6 +85,7 @@ def _port_range(text: str, pattern: str) -> tuple[int, int]:
     return low, high
 
 
+@functools.lru_cache(maxsize=REMEMBERED_ADDRESSES)
 def plain_address(text: str) -> IPAddress:
     """A numeric address in its plainest form: IPv4 inside IPv6 (mapped, 6to4's NAT64) counts as the IPv4 it reaches.
 

@@ -27,7 +27,7 @@ class Backoff:
         """Seconds to wait now."""
         delay = self._delay
         self._delay = min(LONGEST_DELAY, self._delay * 2)
-        return min(LONGEST_DELAY, delay * random.uniform(1 - JITTER, 1 + JITTER))
+        return min(LONGEST_DELAY, delay * random.uniform(1 - JITTER, 1 + JITTER))  # noqa: S311 - no secret
 
     def worked_for(self, seconds: float) -> None:
         """Starts over at the first delay when that was a stable time."""

@@ -2,7 +2,8 @@
 
 Embed it::
 
-    async with Engine({"home": JumpServerSettings(listen=ListenAddress.parse("127.0.0.1:0"), secret=Secret("s"))}) as engine:
+    settings = JumpServerSettings(listen=ListenAddress("127.0.0.1", 0), secret=Secret("superBigSecret"))
+    async with Engine({"home": settings}) as engine:
         await engine.settled()
         print(engine.services["home"].address)
 """
@@ -10,13 +11,14 @@ Embed it::
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from tunnelconsole.engine.backoff import Backoff
 from tunnelconsole.engine.events import (
@@ -40,9 +42,6 @@ DEFAULT_DRAIN = 30.0
 
 SAVE_INTERVAL = 5.0
 """Seconds between two writes of the totals: what a crash can lose."""
-
-DRAIN_CHECK = 0.05
-"""Seconds between two looks at whether the last channel has ended."""
 
 
 class Supervised:
@@ -99,7 +98,7 @@ class Engine:
         """The services by name."""
         return {name: supervised.service for name, supervised in self.supervised.items()}
 
-    async def __aenter__(self) -> Engine:
+    async def __aenter__(self) -> Self:
         await self.start()
         return self
 
@@ -319,9 +318,10 @@ class Engine:
             await asyncio.gather(task, return_exceptions=True)
 
     async def _until_drained(self, services: list[Service[Any]], seconds: float) -> None:
-        deadline = time.monotonic() + seconds
-        while any(service.channels for service in services) and time.monotonic() < deadline:
-            await asyncio.sleep(DRAIN_CHECK)
+        with contextlib.suppress(TimeoutError):  # what is left then is cut by the caller
+            async with asyncio.timeout(seconds):
+                for service in services:
+                    await service.drained.wait()
 
     async def _tick(self) -> None:
         """Samples the meters every :data:`TICK`, and saves every :data:`SAVE_INTERVAL`."""

@@ -15,7 +15,7 @@ import msgspec
 Level = Literal["debug", "info", "warning", "error"]
 
 RECENT = 2000
-"""Events of any level kept for a console that attaches later: about a screenful for each of the last hundred screens."""
+"""Events of any level kept for a console that attaches later: the last few dozen screenfuls."""
 
 RECENT_NOTABLE = 500
 """Warnings and errors kept besides, so that a burst of connections does not push them out."""
@@ -39,6 +39,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ServiceListening(Event, frozen=True, kw_only=True):
+    """A server has its listening socket."""
+
     type: ClassVar[str] = "service-listening"
     level: ClassVar[Level] = "info"
     kind: str
@@ -50,6 +52,8 @@ class ServiceListening(Event, frozen=True, kw_only=True):
 
 
 class ServiceConnected(Event, frozen=True, kw_only=True):
+    """A client is connected to its server."""
+
     type: ClassVar[str] = "service-connected"
     level: ClassVar[Level] = "info"
     kind: str
@@ -61,6 +65,8 @@ class ServiceConnected(Event, frozen=True, kw_only=True):
 
 
 class ServiceRetrying(Event, frozen=True, kw_only=True):
+    """A service failed and will be started again."""
+
     type: ClassVar[str] = "service-retrying"
     level: ClassVar[Level] = "warning"
     error: str
@@ -71,6 +77,8 @@ class ServiceRetrying(Event, frozen=True, kw_only=True):
 
 
 class ServiceFailed(Event, frozen=True, kw_only=True):
+    """A service failed in a way that trying again cannot mend."""
+
     type: ClassVar[str] = "service-failed"
     level: ClassVar[Level] = "error"
     error: str
@@ -80,6 +88,8 @@ class ServiceFailed(Event, frozen=True, kw_only=True):
 
 
 class ServiceStopped(Event, frozen=True, kw_only=True):
+    """A service ended because it was told to."""
+
     type: ClassVar[str] = "service-stopped"
     level: ClassVar[Level] = "info"
     cause: str
@@ -89,6 +99,8 @@ class ServiceStopped(Event, frozen=True, kw_only=True):
 
 
 class SessionOpened(Event, frozen=True, kw_only=True):
+    """A remote party was let in."""
+
     type: ClassVar[str] = "session-opened"
     level: ClassVar[Level] = "debug"
     peer: str
@@ -99,6 +111,8 @@ class SessionOpened(Event, frozen=True, kw_only=True):
 
 
 class SessionClosed(Event, frozen=True, kw_only=True):
+    """A remote party has gone."""
+
     type: ClassVar[str] = "session-closed"
     level: ClassVar[Level] = "debug"
     peer: str
@@ -137,6 +151,8 @@ class BackendLeft(SessionClosed, frozen=True, kw_only=True):
 
 
 class ChannelOpened(Event, frozen=True, kw_only=True):
+    """A byte stream is being piped."""
+
     type: ClassVar[str] = "channel-opened"
     level: ClassVar[Level] = "debug"
     label: str
@@ -146,6 +162,8 @@ class ChannelOpened(Event, frozen=True, kw_only=True):
 
 
 class ChannelClosed(Event, frozen=True, kw_only=True):
+    """A byte stream has ended."""
+
     type: ClassVar[str] = "channel-closed"
     level: ClassVar[Level] = "debug"
     label: str
@@ -185,6 +203,8 @@ class TargetFailed(Event, frozen=True, kw_only=True):
 
 
 class ResourcesExhausted(Event, frozen=True, kw_only=True):
+    """The process has no descriptors or memory left for newcomers."""
+
     type: ClassVar[str] = "resources-exhausted"
     level: ClassVar[Level] = "error"
     reason: str
@@ -206,6 +226,8 @@ class Crashed(Event, frozen=True, kw_only=True):
 
 
 class ConfigReloaded(Event, frozen=True, kw_only=True):
+    """A new configuration is in force."""
+
     type: ClassVar[str] = "config-reloaded"
     level: ClassVar[Level] = "info"
     summary: str
@@ -215,6 +237,8 @@ class ConfigReloaded(Event, frozen=True, kw_only=True):
 
 
 class ConfigRefused(Event, frozen=True, kw_only=True):
+    """A new configuration has mistakes and was not taken."""
+
     type: ClassVar[str] = "config-refused"
     level: ClassVar[Level] = "error"
     reason: str
@@ -224,6 +248,8 @@ class ConfigRefused(Event, frozen=True, kw_only=True):
 
 
 class EngineStopping(Event, frozen=True, kw_only=True):
+    """The engine takes nothing new and lets channels finish."""
+
     type: ClassVar[str] = "engine-stopping"
     level: ClassVar[Level] = "info"
     cause: str
@@ -234,6 +260,8 @@ class EngineStopping(Event, frozen=True, kw_only=True):
 
 
 class StoreFailed(Event, frozen=True, kw_only=True):
+    """The state file cannot be read or written."""
+
     type: ClassVar[str] = "store-failed"
     level: ClassVar[Level] = "error"
     reason: str

@@ -9,7 +9,7 @@ from tunnelconsole.engine.events import Bus, Crashed
 from tunnelconsole.engine.meters import Meters
 from tunnelconsole.engine.sessions import Sessions
 from tunnelconsole.engine.tasks import Tasks
-from tunnelconsole.engine.transport.pump import Plane
+from tunnelconsole.engine.transport.plane import Plane
 
 
 class Node:

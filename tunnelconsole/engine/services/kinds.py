@@ -19,7 +19,7 @@ KINDS: dict[str, tuple[type[ServiceSettings], type[Service[Any]]]] = {
 }
 """Settings and service class of each ``kind`` that a configuration may name."""
 
-_SERVICE_OF = {settings: service for settings, service in KINDS.values()}
+_SERVICE_OF = dict(KINDS.values())
 
 
 def make_service(name: str, settings: ServiceSettings, node: Node) -> Service[Any]:

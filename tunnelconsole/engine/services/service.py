@@ -21,6 +21,7 @@ from tunnelconsole.engine.settings import HostPort, ListenAddress, NetworkPatter
 from tunnelconsole.engine.transport.dialer import dial
 from tunnelconsole.engine.transport.ends import End, SocketEnd
 from tunnelconsole.engine.transport.listener import Accepted, Listener, is_loopback, listen
+from tunnelconsole.engine.transport.pump import Finished
 from tunnelconsole.engine.transport.tls import (
     TLSEnd,
     check_fingerprint,
@@ -30,6 +31,9 @@ from tunnelconsole.engine.transport.tls import (
     server_context,
 )
 from tunnelconsole.errors import ConnectFailed, ListenFailed
+
+Start = Callable[[Finished], Flow]
+"""Starts a flow that will call what it is given once it has ended, and not before it has been returned."""
 
 State = Literal["starting", "listening", "connecting", "connected", "backoff", "stopped", "failed"]
 
@@ -80,6 +84,9 @@ class Service(ABC, Generic[S]):
         """Sessions that this run of the service has let in."""
         self.channels = 0
         """Channels open in them."""
+        self.drained = asyncio.Event()
+        """Set while there are none."""
+        self.drained.set()
         self.settled = asyncio.Event()
         """Set once the first start has come to something: listening, connected, in backoff or failed."""
 
@@ -145,12 +152,37 @@ class Service(ABC, Generic[S]):
     def open_channel(self, session: Session, label: str, flow: Flow) -> Channel:
         """Registers a byte stream of ``session``, under the service's idle timeout."""
         self.channels += 1
+        self.drained.clear()
         return self.node.sessions.open_channel(session, label, flow, self.settings.limits.idle_timeout)
 
     def close_channel(self, channel: Channel, cause: str = "") -> None:
         """Counts a channel's last bytes and forgets it; call once."""
         self.channels -= 1
+        if not self.channels:
+            self.drained.set()
         self.node.sessions.close_channel(channel, cause)
+
+    def carry(self, session: Session, label: str, start: Start, ended: Callable[[str], None]) -> Flow:
+        """Starts a flow and keeps it registered as a channel of ``session`` until it ends; then calls ``ended``."""
+
+        def finished(reason: str) -> None:
+            self.close_channel(channel, reason)
+            ended(reason)
+
+        flow = start(finished)
+        channel = self.open_channel(session, label, flow)
+        return flow
+
+    def carry_alone(self, peer: str, label: str, start: Start, *, identity: str = ANONYMOUS) -> None:
+        """Starts a flow that is the one channel of a session of its own, and keeps both registered until it ends."""
+
+        def finished(reason: str) -> None:
+            self.close_channel(channel, reason)
+            self.close_session(session, reason)
+
+        flow = start(finished)
+        session = self.open_session(peer, flow.abort, identity=identity)
+        channel = self.open_channel(session, label, flow)
 
     def cut_all(self, reason: str) -> None:
         """Ends every session that is still attached."""
@@ -183,7 +215,11 @@ class ServerTLS:
     """
 
     def __init__(self, settings: TLSSettings, name: str, state_dir: Path) -> None:
-        from tunnelconsole.engine.transport.certificates import certificate_fingerprint, make_self_signed
+        # Only where TLS is on: cryptography costs 10 MiB and a tenth of a second, which other servers need not pay.
+        from tunnelconsole.engine.transport.certificates import (  # noqa: PLC0415
+            certificate_fingerprint,
+            make_self_signed,
+        )
 
         self._own = settings.certificate is None or settings.key is None
         if settings.certificate is not None and settings.key is not None:

@@ -122,6 +122,8 @@ class Dial:
 
     def _writable(self) -> None:
         sock = self._release()
+        if sock is None:
+            return
         code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if not code:
             self._done(sock, "")
@@ -131,24 +133,28 @@ class Dial:
         self.start()
 
     def _late(self) -> None:
-        self._release().close()
+        sock = self._release()
+        if sock is None:
+            return
+        sock.close()
         self._error = f"dial tcp {self._addresses[self._next - 1]}: i/o timeout"
         self.start()
 
-    def _release(self) -> socket.socket:
+    def _release(self) -> socket.socket | None:
+        """Takes the socket that is being connected off the loop; None when there is none."""
         sock, timer = self._socket, self._timer
-        assert sock is not None
-        assert timer is not None
-        timer.cancel()
-        self._loop.remove_writer(sock.fileno())
-        self._socket = self._timer = None
+        if sock is not None and timer is not None:
+            timer.cancel()
+            self._loop.remove_writer(sock.fileno())
+            self._socket = self._timer = None
         return sock
 
     def cancel(self) -> None:
         """Gives up; ``done`` is not called any more."""
         self._next = len(self._addresses)
-        if self._socket is not None:
-            self._release().close()
+        sock = self._release()
+        if sock is not None:
+            sock.close()
 
 
 def _cause(code: int) -> str:

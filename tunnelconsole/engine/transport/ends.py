@@ -7,6 +7,7 @@ waits for the descriptor on the loop. No end has a task of its own.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import struct
 import sys
@@ -104,10 +105,8 @@ def reset(sock: socket.socket) -> None:
     """Closes ``sock`` with a TCP reset; safe on a socket that is closed already."""
     if sock.fileno() < 0:
         return
-    try:
+    with contextlib.suppress(OSError):  # a socket that is no longer connected has nobody to reset
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-    except OSError:
-        pass  # a socket that is no longer connected has nobody to reset
     sock.close()
 
 

@@ -46,6 +46,25 @@ class StreamUser(Protocol):
         """The stream is over, both ways: reset by the remote, or the whole session ended."""
 
 
+class QuietUser:
+    """A user who takes no notice; the base of those who care about some news only."""
+
+    def accepted(self, extra_window: int) -> None:
+        """See :class:`StreamUser`."""
+
+    def received(self, data: bytes) -> None:
+        """Thrown away; and as it is never consumed, the remote can send no more than one window of it."""
+
+    def can_send(self) -> None:
+        """See :class:`StreamUser`."""
+
+    def half_closed(self) -> None:
+        """See :class:`StreamUser`."""
+
+    def lost(self, reason: str) -> None:
+        """See :class:`StreamUser`."""
+
+
 class Mux:
     """One yamux session over ``end``, which it owns.
 
@@ -232,31 +251,35 @@ class Mux:
 
     def _hand_out(self, event: Event) -> None:
         match event:
-            case DataReceived(stream_id, data):
-                user = self._users.get(stream_id)
-                if user is not None:
-                    user.received(data)
-            case WindowOpened(stream_id):
-                if stream_id in self._stalled and not self.congested:
-                    self._stalled.discard(stream_id)
-                    self._users[stream_id].can_send()
             case StreamOpened(stream_id):
                 self._opened(stream_id)
-            case StreamAccepted(stream_id, extra_window):
-                if stream_id in self._users:
-                    self._users[stream_id].accepted(extra_window)
-            case HalfClosed(stream_id):
-                if stream_id in self._users:
-                    self._users[stream_id].half_closed()
             case StreamReset(stream_id):
-                user = self._users.pop(stream_id, None)
-                self._stalled.discard(stream_id)
+                user = self._users.get(stream_id)
+                self.forget(stream_id)
                 if user is not None:
                     user.lost("reset by the other side")
             case GoneAway(code):
                 self.remote_leaving = True
                 if code != GO_AWAY_NORMAL:
                     self.close(f"the other side ended the session with code {code}")
+            case DataReceived(stream_id) | WindowOpened(stream_id) | StreamAccepted(stream_id) | HalfClosed(stream_id):
+                user = self._users.get(stream_id)
+                if user is not None:
+                    self._tell(user, event)
+
+    def _tell(self, user: StreamUser, event: Event) -> None:
+        """Tells the user of a stream its news."""
+        match event:
+            case DataReceived(_, data):
+                user.received(data)
+            case WindowOpened(stream_id):
+                if stream_id in self._stalled and not self.congested:
+                    self._stalled.discard(stream_id)
+                    user.can_send()
+            case StreamAccepted(_, extra_window):
+                user.accepted(extra_window)
+            case HalfClosed():
+                user.half_closed()
 
     def _flush_soon(self) -> None:
         if self._flushing is None and not self.over:

@@ -19,7 +19,8 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from tunnelconsole.engine.transport.ends import End, SocketEnd
-from tunnelconsole.engine.transport.pump import Plane, Pump
+from tunnelconsole.engine.transport.plane import Plane
+from tunnelconsole.engine.transport.pump import Pump
 from tunnelconsole.errors import ConnectFailed
 
 CHUNK = 256 * 1024

@@ -31,9 +31,11 @@ DIGEST_LENGTH = 20
 #: What the original tells a client with a wrong secret; its users search for this text.
 CHALLENGE_FAILED = "challenge failed, check secret"
 
-_ALPHABET = string.ascii_letters + string.digits
-# Each byte below this maps to a character with the same chance; the others are drawn again.
+_ALPHABET = (string.ascii_letters + string.digits).encode("ascii")
+# Each byte below this maps to a character with the same chance; the others are left out.
 _UNBIASED = 256 - 256 % len(_ALPHABET)
+_CHARACTER_OF = bytes(_ALPHABET[byte % len(_ALPHABET)] for byte in range(256))
+_LEFT_OUT = bytes(range(_UNBIASED, 256))
 _YES = 0
 _NO = 1
 _YES_BYTE = b"\x00"
@@ -45,12 +47,10 @@ def make_challenge(random_bytes: Callable[[int], bytes]) -> bytes:
 
     :param random_bytes: returns that many random bytes; give it ``secrets.token_bytes``.
     """
-    drawn = bytearray()
+    drawn = b""
     while len(drawn) < CHALLENGE_LENGTH:
-        for byte in random_bytes(CHALLENGE_LENGTH):
-            if byte < _UNBIASED and len(drawn) < CHALLENGE_LENGTH:
-                drawn.append(ord(_ALPHABET[byte % len(_ALPHABET)]))
-    return bytes(drawn)
+        drawn += random_bytes(2 * CHALLENGE_LENGTH).translate(_CHARACTER_OF, _LEFT_OUT)
+    return drawn[:CHALLENGE_LENGTH]
 
 
 def answer(challenge: bytes, secret: bytes) -> bytes:

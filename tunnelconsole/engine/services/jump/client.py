@@ -11,10 +11,10 @@ from tunnelconsole.engine.node import Node
 from tunnelconsole.engine.services.jump.connection import reach
 from tunnelconsole.engine.services.service import ServerDialer, Service, ServiceSettings
 from tunnelconsole.engine.settings import HostPort, ListenAddress, Secret
-from tunnelconsole.engine.transport.ends import End, SocketEnd, receive, send_all
+from tunnelconsole.engine.transport.ends import SocketEnd, receive, send_all
 from tunnelconsole.engine.transport.farewell import Farewell
 from tunnelconsole.engine.transport.listener import Listener
-from tunnelconsole.engine.transport.pump import Pump
+from tunnelconsole.engine.transport.pump import Finished, Pump
 from tunnelconsole.engine.wire import http_connect, socks5
 from tunnelconsole.engine.wire.errors import ProtocolError
 from tunnelconsole.errors import ConnectFailed, CredentialsRefused, TargetRefused, TunnelConsoleError
@@ -91,7 +91,7 @@ class Socks5Doorman:
         return self._handshake.data_to_send()
 
     def welcome(self) -> None:
-        self._handshake.accept("0.0.0.0", 0)  # the far end's address is the jump server's business
+        self._handshake.accept()  # the far end's address is the jump server's business
 
     def turn_down(self, error: TunnelConsoleError) -> None:
         self._handshake.refuse(_socks_reply(error))
@@ -278,7 +278,12 @@ class JumpClient(Service[JumpClientSettings]):
         except BaseException:
             far.abort()
             raise
-        Way(self, local, far, peer, target, doorman.leftover, early)
+        plane, pace = self.node.plane, self.gate.pace
+
+        def start(finished: Finished) -> Pump:
+            return Pump(plane, local, far, finished, early_left=doorman.leftover, early_right=early, pace=pace)
+
+        self.carry_alone(peer, str(target), start)
 
     def _turn_down(
         self, local: SocketEnd, peer: str, doorman: Doorman, target: HostPort, error: TunnelConsoleError
@@ -290,36 +295,3 @@ class JumpClient(Service[JumpClientSettings]):
             Farewell(self.node.loop, local, words)
         else:
             local.abort()  # a fixed target has no words for it; a reset is what a refused connection looks like
-
-
-class Way:
-    """One local program's way to its target: its session with one channel, and the pump."""
-
-    __slots__ = ("_channel", "_client", "_session")
-
-    def __init__(
-        self,
-        client: JumpClient,
-        local: End,
-        far: End,
-        peer: str,
-        target: HostPort,
-        early_local: bytes,
-        early_far: bytes,
-    ) -> None:
-        self._client = client
-        pump = Pump(
-            client.node.plane,
-            local,
-            far,
-            self._finished,
-            early_left=early_local,
-            early_right=early_far,
-            pace=client.gate.pace,
-        )
-        self._session = client.open_session(peer, pump.abort)
-        self._channel = client.open_channel(self._session, str(target), pump)
-
-    def _finished(self, reason: str) -> None:
-        self._client.close_channel(self._channel, reason)
-        self._client.close_session(self._session, reason)

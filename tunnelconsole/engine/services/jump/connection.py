@@ -11,7 +11,8 @@ from tunnelconsole.engine.limits import LimitSettings
 from tunnelconsole.engine.services.service import ServerDialer
 from tunnelconsole.engine.settings import HostPort, Secret, TLSSettings
 from tunnelconsole.engine.transport.ends import End, SocketEnd, receive, send_all
-from tunnelconsole.engine.transport.pump import Plane, Pump
+from tunnelconsole.engine.transport.plane import Plane
+from tunnelconsole.engine.transport.pump import Pump
 from tunnelconsole.engine.wire.errors import ProtocolError
 from tunnelconsole.engine.wire.jump import Connected, DialRefused, JumpClientHandshake, SecretRefused
 from tunnelconsole.errors import ConnectFailed, CredentialsRefused, TargetRefused

@@ -18,13 +18,13 @@ from tunnelconsole.engine.access import Destinations
 from tunnelconsole.engine.events import TargetFailed
 from tunnelconsole.engine.node import Node
 from tunnelconsole.engine.services.service import ServerTLS, Service, ServiceSettings
-from tunnelconsole.engine.sessions import ANONYMOUS, Channel, Session
+from tunnelconsole.engine.sessions import ANONYMOUS
 from tunnelconsole.engine.settings import DestinationPattern, ListenAddress, Secret
 from tunnelconsole.engine.transport.dialer import DIAL_TIMEOUT, Address, Dial, numeric, resolve
 from tunnelconsole.engine.transport.ends import End, SocketEnd
 from tunnelconsole.engine.transport.farewell import Farewell
 from tunnelconsole.engine.transport.listener import Listener
-from tunnelconsole.engine.transport.pump import Pump
+from tunnelconsole.engine.transport.pump import Finished, Pump
 from tunnelconsole.engine.transport.tls import TLSEnd
 from tunnelconsole.engine.units import Duration
 from tunnelconsole.engine.wire.errors import ProtocolError
@@ -249,7 +249,12 @@ class Admission:
         # Where the pump reads this socket at once, it takes over the reader in place, which is cheaper than a new one.
         adopted = not early and self._server.gate.pace is None and isinstance(self._end, SocketEnd)
         self._leave(keep_reader=adopted)
-        Hop(self._server, self._end, SocketEnd(sock), self._peer, self._identity, self._target, early)
+        server, client = self._server, self._end
+
+        def start(finished: Finished) -> Pump:
+            return Pump(server.node.plane, client, SocketEnd(sock), finished, early_left=early, pace=server.gate.pace)
+
+        server.carry_alone(self._peer, format_host_port(*self._target), start, identity=self._identity)
 
     def _send_pending(self) -> bool:
         output = self._handshake.data_to_send()
@@ -297,28 +302,3 @@ class Admission:
         if self in self._server.admissions:
             self._server.admissions.discard(self)
             self._server.gate.leave_handshake()
-
-
-class Hop:
-    """One client's way through: its session with one channel, and the pump."""
-
-    __slots__ = ("_channel", "_server", "_session")
-
-    def __init__(
-        self,
-        server: JumpServer,
-        client: End,
-        target: SocketEnd,
-        peer: str,
-        identity: str,
-        address: tuple[str, int],
-        early: bytes,
-    ) -> None:
-        self._server = server
-        pump = Pump(server.node.plane, client, target, self._finished, early_left=early, pace=server.gate.pace)
-        self._session: Session = server.open_session(peer, pump.abort, identity=identity)
-        self._channel: Channel = server.open_channel(self._session, format_host_port(*address), pump)
-
-    def _finished(self, reason: str) -> None:
-        self._server.close_channel(self._channel, reason)
-        self._server.close_session(self._session, reason)

@@ -8,10 +8,11 @@ import socket
 from collections import deque
 from typing import TYPE_CHECKING
 
-from tunnelconsole.engine.sessions import Channel, Flow, Session
+from tunnelconsole.engine.services.service import Start
+from tunnelconsole.engine.sessions import Flow, Session
 from tunnelconsole.engine.transport.ends import End, SocketEnd
 from tunnelconsole.engine.transport.listener import Listener
-from tunnelconsole.engine.transport.mux import Mux
+from tunnelconsole.engine.transport.mux import Mux, QuietUser
 from tunnelconsole.engine.transport.pump import Pump
 from tunnelconsole.engine.transport.stream_pump import StreamPump
 from tunnelconsole.engine.wire.errors import ProtocolError
@@ -134,7 +135,7 @@ class Backend:
 
     def _opened(self, stream_id: int) -> None:
         if not self._address_stream.done():
-            self._mux.accept(stream_id, AddressStream(), NATIVE_WINDOW if self._server.settings.native else 0)
+            self._mux.accept(stream_id, QuietUser(), NATIVE_WINDOW if self._server.settings.native else 0)
             self._address_stream.set_result(stream_id)
         elif self._native_stream is None and self._server.settings.native:
             self._native_stream = stream_id
@@ -190,39 +191,41 @@ class Backend:
         except OSError:
             end.close()
             return False
-        channel = Visit(self, visitor.peer)
-        pump = Pump(self._server.node.plane, end, visitor.end, channel.finished, pace=self._server.gate.pace)
-        self._begin(channel, pump)
+        plane, pace = self._server.node.plane, self._server.gate.pace
+        self._carry(visitor.peer, lambda finished: Pump(plane, end, visitor.end, finished, pace=pace))
         return True
 
     def _lead_through_yamux(self, visitor: WaitingVisitor) -> None:
-        channel = Visit(self, visitor.peer)
-        stream_id = self._mux.open(channel)
+        stream_id = self._mux.open(QuietUser())
         if stream_id is None:
             self._server.refused(visitor.peer, "its backend takes no more visitors")
             visitor.end.abort()
             return
-        pump = StreamPump(self._loop, self._mux, stream_id, visitor.end, channel.finished, pace=self._server.gate.pace)
-        self._begin(channel, pump)
+        pace = self._server.gate.pace
+        self._carry(
+            visitor.peer,
+            lambda finished: StreamPump(self._loop, self._mux, stream_id, visitor.end, finished, pace=pace),
+        )
 
     def patience_over(self, visitor: WaitingVisitor) -> None:
         """No data connection came in time."""
         self._waiting.remove(visitor)
         self._lead_through_yamux(visitor)
 
-    def _begin(self, visit: Visit, flow: Flow) -> None:
-        assert self._session is not None
-        self._flows.add(flow)
-        visit.begin(flow, self._server.open_channel(self._session, visit.peer, flow))
+    def _carry(self, visitor: str, start: Start) -> None:
+        """Pipes a visitor, and takes note when it has gone."""
+        if self._session is None:
+            raise RuntimeError("a visitor came before there was a public port")
 
-    def visit_ended(self, flow: Flow, channel: Channel, reason: str) -> None:
-        """A visitor has gone."""
-        self._flows.discard(flow)
-        self._server.close_channel(channel, reason)
-        if self._mux.over:
-            self._close_session_when_empty()
-        elif self._retired and not self._flows:
-            self._mux.close()
+        def ended(reason: str) -> None:
+            self._flows.discard(flow)
+            if self._mux.over:
+                self._close_session_when_empty()
+            elif self._retired and not self._flows:
+                self._mux.close()
+
+        flow = self._server.carry(self._session, visitor, start, ended)
+        self._flows.add(flow)
 
     def _end_session(self, reason: str) -> None:
         self._cause = reason
@@ -257,26 +260,7 @@ class Backend:
             self._server.close_session(self._session, self._cause)
 
 
-class AddressStream:
-    """Stream 1, on which the backend is told its address and says nothing that matters."""
-
-    def accepted(self, extra_window: int) -> None:
-        return None
-
-    def received(self, data: bytes) -> None:
-        return None  # beyond its window, which is never granted again, the session ends by itself
-
-    def can_send(self) -> None:
-        return None
-
-    def half_closed(self) -> None:
-        return None
-
-    def lost(self, reason: str) -> None:
-        return None
-
-
-class NativeStream(AddressStream):
+class NativeStream(QuietUser):
     """Stream 3, on which our own client says that it can dial data connections."""
 
     def __init__(self, backend: Backend, mux: Mux, stream_id: int) -> None:
@@ -299,27 +283,6 @@ class NativeStream(AddressStream):
 
     def lost(self, reason: str) -> None:
         self._backend.native_lost()
-
-
-class Visit(AddressStream):
-    """One visitor being led to the backend; between the stream's opening and its pump, it is the stream's user."""
-
-    def __init__(self, backend: Backend, peer: str) -> None:
-        self._backend = backend
-        self._flow: Flow | None = None
-        self._channel: Channel | None = None
-        self.peer = peer
-
-    def begin(self, flow: Flow, channel: Channel) -> None:
-        """The pump runs and the channel is registered."""
-        self._flow = flow
-        self._channel = channel
-
-    def finished(self, reason: str) -> None:
-        """The pump ended."""
-        assert self._flow is not None
-        assert self._channel is not None
-        self._backend.visit_ended(self._flow, self._channel, reason)
 
 
 class WaitingVisitor:

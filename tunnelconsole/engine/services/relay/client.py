@@ -7,13 +7,13 @@ import asyncio
 from tunnelconsole.engine.events import TargetFailed
 from tunnelconsole.engine.node import Node
 from tunnelconsole.engine.services.relay.server import KEEPALIVE
-from tunnelconsole.engine.services.service import ServerDialer, Service, ServiceSettings
-from tunnelconsole.engine.sessions import Channel, Flow, Session
+from tunnelconsole.engine.services.service import ServerDialer, Service, ServiceSettings, Start
+from tunnelconsole.engine.sessions import Flow, Session
 from tunnelconsole.engine.settings import HostPort
 from tunnelconsole.engine.transport.dialer import dial
 from tunnelconsole.engine.transport.ends import End, SocketEnd, receive, send_all
-from tunnelconsole.engine.transport.mux import Mux
-from tunnelconsole.engine.transport.pump import Pump
+from tunnelconsole.engine.transport.mux import Mux, QuietUser
+from tunnelconsole.engine.transport.pump import Finished, Pump
 from tunnelconsole.engine.transport.stream_pump import StreamPump
 from tunnelconsole.engine.units import Duration
 from tunnelconsole.engine.wire.errors import ProtocolError
@@ -33,7 +33,7 @@ from tunnelconsole.engine.wire.relay import (
 from tunnelconsole.errors import ConnectFailed
 
 SPARE_CONNECTIONS = 4
-"""Data connections kept ready, so that a visitor need not wait for one: a browser's usual first burst is four to six."""
+"""Data connections kept ready, so that a visitor need not wait for one: a browser's first burst is four to six."""
 
 MAX_DATA_CONNECTIONS = 256
 """Data connections dialled and waiting at once, whatever the server asks for."""
@@ -219,9 +219,8 @@ class Attachment:
         if target is None:
             end.abort()
             return
-        visit = Visit(self, visitor)
-        pump = Pump(self._client.node.plane, end, target, visit.finished, early_left=early, pace=self._client.gate.pace)
-        self._begin(visit, pump)
+        plane, pace = self._client.node.plane, self._client.gate.pace
+        self._carry(visitor, lambda finished: Pump(plane, end, target, finished, early_left=early, pace=pace))
 
     def _opened(self, stream_id: int) -> None:
         """The server opened a stream: a visitor who comes through yamux."""
@@ -241,18 +240,14 @@ class Attachment:
         if visitor.gone:
             target.abort()
             return
-        visit = Visit(self, visitor.name)
-        pump = StreamPump(
-            self._loop,
-            self._mux,
-            stream_id,
-            target,
-            visit.finished,
-            early=visitor.early,
-            early_end=visitor.ended,
-            pace=self._client.gate.pace,
-        )
-        self._begin(visit, pump)
+
+        def start(finished: Finished) -> StreamPump:
+            early, ended, pace = visitor.early, visitor.ended, self._client.gate.pace
+            return StreamPump(
+                self._loop, self._mux, stream_id, target, finished, early=early, early_end=ended, pace=pace
+            )
+
+        self._carry(visitor.name, start)
 
     async def _dial_target(self, visitor: str) -> SocketEnd | None:
         """A connection to the target; None, and an event, when there is none or the session is over meanwhile."""
@@ -269,19 +264,20 @@ class Attachment:
             return None
         return end
 
-    def _begin(self, visit: Visit, flow: Flow) -> None:
-        assert self._session is not None
-        self._flows.add(flow)
-        visit.begin(flow, self._client.open_channel(self._session, visit.visitor, flow))
+    def _carry(self, visitor: str, start: Start) -> None:
+        """Pipes a visitor, and takes note when it has gone."""
+        if self._session is None:
+            raise RuntimeError("a visitor came before there was a public port")
 
-    def visit_ended(self, flow: Flow, channel: Channel, reason: str) -> None:
-        """A visitor has gone."""
-        self._flows.discard(flow)
-        self._client.close_channel(channel, reason)
-        if self._mux.over:
-            self._close_session_when_empty()
-        elif self._retired and not self._flows:
-            self.close("")
+        def ended(reason: str) -> None:
+            self._flows.discard(flow)
+            if self._mux.over:
+                self._close_session_when_empty()
+            elif self._retired and not self._flows:
+                self.close("")
+
+        flow = self._client.carry(self._session, visitor, start, ended)
+        self._flows.add(flow)
 
     def _closed(self, reason: str) -> None:
         self._cause = self._cause or reason
@@ -301,28 +297,7 @@ class Attachment:
             self._client.close_session(self._session, self._cause)
 
 
-class Visit:
-    """One visitor's channel."""
-
-    def __init__(self, attachment: Attachment, visitor: str) -> None:
-        self._attachment = attachment
-        self._flow: Flow | None = None
-        self._channel: Channel | None = None
-        self.visitor = visitor
-
-    def begin(self, flow: Flow, channel: Channel) -> None:
-        """The pump runs and the channel is registered."""
-        self._flow = flow
-        self._channel = channel
-
-    def finished(self, reason: str) -> None:
-        """The pump ended."""
-        assert self._flow is not None
-        assert self._channel is not None
-        self._attachment.visit_ended(self._flow, self._channel, reason)
-
-
-class StreamVisitor:
+class StreamVisitor(QuietUser):
     """A visitor on a yamux stream while the target is being dialled: keeps what it says, a window at the most."""
 
     def __init__(self, name: str) -> None:
@@ -331,14 +306,8 @@ class StreamVisitor:
         self.ended = False
         self.gone = False
 
-    def accepted(self, extra_window: int) -> None:
-        return None
-
     def received(self, data: bytes) -> None:
         self.early.append(data)
-
-    def can_send(self) -> None:
-        return None
 
     def half_closed(self) -> None:
         self.ended = True
@@ -347,7 +316,7 @@ class StreamVisitor:
         self.gone = True
 
 
-class AddressRequest:
+class AddressRequest(QuietUser):
     """Stream 1: the server writes the public address on it and closes its side, and we ours."""
 
     def __init__(self, attachment: Attachment) -> None:
@@ -364,17 +333,11 @@ class AddressRequest:
         if len(self._text) > MAX_PUBLIC_ADDRESS:
             self._attachment.broke_protocol("the public address is too long")
 
-    def can_send(self) -> None:
-        return None
-
     def half_closed(self) -> None:
         self._attachment.got_address(self._text, self.stream_id)
 
-    def lost(self, reason: str) -> None:
-        return None
 
-
-class NativeRequest:
+class NativeRequest(QuietUser):
     """Stream 3: we say that we can dial data connections, the server says with which key and how many it wants."""
 
     def __init__(self, attachment: Attachment, mux: Mux) -> None:
@@ -397,12 +360,3 @@ class NativeRequest:
                         self._attachment.dial_data_connections(count)
         except ProtocolError as error:
             self._attachment.broke_protocol(str(error))
-
-    def can_send(self) -> None:
-        return None
-
-    def half_closed(self) -> None:
-        return None
-
-    def lost(self, reason: str) -> None:
-        return None
