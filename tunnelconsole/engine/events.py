@@ -142,6 +142,8 @@ class BackendAttached(SessionOpened, frozen=True, kw_only=True):
 
 
 class BackendLeft(SessionClosed, frozen=True, kw_only=True):
+    """A session that offered something has gone."""
+
     type: ClassVar[str] = "backend-left"
     level: ClassVar[Level] = "info"
     address: str
