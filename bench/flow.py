@@ -158,6 +158,8 @@ class Flow:
             answer = subprocess.run(command, capture_output=True, check=False, timeout=within, env=environment)
         except subprocess.TimeoutExpired as error:
             raise BenchError(f"{what} did not end within {within:g} seconds") from error
+        if not answer.stdout:
+            raise BenchError(f"{what} ended with {answer.returncode}: {answer.stderr.decode(errors='replace').strip()}")
         return _decode(answer.stdout.decode(), kind)
 
 

@@ -43,21 +43,33 @@ class Run:
         self.results = Results(effort, contenders[0].name)
 
     def run(self) -> None:
-        """Measures everything; what fails is noted, and the rest goes on."""
+        """Measures everything; what fails is noted, and the rest goes on.
+
+        :raises BenchError: the far end of all routes is gone, so that nothing measured means anything.
+        """
         with self._flow.sink() as sink:
             self._take_rounds(sink)
+            self._check_sink(sink)
             self._hold_channels(sink)
+            self._check_sink(sink)
         if shutil.which("iperf3"):
             server = free_port()
             with running(["iperf3", "--server", "--bind", "127.0.0.1", "--port", str(server)], self._folder):
                 tell("one stream by iperf3, as a second opinion")
                 self._ask_iperf3(server)
 
+    def _check_sink(self, sink: int) -> None:
+        try:
+            self._flow.ping(Route(sink), 1)
+        except BenchError as error:
+            raise BenchError(f"the sink is gone ({error}); measure again") from error
+
     def _take_rounds(self, sink: int) -> None:
         with ExitStack() as stack:
             routes = {each.name: route for each in self._contenders if (route := self._open(stack, each, sink))}
             for number in range(1, self._effort.rounds + 1):
                 tell(f"round {number} of {self._effort.rounds}")
+                self._check_sink(sink)
                 for name in routes:
                     self.results.rounds.setdefault(name, []).append({})
                 for measurement in MEASUREMENTS:
