@@ -1,0 +1,154 @@
+"""An engine that says what a test tells it to: a real control socket with the real messages, and no tunnels behind it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from tunnelconsole.control import messages
+from tunnelconsole.control.messages import (
+    Answer,
+    Ask,
+    ChannelRow,
+    Channels,
+    Done,
+    EventRow,
+    Events,
+    GetChannels,
+    GetEvents,
+    GetServices,
+    GetSessions,
+    GetStatus,
+    History,
+    Refused,
+    Reply,
+    Request,
+    ServiceRow,
+    Services,
+    SessionRow,
+    Sessions,
+    Status,
+    Update,
+    Watch,
+)
+
+
+@dataclass
+class Script:
+    """What the engine has to say. Change it, then :meth:`ScriptedEngine.tick`."""
+
+    status: Status
+    services: list[ServiceRow] = field(default_factory=list)
+    sessions: list[SessionRow] = field(default_factory=list)
+    channels: list[ChannelRow] = field(default_factory=list)
+    events: list[EventRow] = field(default_factory=list)
+    history: History = field(default_factory=lambda: History(interval=1.0, rate_in=[], rate_out=[]))
+    refusals: dict[type, Refused] = field(default_factory=dict)
+    """Requests that are refused, and how."""
+
+
+class ScriptedEngine:
+    """Serves a :class:`Script` on a control socket."""
+
+    def __init__(self, path: Path, script: Script) -> None:
+        self.path = path
+        self.script = script
+        self.asked: list[Request] = []
+        """Every request that came, oldest first."""
+        self._server: asyncio.Server | None = None
+        self._watchers: dict[asyncio.StreamWriter, tuple[int, Watch]] = {}
+        self._told: dict[asyncio.StreamWriter, int] = {}
+        self._writers: set[asyncio.StreamWriter] = set()
+
+    async def start(self) -> None:
+        """Listens."""
+        self._server = await asyncio.start_unix_server(self._serve, str(self.path), limit=messages.MAX_REQUEST)
+
+    async def stop(self) -> None:
+        """Goes away, as an engine that is killed: every connection ends."""
+        assert self._server is not None
+        self._server.close()
+        for writer in list(self._writers):
+            writer.transport.abort()
+        self.path.unlink(missing_ok=True)
+
+    async def __aenter__(self) -> ScriptedEngine:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    @property
+    def watched(self) -> list[Watch]:
+        """What is being watched now."""
+        return [watch for _, watch in self._watchers.values()]
+
+    def tick(self) -> None:
+        """Sends an update to every watcher."""
+        for writer in list(self._watchers):
+            self._update(writer)
+
+    def _update(self, writer: asyncio.StreamWriter) -> None:
+        ask_id, watch = self._watchers[writer]
+        script, topics = self.script, watch.topics
+        last = self._told.get(writer, 0)
+        fresh = [event for event in script.events if event.id > last] if writer in self._told else []
+        self._told[writer] = max([last, *(event.id for event in script.events)])
+        of = watch.service
+        self._answer(writer, ask_id, Update(
+            status=script.status,
+            services=script.services if "services" in topics else None,
+            sessions=[row for row in script.sessions if of in ("", row.service)] if "sessions" in topics else None,
+            channels=[row for row in script.channels if of in ("", row.service)] if "channels" in topics else None,
+            events=Events(fresh) if "events" in topics else None,
+            history=script.history if "history" in topics else None,
+        ))  # fmt: skip
+
+    def _answer(self, writer: asyncio.StreamWriter, ask_id: int, reply: Reply) -> None:
+        writer.write(messages.encode(Answer(ask_id, reply)) + b"\n")
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
+        try:
+            while line := await reader.readline():
+                ask = messages.decode_ask(line)
+                self.asked.append(ask.request)
+                self._reply(writer, ask)
+                await writer.drain()
+        except (ConnectionError, msgspec.MsgspecError):
+            pass
+        finally:
+            self._watchers.pop(writer, None)
+            self._told.pop(writer, None)
+            self._writers.discard(writer)
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+
+    def _reply(self, writer: asyncio.StreamWriter, ask: Ask) -> None:
+        script, request = self.script, ask.request
+        refusal = script.refusals.get(type(request))
+        if refusal is not None:
+            self._answer(writer, ask.id, refusal)
+            return
+        match request:
+            case Watch():
+                self._watchers[writer] = (ask.id, request)
+                self._update(writer)
+            case GetStatus():
+                self._answer(writer, ask.id, script.status)
+            case GetServices():
+                self._answer(writer, ask.id, Services(script.services))
+            case GetSessions():
+                self._answer(writer, ask.id, Sessions(script.sessions))
+            case GetChannels():
+                self._answer(writer, ask.id, Channels(script.channels))
+            case GetEvents():
+                self._answer(writer, ask.id, Events(script.events))
+            case _:
+                self._answer(writer, ask.id, Done(f"carried out {type(request).__name__}"))

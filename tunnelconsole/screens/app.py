@@ -1,0 +1,378 @@
+"""The console itself: what every key and command does.
+
+The keys are in :mod:`~tunnelconsole.screens.keys` and the commands in :mod:`~tunnelconsole.screens.commands`; each
+names one of the actions here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Coroutine, Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, cast
+
+import msgspec
+from textual.app import SystemCommand
+from textual.binding import Binding, BindingType
+from textual.screen import Screen
+
+from tunnelconsole.control.messages import ChannelRow, EventRow, ServiceRow, SessionRow
+from tunnelconsole.screens import keys, themes
+from tunnelconsole.screens.commands import COMMANDS, LEVELS, NotACommand, parse
+from tunnelconsole.screens.events import EventsPane
+from tunnelconsole.screens.frame import ConsoleOutcome, Frame
+from tunnelconsole.screens.pane import TablePane
+from tunnelconsole.screens.places import Place
+from tunnelconsole.screens.steering import Steering, engine_cost
+from tunnelconsole.screens.widgets.dialog import Choice, Question
+from tunnelconsole.screens.widgets.prompt import Prompt
+from tunnelconsole.screens.widgets.table import LineTable
+
+__all__ = ["ConsoleApp", "ConsoleOutcome", "run_console"]
+
+
+PLAIN_NAME = re.compile(r"[\w.-]+")
+"""Names of services that the palette offers: it would read brackets in others as markup."""
+
+
+class ConsoleApp(Frame):
+    """The console of one engine; its parameters are those of :class:`~tunnelconsole.screens.frame.Frame`."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding(key, f"key('{key}')", show=False) for key in keys.physical()]
+
+    def __init__(self, socket_path: Path, **options: Any) -> None:
+        super().__init__(socket_path, **options)
+        self.steering = Steering(self)
+
+    async def action_key(self, key: str) -> None:
+        """Does what a key means on this screen, or says why it does nothing."""
+        row = keys.meaning(key, self.place.screen)
+        if row is None:
+            self.tell(keys.elsewhere(key))
+            return
+        await self.run_action(row.action)
+
+    # where to go
+
+    def go(self, place: Place) -> None:
+        """Shows another place."""
+        if place != self.place:
+            self.trail.go(place)
+            self.arrive()
+
+    def action_show(self, screen: keys.Screen, service: str = "") -> None:
+        """Shows a screen, narrowed to one service where one is named."""
+        if service and screen not in ("sessions", "channels", "events"):
+            service = ""
+        self.go(Place(screen, service))
+
+    def action_next_screen(self, by: int) -> None:
+        """Shows the screen that is so many places further in the row of tabs."""
+        at = keys.SCREENS.index(self.place.screen)
+        self.go(Place(keys.SCREENS[(at + by) % len(keys.SCREENS)]))
+
+    def action_reveal(self, service: str) -> None:
+        """Shows the services, with one of them selected."""
+        self.go(Place("services"))
+        self.call_after_refresh(self._select_service, service)
+
+    def _select_service(self, name: str) -> None:
+        table = self.pane.table
+        if table is not None:
+            found = [at for at, row in enumerate(table.rows) if isinstance(row, ServiceRow) and row.name == name]
+            if found:
+                table.move_to(found[0])
+
+    def action_open(self) -> None:
+        """Goes into the selected row."""
+        row = self._selected()
+        if isinstance(row, ServiceRow):
+            self.go(Place("sessions", row.name))
+        elif isinstance(row, SessionRow):
+            self.go(Place("channels", row.service, row.id))
+        elif isinstance(row, EventRow) and row.session and self.latest.session(row.session):
+            self.go(Place("channels", row.service, row.session))
+        elif isinstance(row, EventRow) and row.service:
+            self.go(Place("sessions", row.service))
+        elif isinstance(row, EventRow):
+            self.tell("This event belongs to no service")
+        elif isinstance(row, ChannelRow):
+            self.tell("A channel has nothing inside", hint="y copies where it leads, x closes it")
+
+    def action_go_back(self) -> None:
+        """Clears the filter, or goes back."""
+        before = self.place.screen, self.place.service, self.place.session
+        if not self.trail.back():
+            return
+        if before == (self.place.screen, self.place.service, self.place.session):
+            self.present()
+        else:
+            self.arrive()
+
+    def action_command(self) -> None:
+        """Opens the command line."""
+        self.prompt.open("command")
+
+    def action_leave(self) -> None:
+        """Leaves; where the engine was started for this console, asks what becomes of it."""
+        if self.demo or not self.owns_engine:
+            self.exit(ConsoleOutcome.STOP_ENGINE if self.demo else ConsoleOutcome.LEAVE_RUNNING)
+            return
+        status = self.latest.status if self.link.state == "live" else None
+        choices: list[Choice[ConsoleOutcome | None]] = [
+            Choice("s", "Stop it", ConsoleOutcome.STOP_ENGINE),
+            Choice("l", "Leave it running", ConsoleOutcome.LEAVE_RUNNING),
+            Choice("c", "Cancel", None),
+        ]
+        question: Question[ConsoleOutcome | None] = Question(
+            "Leaving. What about the engine, which was started with this console?",
+            [f"Stopping it {engine_cost(status)}.", "Left running, it is found again with: tunnelconsole attach"],
+            choices,
+        )
+        self.push_screen(question, self._left)
+
+    def _left(self, outcome: ConsoleOutcome | None) -> None:
+        if outcome is not None:
+            self.exit(outcome)
+
+    def action_interrupt(self) -> None:
+        """Copies what the mouse has marked, or else leaves."""
+        marked = self.screen.get_selected_text()
+        if marked:
+            self.copy_to_clipboard(marked)
+            self.screen.clear_selection()
+        else:
+            self.action_leave()
+
+    def action_try_now(self) -> None:
+        """Tries at once to reach an engine that went away."""
+        self.feed.try_now()
+
+    # what to see
+
+    def action_filter(self) -> None:
+        """Opens the filter's line."""
+        self.prompt.open("filter", self.place.filter.text)
+
+    def action_filter_text(self, text: str = "") -> None:
+        """Filters by what was typed."""
+        self.trail.filter(text)
+        self.present()
+
+    def action_freeze(self) -> None:
+        """Holds the view, or lets it go."""
+        if self.frozen is None:
+            self.frozen, self.frozen_at = self.latest, self.clock()
+        else:
+            self.frozen = self.frozen_at = None
+        self.present()
+
+    def action_copy(self) -> None:
+        """Copies what matters most of the selected row."""
+        value = self.pane.value()
+        if value is None:
+            self.tell("Nothing is selected, so there is nothing to copy")
+            return
+        self.run_worker(self.copy(value.name, value.text), name="copy")
+
+    def action_copy_row(self) -> None:
+        """Copies the selected row as the commands' ``--json`` has it."""
+        row = self._selected()
+        if row is not None:
+            self.run_worker(self.copy("the row", msgspec.json.encode(row).decode()), name="copy")
+
+    def action_level(self) -> None:
+        """Shows the next level of events."""
+        pane = self.pane
+        if isinstance(pane, EventsPane):
+            pane.next_level()
+
+    def action_level_named(self, level: str) -> None:
+        """Shows events from a level up."""
+        matching = [name for name in LEVELS if name.startswith(level.lower())]
+        if not matching:
+            self.tell(f"There is no level {level!r}", hint=f"there are: {', '.join(LEVELS)}", trouble=True)
+            return
+        self.go(Place("events", self.place.service))
+        cast(EventsPane, self.pane).set_level(matching[0])
+
+    def action_details(self) -> None:
+        """Shows or hides the details of the selected row."""
+        pane = self.pane
+        if isinstance(pane, TablePane):
+            pane.toggle_details()
+
+    def action_sort(self, column: str) -> None:
+        """Sorts by a column; the same again turns it round."""
+        try:
+            self.pane.sort(column)
+        except KeyError:
+            known = ", ".join(self.pane.column_names()) or "none here"
+            self.tell(f"There is no column {column!r} to sort by", hint=f"there are: {known}", trouble=True)
+
+    def action_next_theme(self) -> None:
+        """Shows the next theme."""
+        names = themes.names()
+        at = names.index(self.look.name) if self.look.name in names else -1
+        self.action_theme_named(names[(at + 1) % len(names)])
+
+    def action_theme_named(self, name: str) -> None:
+        """Shows a theme."""
+        try:
+            self.choose_theme(name)
+        except themes.ThemeUnreadable as error:
+            self.tell(error.message, hint=error.hint, trouble=True)
+            return
+        self.tell(f"Theme {name}", hint=self.look.about)
+
+    # what to do
+
+    def _selected(self) -> Any:
+        table = self.pane.table
+        return None if table is None else table.selected
+
+    def _steer(self, doing: Coroutine[Any, Any, None]) -> None:
+        self.run_worker(doing, name="steer")
+
+    def _service(self) -> str:
+        row = self._selected()
+        if isinstance(row, ServiceRow):
+            return row.name
+        self.tell("No service is selected")
+        return ""
+
+    def action_start(self) -> None:
+        """Starts the selected service."""
+        if name := self._service():
+            self.action_start_named(name)
+
+    def action_stop(self) -> None:
+        """Stops the selected service."""
+        if name := self._service():
+            self.action_stop_named(name)
+
+    def action_restart(self) -> None:
+        """Restarts the selected service."""
+        if name := self._service():
+            self.action_restart_named(name)
+
+    def action_start_named(self, name: str) -> None:
+        """Starts a service."""
+        self._steer(self.steering.start(name))
+
+    def action_stop_named(self, name: str) -> None:
+        """Stops a service."""
+        self._steer(self.steering.stop(name))
+
+    def action_restart_named(self, name: str) -> None:
+        """Restarts a service."""
+        self._steer(self.steering.restart(name))
+
+    def action_kick(self) -> None:
+        """Ends the selected session."""
+        row = self._selected()
+        if isinstance(row, SessionRow):
+            self._steer(self.steering.kick(row))
+        else:
+            self.tell("No session is selected")
+
+    def action_kick_named(self, key: str) -> None:
+        """Ends a session."""
+        self._steer(self.steering.kick_id(key))
+
+    def action_close(self) -> None:
+        """Closes the selected channel."""
+        row = self._selected()
+        if isinstance(row, ChannelRow):
+            self._steer(self.steering.close(row))
+        else:
+            self.tell("No channel is selected")
+
+    def action_close_named(self, key: str) -> None:
+        """Closes a channel."""
+        self._steer(self.steering.close_id(key))
+
+    def action_reload(self) -> None:
+        """Has the configuration read again."""
+        self._steer(self.steering.reload())
+
+    # moving
+
+    def action_move(self, by: int) -> None:
+        """Moves down, or up."""
+        self.pane.move(by)
+
+    def action_page(self, by: int) -> None:
+        """Moves down by pages, or up."""
+        self.pane.turn(by)
+
+    def action_top(self) -> None:
+        """Moves to the first row."""
+        self.pane.to_end(last=False)
+
+    def action_bottom(self) -> None:
+        """Moves to the last row."""
+        self.pane.to_end(last=True)
+
+    # what the parts report
+
+    def on_prompt_changed(self, message: Prompt.Changed) -> None:
+        """The filter's text changed."""
+        self.action_filter_text(message.text)
+
+    def on_prompt_stepped(self, message: Prompt.Stepped) -> None:
+        """An arrow key was pressed in the filter."""
+        self.pane.move(message.by)
+
+    def on_prompt_closed(self) -> None:
+        """The table has the keys again."""
+        self.focus_table()
+
+    async def on_prompt_entered(self, message: Prompt.Entered) -> None:
+        """A command was typed."""
+        await self.carry_out(message.text)
+
+    async def carry_out(self, text: str) -> None:
+        """Does what a command says, or tells what is wrong with it."""
+        try:
+            called = parse(text)
+        except NotACommand as error:
+            self.tell(f"{text!r} was not done: {error}", trouble=True)
+            return
+        name, _, given = called.command.action.partition("(")
+        arguments = [given.strip("')")] if given else []
+        if called.argument:
+            arguments.append(called.argument)
+        getattr(self, f"action_{name}")(*arguments)
+
+    def on_line_table_opened(self) -> None:
+        """A row was clicked twice."""
+        self.action_open()
+
+    def on_line_table_heading_clicked(self, message: LineTable.HeadingClicked) -> None:
+        """A heading was clicked."""
+        self.action_sort(message.column)
+
+    def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
+        """What the palette (Ctrl-P) finds: the commands that need nothing more, the services' own, and the themes."""
+        for command in COMMANDS:
+            if not command.needs and command.takes != "text":
+                yield SystemCommand(command.name, command.help, partial(self.carry_out, command.name))
+        for name in (row.name for row in self.latest.services or () if PLAIN_NAME.fullmatch(row.name)):
+            for verb in ("sessions", "start", "stop", "restart"):
+                yield SystemCommand(f"{verb} {name}", "This service", partial(self.carry_out, f"{verb} {name}"))
+        for name in themes.names():
+            yield SystemCommand(f"theme {name}", "Change the colours", partial(self.carry_out, f"theme {name}"))
+
+
+def run_console(socket_path: Path, *, owns_engine: bool, demo: bool) -> ConsoleOutcome:
+    """Runs the console until the operator leaves.
+
+    It paints at once, and finds the engine when it is there.
+
+    :param owns_engine: the engine was started for this console, so leaving asks what becomes of it.
+    :param demo: the engine is a demonstration, which ends with the console.
+    """
+    outcome = ConsoleApp(socket_path, owns_engine=owns_engine, demo=demo).run()
+    return ConsoleOutcome.LEAVE_RUNNING if outcome is None else outcome

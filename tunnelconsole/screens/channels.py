@@ -1,0 +1,121 @@
+"""The channels: which streams are open, where they lead, and how fast they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import ClassVar
+
+from tunnelconsole.control.messages import ChannelRow, Status
+from tunnelconsole.screens import cells, measures
+from tunnelconsole.screens.columns import Column, Order
+from tunnelconsole.screens.keys import Screen
+from tunnelconsole.screens.pane import Fact, Scene, TablePane, Value
+from tunnelconsole.screens.spans import Line, Span
+
+PEERS_KNOWN = 1000
+"""Sessions up to which their peers are watched too, to show whose a channel is; more would double the traffic."""
+
+
+def columns(peer: Callable[[str], str]) -> tuple[Column[ChannelRow], ...]:
+    """The columns of a table of channels, from the left.
+
+    :param peer: who is at the other end of a session, by its id; the id itself where that is not known.
+    """
+    return (
+        Column("label", "LEADS TO", lambda row, _: Span(row.label or row.id, "strong"), lambda row: row.label, 18, 60),
+        Column("peer", "PEER", lambda row, _: Span(peer(row.session)), lambda row: peer(row.session), 20, 46, rank=3),
+        Column("service", "SERVICE", lambda row, _: Span(row.service), lambda row: row.service, 8, 24, rank=2),
+        *measures.rates(rank=1),
+        *measures.totals(rank=6),
+        measures.age(rank=5),
+        Column("path", "PATH", lambda row, _: Span(row.path, "dim"), lambda row: row.path, 6, rank=7),
+        Column("id", "ID", lambda row, _: Span(row.id, "faint"), lambda row: row.id, 8, 20, rank=8),
+    )  # fmt: skip
+
+
+class ChannelsPane(TablePane[ChannelRow]):
+    """Open streams: all, of one service, or of one session."""
+
+    screen_name: ClassVar[Screen] = "channels"
+    title = "Channels"
+    noun = ("channel", "channels")
+    first_order = Order("rate_in", falling=True)
+
+    def __init__(self) -> None:
+        self._peers: dict[str, str] = {}
+        super().__init__()
+
+    def topics(self, status: Status | None) -> list[str]:
+        few = status is not None and status.sessions <= PEERS_KNOWN
+        return ["services", "channels", "events", *(["sessions"] if few else [])]
+
+    def columns(self) -> Sequence[Column[ChannelRow]]:
+        return columns(self._peer)
+
+    def _peer(self, session: str) -> str:
+        return self._peers.get(session, session)
+
+    def show(self, scene: Scene) -> None:
+        self._peers = {row.id: row.peer for row in scene.picture.sessions or ()}
+        super().show(scene)
+
+    def identity(self, row: ChannelRow) -> str:
+        return row.id
+
+    def haystack(self, row: ChannelRow) -> str:
+        return f"{row.label} {row.service} {row.session} {self._peer(row.session)} {row.path} {row.id}"
+
+    def rows_of(self, scene: Scene) -> Sequence[ChannelRow] | None:
+        rows, place = scene.picture.channels, scene.place
+        if rows is None or not place.narrowed:
+            return rows
+        return [
+            row
+            for row in rows
+            if place.session in ("", row.session) and (place.session or row.service == place.service)
+        ]
+
+    def empty(self, scene: Scene) -> list[Line]:
+        place = scene.place
+        if place.narrowed:
+            owner = f"Session {place.session}" if place.session else place.service
+            gone = place.session and scene.picture.sessions is not None and scene.picture.session(place.session) is None
+            why = "It has ended." if gone else "One shows here as soon as it opens one."
+            return [
+                (),
+                (Span(f"{owner} has no channel open.", "strong"),),
+                (Span(why, "dim"),),
+                (Span("Esc", "key"), Span(" goes back", "dim")),
+            ]
+        return [
+            (),
+            (Span("No channel is open.", "strong"),),
+            (Span("One shows here for every stream that goes through a service, while it lasts.", "dim"),),
+            (Span("3", "key"), Span(" shows who is attached", "dim")),
+        ]
+
+    def facts(self, row: ChannelRow, scene: Scene) -> list[Fact]:
+        return [
+            Fact("leads to", (Span(row.label, "strong"),)),
+            Fact("peer", (Span(self._peer(row.session)),)),
+            Fact("service", (Span(row.service), Span(f"  session {row.session}", "dim"))),
+            measures.since(row, scene),
+            measures.moving(row),
+            measures.moved(row),
+            Fact("path", (Span(row.path), Span(PATHS.get(row.path, ""), "dim"))),
+            Fact("id", (Span(row.id, "dim"),)),
+        ]  # fmt: skip
+
+    def value_of(self, row: ChannelRow) -> Value:
+        return Value("label", row.label) if row.label else Value("id", row.id)
+
+    def remark(self, scene: Scene, rows: Sequence[ChannelRow]) -> Line:
+        return cells.flow(sum(row.rate_in for row in rows), sum(row.rate_out for row in rows))
+
+
+PATHS = {
+    "splice": "  through the kernel, without a copy",
+    "tls": "  encrypted, through buffers",
+    "yamux": "  multiplexed, through buffers",
+}
+"""What each way of moving bytes means."""

@@ -1,0 +1,116 @@
+"""The command line behind ``:``: its words, its completion, and what each does.
+
+A command is looked up by its name or by any beginning of it that is no other's (``:ses`` is ``:sessions``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from tunnelconsole.screens.keys import SCREENS
+
+Takes = Literal["", "service", "session", "channel", "theme", "column", "level", "text"]
+"""What may stand after a command's name."""
+
+LEVELS = ("debug", "info", "warning", "error")
+"""The levels of events, the mildest first."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command."""
+
+    name: str
+    action: str
+    """The app's action; its argument, where there is one, is what was typed after the name."""
+    help: str
+    takes: Takes = ""
+    needs: bool = False
+    """True when it cannot do without what it takes."""
+
+
+COMMANDS: tuple[Command, ...] = (
+    Command("overview", "show('overview')", "What is wrong, what moves, what happened"),
+    Command("services", "show('services')", "The services"),
+    Command("sessions", "show('sessions')", "Who is attached; of one service when named", "service"),
+    Command("channels", "show('channels')", "Open streams; of one service when named", "service"),
+    Command("events", "show('events')", "What happened; of one service when named", "service"),
+    Command("help", "show('help')", "Keys and commands"),
+    Command("start", "start_named", "Start a service", "service", needs=True),
+    Command("stop", "stop_named", "Stop a service; asks first", "service", needs=True),
+    Command("restart", "restart_named", "Restart a service; asks first", "service", needs=True),
+    Command("kick", "kick_named", "End a session; asks first", "session", needs=True),
+    Command("close", "close_named", "Close a channel; asks first", "channel", needs=True),
+    Command("reload", "reload", "Read the configuration again"),
+    Command("filter", "filter_text", "Show only rows with these words; !word hides them", "text"),
+    Command("sort", "sort", "Sort by a column; again: the other way round", "column", needs=True),
+    Command("level", "level_named", "Events from this level up", "level", needs=True),
+    Command("freeze", "freeze", "Hold the picture still, or let it go"),
+    Command("copy", "copy", "Copy the selected row's address, peer, label or text"),
+    Command("theme", "theme_named", "Change the colours", "theme", needs=True),
+    Command("quit", "leave", "Leave the console"),
+)
+"""Every command, the screens first."""
+
+
+@dataclass(frozen=True)
+class Called:
+    """A command as it was typed."""
+
+    command: Command
+    argument: str
+
+
+class NotACommand(ValueError):
+    """What was typed cannot be carried out; the message says why, and what could have been meant."""
+
+
+def parse(text: str) -> Called:
+    """Reads what was typed after the colon.
+
+    :raises NotACommand: there is no such command, several begin like it, or it lacks what it needs.
+    """
+    name, _, argument = text.strip().partition(" ")
+    argument = argument.strip()
+    found = _named(name)
+    if not found:
+        raise NotACommand(f"there is no command {name!r}: {', '.join(command.name for command in COMMANDS)}")
+    if len(found) > 1:
+        raise NotACommand(f"{name!r} could be {' or '.join(command.name for command in found)}")
+    command = found[0]
+    if command.needs and not argument:
+        raise NotACommand(f"{command.name} which {command.takes}? Write :{command.name} {command.takes.upper()}")
+    if argument and not command.takes:
+        raise NotACommand(f"{command.name} takes nothing after it, and there is {argument!r}")
+    return Called(command, argument)
+
+
+def _named(name: str) -> list[Command]:
+    exact = [command for command in COMMANDS if command.name == name.lower()]
+    return exact or [command for command in COMMANDS if name and command.name.startswith(name.lower())]
+
+
+def complete(text: str, known: dict[Takes, Iterable[str]]) -> list[str]:
+    """What ``text`` could become, best first, each as a whole line.
+
+    :param text: what stands after the colon so far.
+    :param known: the names there are for each kind of argument.
+    """
+    name, space, argument = text.lstrip().partition(" ")
+    if not space:
+        return [command.name for command in COMMANDS if command.name.startswith(name.lower())]
+    found = _named(name)
+    if len(found) != 1:
+        return []
+    words = list(known.get(found[0].takes, ()))
+    begun = argument.lstrip().lower()
+    first = [word for word in words if word.lower().startswith(begun)]
+    within = [word for word in words if begun in word.lower() and word not in first]
+    return [f"{found[0].name} {word}" for word in first + within]
+
+
+def for_screens() -> list[Command]:
+    """The commands that show a screen."""
+    return [command for command in COMMANDS if command.name in SCREENS]

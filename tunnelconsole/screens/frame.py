@@ -1,0 +1,321 @@
+"""The console's frame: what stands around the screens, what supplies them, and how it speaks to the operator."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from datetime import tzinfo
+from enum import Enum
+from pathlib import Path
+from typing import ClassVar
+
+from textual.app import App, ComposeResult
+from textual.containers import Container
+from textual.screen import Screen
+
+from tunnelconsole.control.messages import Events, Reply, Request, Update, Watch
+from tunnelconsole.screens import copying, themes
+from tunnelconsole.screens.channels import ChannelsPane
+from tunnelconsole.screens.commands import LEVELS, Takes, complete
+from tunnelconsole.screens.events import EventsPane
+from tunnelconsole.screens.feed import Feed, Link
+from tunnelconsole.screens.help import HelpPane
+from tunnelconsole.screens.overview import OverviewPane
+from tunnelconsole.screens.pane import Pane, Scene
+from tunnelconsole.screens.picture import Gathering, Picture
+from tunnelconsole.screens.places import Place, Trail
+from tunnelconsole.screens.preferences import Preferences, PreferencesFile
+from tunnelconsole.screens.services import ServicesPane
+from tunnelconsole.screens.sessions import SessionsPane
+from tunnelconsole.screens.spans import clean
+from tunnelconsole.screens.themes import Look
+from tunnelconsole.screens.widgets import chrome
+from tunnelconsole.screens.widgets.dialog import yes_or_no
+from tunnelconsole.screens.widgets.lines import Lines
+from tunnelconsole.screens.widgets.prompt import Prompt
+
+INTERVAL = 0.5
+"""Seconds between updates: as often as figures can be read."""
+
+SLOW_INTERVAL = 1.0
+"""Seconds between updates where there are many rows: nobody reads thousands twice a second."""
+
+MANY = 2000
+"""Sessions or channels from which updates come at :data:`SLOW_INTERVAL`."""
+
+TOAST, TROUBLE_TOAST = 4.0, 9.0
+"""Seconds that a toast stays; one that says what went wrong has a hint to read."""
+
+PANES: tuple[type[Pane], ...] = (OverviewPane, ServicesPane, SessionsPane, ChannelsPane, EventsPane, HelpPane)
+"""The screens, in the order of their digits."""
+
+
+class ConsoleOutcome(Enum):
+    """How the operator left."""
+
+    LEAVE_RUNNING = "leave-running"
+    """The engine goes on."""
+    STOP_ENGINE = "stop-engine"
+    """The engine is to be stopped."""
+
+
+class MainScreen(Screen[None], inherit_bindings=False):
+    """The one screen of Textual's that ours are shown on. It has no keys of its own: all are in the table of keys."""
+
+
+class Frame(App[ConsoleOutcome], inherit_bindings=False):
+    """Everything of the console but what its keys do.
+
+    :param socket_path: the engine's control socket.
+    :param owns_engine: the engine was started for this console, so leaving asks what becomes of it.
+    :param demo: the engine is a demonstration, and ends with the console.
+    :param theme: name of a theme; None: the one chosen last.
+    :param no_color: no colours at all; None: as the environment's NO_COLOR says.
+    :param clock: the Unix time.
+    :param zone: where times of day are shown; None: where this machine is.
+    :param preferences: where the theme is remembered.
+    """
+
+    TITLE = "TunnelConsole"
+    ESCAPE_TO_MINIMIZE: ClassVar[bool] = False
+    CSS = """
+    #body { height: 1fr; }
+    #body.-old { opacity: 60%; }
+    #body.-old:ansi { opacity: 100%; }
+    #header, #tabs, #footer { height: 1; background: $bar; }
+    #banner { height: auto; }
+    Pane { width: 1fr; height: 1fr; }
+    Toast { background: $toast; max-width: 80%; padding: 0 1; }
+    """
+
+    def __init__(
+        self,
+        socket_path: Path,
+        *,
+        owns_engine: bool = False,
+        demo: bool = False,
+        theme: str | None = None,
+        no_color: bool | None = None,
+        clock: Callable[[], float] = time.time,
+        zone: tzinfo | None = None,
+        preferences: PreferencesFile | None = None,
+    ) -> None:
+        colourless = bool(os.environ.get("NO_COLOR")) if no_color is None else no_color
+        super().__init__(ansi_color=True if colourless else None)
+        self.animation_level = "none"
+        self.socket_path = socket_path
+        self.owns_engine = owns_engine
+        self.demo = demo
+        self.clock = clock
+        self.zone = zone
+        self.preferences = preferences or PreferencesFile.usual()
+        self.trail = Trail(Place("overview"))
+        self.frozen: Picture | None = None
+        self.frozen_at: float | None = None
+        self.link = Link(since=clock())
+        self.gathering = Gathering()
+        self.feed = Feed(socket_path, clock, self._updated, self._earlier, self._linked)
+        self._wanted: Watch | None = None
+        self._panes: dict[str, Pane] = {}
+        self._theme_trouble = ""
+        self.look = self._first_look(theme or (themes.WITHOUT_COLOUR if colourless else self.preferences.load().theme))
+        self.register_theme(self.look.textual())
+        self.theme = self.look.name
+        self._header, self._tabs = Lines(id="header"), Lines(id="tabs")
+        self._banner, self._footer = Lines(id="banner"), Lines(id="footer")
+        self._body = Container(id="body")
+        self.prompt = Prompt(self.completions)
+
+    def get_default_screen(self) -> Screen[None]:
+        return MainScreen()
+
+    def compose(self) -> ComposeResult:
+        yield self._header
+        yield self._tabs
+        yield self._banner
+        yield self._body
+        yield self.prompt
+        yield self._footer
+
+    def on_mount(self) -> None:
+        self.arrive()
+        self.run_worker(self.feed.run(), name="feed")
+        self.set_interval(1.0, self.present, name="clock")
+        if self._theme_trouble:
+            self.tell(self._theme_trouble, trouble=True)
+
+    # what is known
+
+    @property
+    def latest(self) -> Picture:
+        """What is known now, even while the view is frozen."""
+        return self.gathering.picture
+
+    @property
+    def place(self) -> Place:
+        """The place that is shown."""
+        return self.trail.here
+
+    @property
+    def pane(self) -> Pane:
+        """The screen that is shown, made when it is first asked for."""
+        name = self.place.screen
+        if name not in self._panes:
+            made = next(kind for kind in PANES if kind.screen_name == name)()
+            self._panes[name] = made
+            self._body.mount(made)
+        return self._panes[name]
+
+    def _updated(self, update: Update) -> None:
+        self.gathering.update(update, self.clock())
+        self.watch_what_is_shown()
+        self.present()
+
+    def _earlier(self, events: Events) -> None:
+        self.gathering.earlier(events.rows)
+        self.present()
+
+    def _linked(self, link: Link) -> None:
+        self.link = link
+        self.present()
+
+    def watch_what_is_shown(self) -> None:
+        """Asks the engine for what the present screen needs, and for no more."""
+        status = self.latest.status
+        many = status is not None and max(status.sessions, status.channels) > MANY
+        narrowed = self.place.service if self.place.screen in ("sessions", "channels") else ""
+        watch = Watch(self.pane.topics(status), SLOW_INTERVAL if many else INTERVAL, narrowed)
+        if watch != self._wanted:
+            self._wanted = watch
+            self.run_worker(self.feed.want(watch), name="want", group="want", exclusive=True)
+
+    # what is shown
+
+    def arrive(self) -> None:
+        """Shows the present place, which is another than before."""
+        pane = self.pane
+        for other in self._panes.values():
+            other.display = other is pane
+        pane.entered()
+        self.watch_what_is_shown()
+        self.present()
+        self.call_after_refresh(self.focus_table)
+
+    def focus_table(self) -> None:
+        """Gives the keys to the table of the present screen."""
+        if self.prompt.is_open or len(self.screen_stack) > 1:
+            return
+        table = self.pane.table
+        if table is not None:
+            table.focus(scroll_visible=False)
+        else:
+            self.screen.set_focus(None)
+
+    def scene(self, *, live: bool = False) -> Scene:
+        """What the present screen shows: as it was when it was frozen, unless ``live``."""
+        frozen = None if live else self.frozen
+        now = self.clock() if frozen is None or self.frozen_at is None else self.frozen_at
+        return Scene(self.latest if frozen is None else frozen, self.place, now, self.zone, self.link, self.socket_path)
+
+    def present(self) -> None:
+        """Shows everything as it stands; what has not changed is not painted."""
+        if not self.is_running:
+            return
+        width, now, live = self.size.width, self.clock(), self.scene(live=True)
+        self._header.show([chrome.header(live, now, self.frozen_at, width, demo=self.demo)])
+        self._tabs.show([chrome.tabs(live, width)])
+        said = chrome.banner(self.link, now, self.latest.time)
+        self._banner.show(said)
+        self._body.set_class(bool(said), "-old")
+        self._footer.show([chrome.footer(self.place.screen, width, deeper=self.can_go_back)])
+        self.pane.show(self.scene())
+
+    @property
+    def can_go_back(self) -> bool:
+        """True when Esc does something."""
+        return bool(self.trail.depth or self.place.filter.text)
+
+    def on_resize(self) -> None:
+        self.watch_what_is_shown()
+        self.present()
+
+    # how it speaks
+
+    def tell(self, text: str, *, hint: str = "", trouble: bool = False) -> None:
+        """Shows a toast: what happened, and below it what to do."""
+        message = clean(text) + (f"\n{clean(hint)}" if hint else "")
+        severity, stays = ("error", TROUBLE_TOAST) if trouble else ("information", TOAST)
+        self.notify(message, severity=severity, timeout=stays, markup=False)  # type: ignore[arg-type]
+
+    async def confirm(self, title: str, sentences: Sequence[str], doing: str) -> bool:
+        """Asks the operator, and waits for the answer; only to be awaited in a worker."""
+        return await self.push_screen_wait(yes_or_no(title, sentences, doing))
+
+    async def ask(self, request: Request) -> Reply:
+        """Asks the engine; raises what :meth:`Feed.ask` raises."""
+        return await self.feed.ask(request)
+
+    # the clipboard
+
+    def copy_to_clipboard(self, text: str) -> None:
+        """Copies what was marked with the mouse."""
+        self.run_worker(self.copy("what was marked", text), name="copy")
+
+    async def copy(self, name: str, text: str) -> None:
+        """Copies ``text`` and says so, calling it ``name``."""
+        harmless = "\n".join(clean(line) for line in text.splitlines())
+        environ = os.environ
+        if copying.way(environ) == "desktop" and await asyncio.to_thread(copying.to_desktop, harmless):
+            copied = copying.Copied("desktop", len(harmless))
+        else:
+            sequence, copied = copying.osc52(harmless, environ)
+            self.to_terminal(sequence)
+        shown = harmless if len(harmless) <= 60 and "\n" not in harmless else f"{len(harmless):,} characters"
+        self.tell(f"Copied {name}: {shown}", hint=copied.how)
+
+    def to_terminal(self, sequence: str) -> None:
+        """Sends a control sequence of ours to the terminal."""
+        if self._driver is not None:
+            self._driver.write(sequence)
+
+    # the theme
+
+    def _first_look(self, name: str) -> Look:
+        try:
+            return themes.load(name or themes.DEFAULT)
+        except themes.ThemeUnreadable as error:
+            self._theme_trouble = str(error)
+            return themes.load(themes.DEFAULT)
+
+    def choose_theme(self, name: str) -> None:
+        """Changes the colours, now and for the next time.
+
+        :raises ThemeUnreadable: there is no such theme, or its file is wrong.
+        """
+        self.look = themes.load(name)
+        self.register_theme(self.look.textual())
+        self.theme = name
+        for screen in self.screen_stack:
+            for widget in screen.walk_children():
+                widget.refresh()
+        try:
+            self.preferences.save(Preferences(theme=name))
+        except OSError as error:
+            self.tell(f"The theme cannot be remembered: {error}", hint="it lasts until the console ends", trouble=True)
+
+    # what may be typed
+
+    def completions(self, text: str) -> list[str]:
+        """What a command could become, best first."""
+        picture = self.latest
+        known: dict[Takes, Iterable[str]] = {
+            "service": [row.name for row in picture.services or ()],
+            "session": [row.id for row in picture.sessions or ()],
+            "channel": [row.id for row in picture.channels or ()],
+            "theme": themes.names(),
+            "column": self.pane.column_names(),
+            "level": LEVELS,
+        }
+        return complete(text, known)

@@ -1,0 +1,169 @@
+"""Every key of the console, as data: the app binds this table, and the help, the footer and the palette read it.
+
+A key means one thing on the screens its row names. Pressed elsewhere, it says where it works instead of doing nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+Screen = Literal["overview", "services", "sessions", "channels", "events", "help"]
+"""The names of the screens, in the order of their digits."""
+
+SCREENS: tuple[Screen, ...] = get_args(Screen)
+
+Group = Literal["go", "look", "steer", "move", "sort"]
+
+GROUPS: dict[Group, str] = {
+    "go": "Where to go",
+    "look": "What to see",
+    "steer": "What to do",
+    "move": "Moving",
+    "sort": "Sorting (again: the other way round)",
+}
+"""The groups of the help screen, with their headings."""
+
+TABLES: frozenset[Screen] = frozenset({"overview", "services", "sessions", "channels", "events"})
+LISTS: frozenset[Screen] = TABLES - {"overview"}
+SERVICES: frozenset[Screen] = frozenset({"overview", "services"})
+EVERYWHERE: frozenset[Screen] = frozenset(SCREENS)
+
+
+@dataclass(frozen=True)
+class Key:
+    """One meaning of one key, or of several that mean the same."""
+
+    keys: tuple[str, ...]
+    """As Textual names them: ``x``, ``ctrl+d``, ``slash``."""
+    shown: str
+    """As a person writes them: ``x``, ``Ctrl-D``, ``/``."""
+    action: str
+    """The app's action, with its arguments: ``sort('name')``."""
+    label: str
+    """One or two words for the footer."""
+    help: str
+    """A sentence for the help, without its full stop."""
+    group: Group
+    where: frozenset[Screen] = EVERYWHERE
+    footer: int = 0
+    """Its place in the footer, lowest first; 0: not there."""
+
+
+def _go(number: int, screen: Screen, sentence: str) -> Key:
+    return Key((str(number),), str(number), f"show('{screen}')", screen, sentence, "go")
+
+
+def _sort(letter: str, column: str, title: str, *where: Screen) -> Key:
+    return Key((letter,), letter, f"sort('{column}')", title, f"Sort by {title}", "sort", frozenset(where))
+
+
+KEYS: tuple[Key, ...] = (
+    _go(1, "overview", "What is wrong, what moves, what happened"),
+    _go(2, "services", "The services, and what each is doing"),
+    _go(3, "sessions", "Who is attached"),
+    _go(4, "channels", "Which streams are open, and how fast they are"),
+    _go(5, "events", "What happened, newest first"),
+    Key(("question_mark", "6"), "?", "show('help')", "help", "This help", "go", footer=90),
+    Key(("enter",), "Enter", "open", "open", "Into the selected row: a service's sessions, a session's channels", "go",
+        TABLES, footer=10),
+    Key(("escape",), "Esc", "go_back", "back", "Clear the filter, else go back", "go", footer=11),
+    Key(("tab",), "Tab", "next_screen(1)", "next", "The next screen", "go"),
+    Key(("shift+tab",), "Shift-Tab", "next_screen(-1)", "previous", "The screen before", "go"),
+    Key(("colon",), ":", "command", "command", "A command, such as :sessions home; Tab completes", "go", footer=35),
+    Key(("ctrl+p",), "Ctrl-P", "command_palette", "palette", "Search every command and theme", "go"),
+    Key(("q", "ctrl+q"), "q", "leave", "leave", "Leave the console", "go", footer=95),
+    Key(("ctrl+c",), "Ctrl-C", "interrupt", "copy", "Copy what the mouse has marked; with nothing marked, leave", "go"),
+
+    Key(("slash",), "/", "filter", "filter", "Only rows with these words; /!word: those without", "look", TABLES,
+        footer=30),
+    Key(("p",), "p", "freeze", "freeze", "Hold the picture still, to read or copy from it", "look", footer=50),
+    Key(("y",), "y", "copy", "copy", "Copy the selected row's address, peer, label or text", "look", TABLES, footer=55),
+    Key(("Y",), "Y", "copy_row", "copy row", "Copy the whole selected row as JSON", "look", TABLES),
+    Key(("l",), "l", "level", "level", "Show events from the next higher level only: info, warning, error, all", "look",
+        frozenset({"events"}), footer=20),
+    Key(("d",), "d", "details", "details", "Show or hide what is known of the selected row", "look", LISTS),
+    Key(("t",), "t", "next_theme", "theme", "The next theme; :theme NAME chooses one", "look"),
+
+    Key(("s",), "s", "start", "start", "Start the selected service", "steer", SERVICES, footer=20),
+    Key(("x", "ctrl+d"), "x", "stop", "stop", "Stop the selected service; asks first", "steer", SERVICES, footer=21),
+    Key(("r",), "r", "restart", "restart", "Restart the selected service; asks first", "steer", SERVICES, footer=22),
+    Key(("x", "ctrl+d"), "x", "kick", "kick", "End the selected session; asks first", "steer",
+        frozenset({"sessions"}), footer=20),
+    Key(("x", "ctrl+d"), "x", "close", "close", "Close the selected channel; asks first", "steer",
+        frozenset({"channels"}), footer=20),
+    Key(("R",), "R", "reload", "reload", "Read the configuration again", "steer", footer=60),
+
+    Key(("down", "j"), "↓ j", "move(1)", "down", "One row down", "move"),
+    Key(("up", "k"), "↑ k", "move(-1)", "up", "One row up", "move"),
+    Key(("pagedown", "ctrl+f"), "PgDn", "page(1)", "page down", "A page down", "move"),
+    Key(("pageup", "ctrl+b"), "PgUp", "page(-1)", "page up", "A page up", "move"),
+    Key(("home", "g"), "Home g", "top", "top", "The first row, and stay at the top while rows change places", "move"),
+    Key(("end", "G"), "End G", "bottom", "bottom", "The last row", "move"),
+
+    _sort("N", "name", "name", "overview", "services"),
+    _sort("K", "kind", "kind", "overview", "services"),
+    _sort("S", "state", "state, the worst first", "overview", "services"),
+    _sort("D", "address", "address", "overview", "services"),
+    _sort("E", "sessions", "number of sessions", "overview", "services"),
+    _sort("C", "channels", "number of channels", "overview", "services", "sessions"),
+    _sort("S", "service", "service", "sessions", "channels", "events"),
+    _sort("P", "peer", "peer", "sessions", "channels"),
+    _sort("D", "identity", "identity", "sessions"),
+    _sort("L", "label", "where it goes", "channels"),
+    _sort("H", "path", "how its bytes travel", "channels"),
+    _sort("I", "rate_in", "rate in", "overview", "services", "sessions", "channels"),
+    _sort("O", "rate_out", "rate out", "overview", "services", "sessions", "channels"),
+    _sort("B", "bytes_in", "bytes in", "overview", "services", "sessions", "channels"),
+    _sort("U", "bytes_out", "bytes out", "overview", "services", "sessions", "channels"),
+    _sort("A", "since", "age", "overview", "services", "sessions", "channels"),
+    _sort("T", "time", "time", "events"),
+    _sort("L", "level", "level", "events"),
+    _sort("E", "type", "type", "events"),
+)  # fmt: skip
+"""Every key. Two rows may share a key only where their screens differ."""
+
+DIALOG_KEYS: tuple[Key, ...] = (
+    Key(("y",), "y", "choose", "yes", "Do it", "steer"),
+    Key(("n", "escape"), "n Esc", "dismiss", "no", "Leave it as it is", "steer"),
+)
+"""What a question answers to, besides the letters it shows itself."""
+
+
+def physical() -> list[str]:
+    """Every key that means something somewhere, once, as Textual names it."""
+    return list(dict.fromkeys(name for row in KEYS for name in row.keys))
+
+
+def meaning(key: str, screen: Screen) -> Key | None:
+    """What ``key`` does on ``screen``; None where it does nothing."""
+    return next((row for row in KEYS if key in row.keys and screen in row.where), None)
+
+
+def elsewhere(key: str) -> str:
+    """A sentence for a key that means nothing here: what it does, and where."""
+    rows = [row for row in KEYS if key in row.keys]
+    works = "; ".join(f"{row.label} on {_and(name for name in SCREENS if name in row.where)}" for row in rows)
+    return f"{rows[0].shown.split()[0] if rows else key} does nothing on this screen. It means {works}"
+
+
+def _and(words: Iterable[str]) -> str:
+    *first, last = words
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def footer(screen: Screen) -> list[Key]:
+    """The keys worth a place at the foot of ``screen``, the most useful first."""
+    return sorted((row for row in KEYS if row.footer and screen in row.where), key=lambda row: row.footer)
+
+
+def sort_letter(screen: Screen, column: str) -> str:
+    """The key that sorts ``screen`` by ``column``; empty when there is none."""
+    action = f"sort('{column}')"
+    return next((row.shown for row in KEYS if row.action == action and screen in row.where), "")
+
+
+def grouped() -> dict[Group, list[Key]]:
+    """The whole table by group, for the help."""
+    return {group: [row for row in KEYS if row.group == group] for group in GROUPS}

@@ -1,0 +1,166 @@
+"""What the console knows of the engine: the newest of everything, put together from updates."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+from tunnelconsole.control.messages import (
+    ChannelRow,
+    EventRow,
+    History,
+    ServiceRow,
+    SessionRow,
+    Status,
+    Update,
+)
+
+EVENTS_KEPT = 2000
+"""Events in memory, the newest: an afternoon's worth, under 1 MB."""
+
+FLOW_KEPT = 120
+"""Rates kept of each service: one minute at the usual two updates a second."""
+
+TROUBLE_AGE = 600.0
+"""Seconds for which a warning is recent: long enough to be seen after a coffee."""
+
+TROUBLES = frozenset({"warning", "error"})
+"""The levels of events that somebody should look at."""
+
+FAULTY = frozenset({"backoff", "failed"})
+"""The states of a service that is not well."""
+
+UP = frozenset({"listening", "connected"})
+"""The states of a service that does its work."""
+
+
+class Flow(NamedTuple):
+    """The rates of a service at the last updates, oldest first, in bytes per second."""
+
+    rate_in: tuple[float, ...] = ()
+    rate_out: tuple[float, ...] = ()
+
+    def both(self) -> list[float]:
+        """Both ways together."""
+        return [one + other for one, other in zip(self.rate_in, self.rate_out, strict=True)]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Everything as of one moment. Rows that were not asked for are None.
+
+    Frozen by key ``p``, it is simply kept; so nothing in it may change after it was made.
+    """
+
+    time: float = 0.0
+    """When its update came, in Unix seconds; 0.0 before the first."""
+    status: Status | None = None
+    services: tuple[ServiceRow, ...] | None = None
+    sessions: tuple[SessionRow, ...] | None = None
+    channels: tuple[ChannelRow, ...] | None = None
+    history: History | None = None
+    events: tuple[EventRow, ...] = ()
+    """Oldest first."""
+    dropped: int = 0
+    """Events this console missed because it read too slowly."""
+    flows: dict[str, Flow] = field(default_factory=dict)
+    """Of each service, its rates at the last updates."""
+    spacing: float = 1.0
+    """Seconds between those updates."""
+
+    def service(self, name: str) -> ServiceRow | None:
+        """The service of this name."""
+        return next((row for row in self.services or () if row.name == name), None)
+
+    def session(self, key: str) -> SessionRow | None:
+        """The session of this id, where sessions are known."""
+        return next((row for row in self.sessions or () if row.id == key), None)
+
+    def faults(self) -> list[ServiceRow]:
+        """The services that are not well, what is final before what is being retried."""
+        return sorted(
+            (row for row in self.services or () if row.state in FAULTY),
+            key=lambda row: (row.state != "failed", row.name),
+        )
+
+    def exposed(self) -> list[ServiceRow]:
+        """The services that listen beyond loopback."""
+        return [row for row in self.services or () if row.exposed and row.state != "stopped"]
+
+    def troubles(self, now: float) -> list[EventRow]:
+        """Recent warnings and errors, newest first."""
+        return [row for row in reversed(self.events) if row.level in TROUBLES and now - row.time < TROUBLE_AGE]
+
+
+class Gathering:
+    """Puts pictures together; its one writer is the feed."""
+
+    def __init__(self) -> None:
+        self.picture = Picture()
+        self._events: deque[EventRow] = deque(maxlen=EVENTS_KEPT)
+        self._seen: set[int] = set()
+        self._flows: dict[str, deque[tuple[float, float]]] = {}
+        self._times: deque[float] = deque(maxlen=FLOW_KEPT)
+        self._dropped = 0
+
+    def update(self, update: Update, time: float) -> None:
+        """Takes in one update that came at ``time``."""
+        before = self.picture.status
+        if before is not None and before.pid != update.status.pid:
+            self._forget()
+        if update.events is not None:
+            self._dropped += update.events.dropped
+            self._add(update.events.rows)
+        if update.services is not None:
+            self._times.append(time)
+            self._follow(update.services)
+        self.picture = Picture(
+            time=time,
+            status=update.status,
+            services=None if update.services is None else tuple(update.services),
+            sessions=None if update.sessions is None else tuple(update.sessions),
+            channels=None if update.channels is None else tuple(update.channels),
+            history=update.history,
+            events=tuple(self._events) if update.events is None or update.events.rows else self.picture.events,
+            dropped=self._dropped,
+            flows={name: Flow(*zip(*rates, strict=True)) for name, rates in self._flows.items()},
+            spacing=self._spacing(),
+        )
+
+    def earlier(self, rows: Iterable[EventRow]) -> None:
+        """Takes in events that were asked for, older than those that updates bring."""
+        known = list(self._events)
+        self._events.clear()
+        self._seen.clear()
+        self._add(sorted({row.id: row for row in (*rows, *known)}.values(), key=lambda row: (row.time, row.id)))
+        self.picture = replace(self.picture, events=tuple(self._events))
+
+    def _add(self, rows: Iterable[EventRow]) -> None:
+        for row in rows:
+            if row.id in self._seen:
+                continue
+            if len(self._events) == EVENTS_KEPT:
+                self._seen.discard(self._events[0].id)
+            self._seen.add(row.id)
+            self._events.append(row)
+
+    def _follow(self, services: list[ServiceRow]) -> None:
+        for row in services:
+            rates = self._flows.setdefault(row.name, deque(maxlen=FLOW_KEPT))
+            rates.append((row.rate_in, row.rate_out))
+        for name in self._flows.keys() - {row.name for row in services}:
+            del self._flows[name]
+
+    def _spacing(self) -> float:
+        times = self._times
+        return (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 and times[-1] > times[0] else 1.0
+
+    def _forget(self) -> None:
+        """Another engine runs now: its event numbers begin anew."""
+        self._events.clear()
+        self._seen.clear()
+        self._flows.clear()
+        self._times.clear()
+        self._dropped = 0

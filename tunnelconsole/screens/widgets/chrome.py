@@ -1,0 +1,118 @@
+"""What stands around every screen: the header, the tabs, the banner and the footer, as lines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tunnelconsole.control import figures
+from tunnelconsole.screens import keys
+from tunnelconsole.screens.feed import Link
+from tunnelconsole.screens.pane import Scene
+from tunnelconsole.screens.spans import Line, Span, apart, width_of
+
+STALE_AFTER = 5.0
+"""Seconds without an update after which a living connection is called silent: ten updates missed."""
+
+BRAND = "TunnelConsole"
+
+
+def header(scene: Scene, now: float, frozen_at: float | None, width: int, *, demo: bool) -> Line:
+    """The first line: whose console this is, how the engine is, what moves, and the time."""
+    left: list[Span] = [Span(f" {BRAND if width >= 60 else 'TC'}  ", "brand", "app.show('overview')")]
+    if demo:
+        left.append(Span("demo ", "notice"))
+    left.append(_engine(scene))
+    right: list[Span] = []
+    status = scene.picture.status
+    if status is not None and width >= 50:
+        role_in, role_out = ("faint", "faint") if scene.link.state == "lost" else ("in", "out")
+        right += [
+            Span(f"↓ {figures.rate(status.rate_in)}", role_in),
+            Span(f"  ↑ {figures.rate(status.rate_out)}", role_out),
+        ]
+    if frozen_at is not None:
+        right.append(Span("  "))
+        right.append(Span(f" FROZEN {figures.clock(frozen_at, scene.zone)} ", "frozen", "app.key('p')"))
+        right.append(Span(" "))
+    else:
+        right.append(Span(f"  {figures.clock(now, scene.zone)} ", "dim"))
+    if status is not None and width >= 110:
+        left.append(Span(f"   {status.version}  pid {status.pid}  up {figures.duration(status.uptime)}", "faint"))
+    line = apart(tuple(left), tuple(right), width)
+    return line if width_of(line) <= width and len(line) > len(left) else apart((left[0],), tuple(right[-2:]), width)
+
+
+def _engine(scene: Scene) -> Span:
+    link, status = scene.link, scene.picture.status
+    if link.state == "waiting":
+        return Span("◌ waiting for the engine", "busy")
+    if link.state == "lost":
+        return Span("▲ engine away", "warning")
+    if status is None:
+        return Span("◌ reading", "busy")
+    if status.draining:
+        return Span("▲ engine is draining", "warning")
+    if status.faults:
+        return Span(f"✖ {figures.counted(status.faults, 'fault')}", "error", "app.show('services')")
+    return Span("● running", "ok")
+
+
+def tabs(scene: Scene, width: int) -> Line:
+    """The second line: the screens with their digits, how much there is on each, and which is shown."""
+    status = scene.picture.status
+    counts = {} if status is None else {
+        "services": status.services, "sessions": status.sessions, "channels": status.channels,
+    }  # fmt: skip
+    line: list[Span] = []
+    for shorter in (0, 1, 2):
+        line = []
+        for number, name in enumerate(keys.SCREENS, 1):
+            active = name == scene.place.screen
+            role, action = ("tab-active" if active else "tab"), f"app.show('{name}')"
+            line.append(Span(f" {number}", role + "-key", action))
+            if shorter < 2 or active:
+                line.append(Span(f" {name}", role, action))
+            if shorter == 0 and counts.get(name):
+                line.append(Span(f" {figures.count(counts[name])}", role + "-key", action))
+            line.append(Span(" ", role, action))
+        if width_of(line) <= width:
+            break
+    return tuple(line)
+
+
+def banner(link: Link, now: float, updated: float, config_error: str = "") -> list[Line]:
+    """What has to be said about the engine before anything else; nothing while all is well."""
+    if link.state == "lost":
+        away = figures.duration(now - link.since)
+        again = f"in {figures.duration(link.retry_at - now)}" if link.retry_at - now >= 1 else "now"
+        return [(
+            Span(" ▲ The engine went away ", "alarm"),
+            Span(f" {away} ago; trying again {again}… ", "error", "app.try_now"),
+            Span("what is shown is old", "dim"),
+        )]  # fmt: skip
+    if link.state == "live" and updated and now - updated > STALE_AFTER:
+        return [(
+            Span(" ▲ The engine is silent ", "caution"),
+            Span(f" for {figures.duration(now - updated)}; what is shown is old", "warning"),
+        )]  # fmt: skip
+    return []
+
+
+def footer(screen: keys.Screen, width: int, *, deeper: bool) -> Line:
+    """The last line: the keys that matter most here, as many as fit; each can be clicked."""
+    line: list[Span] = []
+    entries: Sequence[keys.Key] = [row for row in keys.footer(screen) if deeper or row.action != "go_back"]
+    must = [row for row in entries if row.footer >= 90]
+    room = width - sum(_entry_width(row) for row in must)
+    for row in entries:
+        if row not in must:
+            if _entry_width(row) > room:
+                continue
+            room -= _entry_width(row)
+        action = f"app.key({row.keys[0]!r})"
+        line += [Span(f" {row.shown}", "key", action), Span(f" {row.label} ", "label", action)]
+    return tuple(line)
+
+
+def _entry_width(row: keys.Key) -> int:
+    return len(row.shown) + len(row.label) + 3

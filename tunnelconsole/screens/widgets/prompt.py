@@ -1,0 +1,208 @@
+"""The line one types into: commands after a colon, with their completion, and filters after a slash."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar, Literal
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical
+from textual.message import Message
+from textual.suggester import Suggester
+from textual.widgets import Input
+
+from tunnelconsole.screens.spans import Line, Span
+from tunnelconsole.screens.widgets.lines import Lines
+
+Mode = Literal["command", "filter"]
+
+REMEMBERED = 50
+"""Commands that the up key brings back."""
+
+LONGEST = 256
+"""Characters one may type: names and words, not documents."""
+
+FILTER_HINT: Line = (
+    Span(" words a row must have; ", "faint"), Span("!", "key"), Span(" in front hides those rows   ", "faint"),
+    Span("Enter", "key"), Span(" keeps it  ", "faint"), Span("Esc", "key"), Span(" clears it", "faint"),
+)  # fmt: skip
+
+
+class _Completing(Suggester):
+    """Shows, dimmed, how the first completion goes on."""
+
+    def __init__(self, complete: Callable[[str], list[str]]) -> None:
+        super().__init__(use_cache=False, case_sensitive=True)
+        self._complete = complete
+
+    async def get_suggestion(self, value: str) -> str | None:
+        return next((line for line in self._complete(value) if line.startswith(value)), None) if value else None
+
+
+class _Line(Input):
+    """The input, with the keys that a prompt has beyond it."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("tab", "prompt('tab')", show=False),
+        Binding("shift+tab", "prompt('shift+tab')", show=False),
+        Binding("up", "prompt('up')", show=False),
+        Binding("down", "prompt('down')", show=False),
+        Binding("escape,ctrl+c", "prompt('escape')", show=False),
+    ]
+
+    class Pressed(Message):
+        """One of those keys was pressed."""
+
+        def __init__(self, key: str) -> None:
+            super().__init__()
+            self.key = key
+
+    def action_prompt(self, key: str) -> None:
+        """Hands the key to the prompt."""
+        self.post_message(self.Pressed(key))
+
+
+class Prompt(Vertical):
+    """Opens above the footer, and closes when it is done.
+
+    :param complete: what a command could become, best first.
+    """
+
+    DEFAULT_CSS = """
+    Prompt { height: 2; display: none; background: $surface; }
+    Prompt > Horizontal { height: 1; }
+    Prompt #sigil { width: 2; background: $surface; }
+    Prompt #hints { background: $surface; }
+    Prompt Input { width: 1fr; height: 1; border: none; padding: 0; background: $surface; }
+    Prompt Input:focus { border: none; background: $surface; background-tint: $foreground 0%; }
+    """
+
+    class Changed(Message):
+        """The filter's text changed."""
+
+        def __init__(self, text: str) -> None:
+            super().__init__()
+            self.text = text
+
+    class Entered(Message):
+        """A command was entered."""
+
+        def __init__(self, text: str) -> None:
+            super().__init__()
+            self.text = text
+
+    class Stepped(Message):
+        """An arrow key was pressed while filtering: the table is meant."""
+
+        def __init__(self, by: int) -> None:
+            super().__init__()
+            self.by = by
+
+    class Closed(Message):
+        """The prompt is gone; the table has the keys again."""
+
+    def __init__(self, complete: Callable[[str], list[str]]) -> None:
+        super().__init__()
+        self.mode: Mode = "command"
+        self._complete = complete
+        self._suggest = _Completing(complete)
+        self._history: list[str] = []
+        self._at = 0
+        self._cycle: list[str] = []
+        self._hints, self._sigil = Lines(id="hints"), Lines(id="sigil")
+        self._input = _Line(compact=True, max_length=LONGEST, select_on_focus=False)
+
+    def compose(self) -> ComposeResult:
+        yield self._hints
+        with Horizontal():
+            yield self._sigil
+            yield self._input
+
+    @property
+    def is_open(self) -> bool:
+        """True while it takes the keys."""
+        return bool(self.display)
+
+    def open(self, mode: Mode, text: str = "") -> None:
+        """Takes the keys, with ``text`` to begin with."""
+        self.mode = mode
+        self._at, self._cycle = len(self._history), []
+        self._input.suggester = self._suggest if mode == "command" else None
+        self._sigil.show([(Span(" :" if mode == "command" else " /", "key"),)])
+        with self.prevent(Input.Changed):
+            self._input.value = text
+        self._input.cursor_position = len(text)
+        self.display = True
+        self._input.focus()
+        self._hint()
+
+    def close(self) -> None:
+        """Gives the keys back."""
+        self.display = False
+        self.post_message(self.Closed())
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        """Filters as one types; shows what a command could become."""
+        event.stop()
+        if event.value not in self._cycle:
+            self._cycle = []
+        self._hint()
+        if self.mode == "filter":
+            self.post_message(self.Changed(event.value))
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Keeps the filter, or carries out the command."""
+        event.stop()
+        text = event.value.strip()
+        self.close()
+        if self.mode == "command" and text:
+            self._history = [*[line for line in self._history if line != text], text][-REMEMBERED:]
+            self.post_message(self.Entered(text))
+
+    def on__line_pressed(self, event: _Line.Pressed) -> None:
+        """Completes, looks back, or gives up."""
+        event.stop()
+        if event.key == "escape":
+            if self.mode == "filter":
+                self.post_message(self.Changed(""))
+            self.close()
+        elif self.mode == "filter":
+            if event.key in ("up", "down"):
+                self.post_message(self.Stepped(-1 if event.key == "up" else 1))
+        elif event.key in ("tab", "shift+tab"):
+            self._next_completion(-1 if event.key == "shift+tab" else 1)
+        else:
+            self._look_back(-1 if event.key == "up" else 1)
+
+    def _next_completion(self, by: int) -> None:
+        if not self._cycle:
+            self._cycle = self._complete(self._input.value)
+            chosen = 0 if by > 0 else -1
+        else:
+            value = self._input.value
+            chosen = (self._cycle.index(value) + by) % len(self._cycle) if value in self._cycle else 0
+        if self._cycle:
+            self._write(self._cycle[chosen])
+
+    def _look_back(self, by: int) -> None:
+        self._at = max(0, min(len(self._history), self._at + by))
+        self._cycle = []
+        self._write(self._history[self._at] if self._at < len(self._history) else "")
+
+    def _write(self, text: str) -> None:
+        self._input.value = text
+        self._input.cursor_position = len(text)
+
+    def _hint(self) -> None:
+        if self.mode == "filter":
+            self._hints.show([FILTER_HINT])
+            return
+        candidates = self._cycle or self._complete(self._input.value)
+        line: list[Span] = [Span(" ")]
+        for candidate in candidates[:20]:
+            lit = candidate == self._input.value
+            line += [Span(f" {candidate.split(' ', 1)[-1]} ", "tab-active" if lit else "dim")]
+        if not candidates:
+            line.append(Span(" no such command; ? lists them", "faint"))
+        self._hints.show([tuple(line)])
