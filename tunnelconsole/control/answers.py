@@ -1,0 +1,167 @@
+"""What is answered to each request, and what a watcher is sent.
+
+A large table is made a slice at a time with a turn of the loop between two slices, and for one client at a time:
+whatever a console asks for, tunnels come first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+
+from tunnelconsole.control import messages
+from tunnelconsole.control.messages import MIN_INTERVAL, Watch, encode
+from tunnelconsole.control.snapshot import Snapshot, channel_row, event_row, session_row
+from tunnelconsole.engine.engine import Engine
+from tunnelconsole.engine.events import Crashed, Reader
+from tunnelconsole.errors import RequestRefused, TunnelConsoleError
+
+SLICE = 256
+"""Rows made and encoded in one go: about 0.2 ms, the longest that a console may hold up a tunnel."""
+
+BIG_TABLE = 1000
+"""Rows from which on a watcher is served every :data:`BIG_TABLE_INTERVAL` at most."""
+
+BIG_TABLE_INTERVAL = 1.0
+"""Seconds between two updates with a big table: rates change once a second, and nobody reads 1,000 rows faster."""
+
+MAX_INTERVAL = 60.0
+"""Seconds between two updates at the most, whatever a watcher asks for."""
+
+TOPICS = ("services", "sessions", "channels", "events", "history")
+"""What a :class:`~tunnelconsole.control.messages.Watch` may name."""
+
+T = TypeVar("T")
+
+
+class Answers:
+    """Answers for a started engine.
+
+    :param reload: reads the configuration again and says what was done.
+    :param stop: asks the engine's owner to drain and stop it; told the cause.
+    """
+
+    def __init__(
+        self, engine: Engine, snapshot: Snapshot, reload: Callable[[], Awaitable[str]], stop: Callable[[str], None]
+    ) -> None:
+        self._engine = engine
+        self._snapshot = snapshot
+        self._reload = reload
+        self._stop = stop
+        self._building = asyncio.Lock()
+
+    async def answer(self, request: messages.Request) -> object:
+        """The reply to any request but a watch, ready to be encoded; :class:`~.messages.Refused` when it failed."""
+        try:
+            found = await self._look_up(request)
+            return await self._carry_out(request) if found is None else found
+        except TunnelConsoleError as error:
+            return messages.Refused(error.message, error.hint)
+        except Exception as error:  # noqa: BLE001 - one request's fault must not end the client, or the engine
+            name = type(request).__name__
+            text = f"{type(error).__name__}: {error}"
+            self._engine.node.bus.publish(Crashed(task=f"control request {name}", error=text))
+            return messages.Refused(f"the engine failed to answer {name}: {text}", "this is a fault; see its log")
+
+    async def _look_up(self, request: messages.Request) -> object:
+        """The answer to a question; None when the request is not one."""
+        snapshot = self._snapshot
+        match request:
+            case messages.GetStatus():
+                return snapshot.status()
+            case messages.GetServices():
+                return messages.Services(snapshot.services())
+            case messages.GetSessions(service):
+                self._must_exist(service)
+                return _tagged(messages.Sessions, rows=await self._table(snapshot.sessions(service), session_row))
+            case messages.GetChannels(service, session):
+                self._must_exist(service)
+                rows = await self._table(snapshot.channels(service, session), channel_row)
+                return _tagged(messages.Channels, rows=rows)
+            case messages.GetEvents(after, limit):
+                return _tagged(messages.Events, rows=await self._table(snapshot.events(after, limit), event_row))
+            case _:
+                return None
+
+    def _must_exist(self, service: str) -> None:
+        if service and service not in self._engine.supervised:
+            known = ", ".join(self._engine.supervised) or "none"
+            raise RequestRefused(f"there is no service {service}", f"services are: {known}")
+
+    async def _carry_out(self, request: messages.Request) -> messages.Done:
+        engine = self._engine
+        match request:
+            case messages.StartService(name):
+                await engine.start_service(name)
+                return messages.Done(f"service {name} is starting")
+            case messages.StopService(name):
+                await engine.stop_service(name)
+                return messages.Done(f"service {name} is stopped")
+            case messages.RestartService(name):
+                await engine.restart_service(name)
+                return messages.Done(f"service {name} is starting again")
+            case messages.KickSession(session):
+                return messages.Done(f"session {session} of {engine.kick(session)} is ended")
+            case messages.CloseChannel(channel):
+                return messages.Done(f"channel {channel} to {engine.close_channel(channel)} is closed")
+            case messages.ReloadConfig():
+                return messages.Done(await self._reload())
+            case messages.StopEngine():
+                self._stop("asked over the control socket")
+                return messages.Done("the engine drains and stops")
+            case _:
+                raise RequestRefused(f"the engine does not know how to {type(request).__name__}")
+
+    async def _table(self, items: Sequence[T], row: Callable[[T], msgspec.Struct]) -> msgspec.Raw:
+        """Rows as JSON; many are made a slice at a time, and other work of the loop goes on between two slices."""
+        if len(items) <= SLICE:
+            return msgspec.Raw(encode([row(item) for item in items]))
+        parts = []
+        async with self._building:
+            for start in range(0, len(items), SLICE):
+                parts.append(encode([row(item) for item in items[start : start + SLICE]])[1:-1])
+                await asyncio.sleep(0)
+        return msgspec.Raw(b"[" + b",".join(parts) + b"]")
+
+    def interval(self, watch: Watch) -> float:
+        """Seconds between two updates of this watch, given what there is to show."""
+        sessions = self._engine.node.sessions
+        big = ("sessions" in watch.topics and len(sessions.sessions) > BIG_TABLE) or (
+            "channels" in watch.topics and len(sessions.channels) > BIG_TABLE
+        )
+        return min(MAX_INTERVAL, max(MIN_INTERVAL, BIG_TABLE_INTERVAL if big else 0.0, watch.interval))
+
+    async def update(self, watch: Watch, events: Reader | None) -> dict[str, Any]:
+        """An :class:`~.messages.Update` with what the watch names, ready to be encoded."""
+        snapshot, service = self._snapshot, watch.service
+        update = _tagged(messages.Update, status=snapshot.status())
+        if "services" in watch.topics:
+            update["services"] = snapshot.services()
+        if "sessions" in watch.topics:
+            update["sessions"] = await self._table(snapshot.sessions(service), session_row)
+        if "channels" in watch.topics:
+            update["channels"] = await self._table(snapshot.channels(service), channel_row)
+        if "history" in watch.topics:
+            update["history"] = snapshot.history(service)
+        if events is not None:
+            records, dropped = events.take()
+            update["events"] = _tagged(messages.Events, rows=await self._table(records, event_row), dropped=dropped)
+        return update
+
+
+def check_topics(topics: Sequence[str]) -> None:
+    """Accepts the topics of a watch.
+
+    :raises RequestRefused: one is unknown.
+    """
+    unknown = [topic for topic in topics if topic not in TOPICS]
+    if unknown:
+        raise RequestRefused(f"there is no topic {unknown[0][:64]}", f"topics are: {', '.join(TOPICS)}")
+
+
+def _tagged(reply: type[msgspec.Struct], **fields: object) -> dict[str, Any]:
+    """A reply whose tables are encoded already, which the typed one cannot hold."""
+    return {"type": reply.__struct_config__.tag, **fields}

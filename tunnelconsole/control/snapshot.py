@@ -1,0 +1,223 @@
+"""The engine's state as the rows that travel over the control socket."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Sequence
+
+import psutil
+
+from tunnelconsole.control.messages import ChannelRow, EventRow, History, ServiceRow, SessionRow, Status
+from tunnelconsole.engine.engine import Engine, Supervised
+from tunnelconsole.engine.events import Record
+from tunnelconsole.engine.meters import TICK
+from tunnelconsole.engine.sessions import Channel, Session
+from tunnelconsole.engine.store import StoredEvent
+
+PROCESSOR_WINDOW = 2.0
+"""Seconds over which the processor's share is taken: long enough to be steady, short enough to be news."""
+
+SETTLED_AT_ONCE = 256
+"""Channels up to which a snapshot first counts what moved in this very moment, for at most 0.1 ms. With more, totals
+are those of the meters' last tick; each channel's own figures are exact always."""
+
+
+class ProcessorShare:
+    """Percent of one processor that this process used over the last :data:`PROCESSOR_WINDOW`."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._marked = (time.monotonic(), time.process_time())
+        self._percent: float | None = None
+        self._timer = self._loop.call_later(PROCESSOR_WINDOW, self._sample)
+
+    @property
+    def percent(self) -> float:
+        """The share; before the first window is over, that since the start."""
+        return self._since_mark() if self._percent is None else self._percent
+
+    def _since_mark(self) -> float:
+        then, used = self._marked
+        elapsed = time.monotonic() - then
+        return 100 * (time.process_time() - used) / elapsed if elapsed else 0.0
+
+    def _sample(self) -> None:
+        self._percent = self._since_mark()
+        self._marked = (time.monotonic(), time.process_time())
+        self._timer = self._loop.call_later(PROCESSOR_WINDOW, self._sample)
+
+    def close(self) -> None:
+        """Samples no more."""
+        self._timer.cancel()
+
+
+class Snapshot:
+    """Reads a started engine; every answer is of the moment it is asked for.
+
+    :param version: of this program.
+    :param config: gives the path of the configuration in force, or "".
+    """
+
+    def __init__(self, engine: Engine, version: str, config: Callable[[], str]) -> None:
+        self._engine = engine
+        self._node = engine.node
+        self._version = version
+        self._config = config
+        self._process = psutil.Process()
+        self._processor = ProcessorShare()
+        self._earlier = _earlier_rows(engine.earlier_events)
+
+    def close(self) -> None:
+        """Ends what runs in the background."""
+        self._processor.close()
+
+    def status(self) -> Status:
+        """The node in one row; its bytes are those since the engine started."""
+        engine, node = self._engine, self._node
+        self._settle()
+        meter = node.meters.node
+        return Status(
+            version=self._version,
+            pid=os.getpid(),
+            uptime=time.time() - engine.started_at,
+            services=len(engine.supervised),
+            sessions=len(node.sessions.sessions),
+            channels=len(node.sessions.channels),
+            bytes_in=meter.bytes_in,
+            bytes_out=meter.bytes_out,
+            rate_in=meter.rate_in,
+            rate_out=meter.rate_out,
+            memory=self._process.memory_info().rss,
+            cpu=round(self._processor.percent, 2),
+            faults=sum(service.state in ("backoff", "failed") for service in engine.services.values()),
+            config=self._config(),
+            draining=engine.draining,
+        )
+
+    def services(self) -> list[ServiceRow]:
+        """Every service, in the configuration's order."""
+        self._settle()
+        return [self._service(supervised) for supervised in self._engine.supervised.values()]
+
+    def _service(self, supervised: Supervised) -> ServiceRow:
+        service = supervised.service
+        meter = self._node.meters.service(service.name)
+        return ServiceRow(
+            name=service.name,
+            kind=service.kind,
+            state=service.state,
+            address=service.address,
+            sessions=len(service.attached),
+            channels=service.channels,
+            bytes_in=meter.bytes_in,
+            bytes_out=meter.bytes_out,
+            rate_in=meter.rate_in,
+            rate_out=meter.rate_out,
+            error=service.error,
+            since=service.since,
+            retry_at=supervised.retry_at,
+            restarts=supervised.restarts,
+            exposed=service.exposed,
+            target=service.target,
+            notes=service.notes,
+        )
+
+    def sessions(self, service: str = "") -> list[Session]:
+        """The sessions, of one service when named; see :func:`session_row`."""
+        self._settle()
+        return [found for found in self._node.sessions.sessions.values() if service in ("", found.service)]
+
+    def channels(self, service: str = "", session: str = "") -> list[Channel]:
+        """The channels, of one service or session when named; see :func:`channel_row`."""
+        return [
+            found
+            for found in self._node.sessions.channels.values()
+            if service in ("", found.session.service) and session in ("", found.session.id)
+        ]
+
+    def events(self, after: int, limit: int) -> list[Record | EventRow]:
+        """The newest ``limit`` events whose id is above ``after``, oldest first; see :func:`event_row`."""
+        found = [row for row in self._earlier if row.id > after]
+        found += [record for record in self._node.bus.recent() if record.id > after]
+        return found[-limit:] if limit > 0 else []
+
+    def history(self, service: str = "") -> History:
+        """Throughput of the node, or of one service when named; empty for one that there is not."""
+        meters = self._node.meters
+        if service and service not in self._engine.supervised:
+            return History(interval=TICK, rate_in=[], rate_out=[])
+        meter = meters.service(service) if service else meters.node
+        return History(interval=TICK, rate_in=list(meter.history_in), rate_out=list(meter.history_out))
+
+    def _settle(self) -> None:
+        if len(self._node.sessions.channels) <= SETTLED_AT_ONCE:
+            self._node.sessions.settle()
+
+
+def session_row(session: Session) -> SessionRow:
+    """A session as it stands."""
+    return SessionRow(
+        id=session.id,
+        service=session.service,
+        kind=session.kind,
+        peer=session.peer,
+        identity=session.identity,
+        since=session.since,
+        channels=session.channels,
+        bytes_in=session.bytes_in,
+        bytes_out=session.bytes_out,
+        rate_in=session.rate_in,
+        rate_out=session.rate_out,
+    )
+
+
+def channel_row(channel: Channel) -> ChannelRow:
+    """A channel as it stands, its bytes up to this moment."""
+    session, flow = channel.session, channel.flow
+    return ChannelRow(
+        id=channel.id,
+        session=session.id,
+        service=session.service,
+        label=channel.label,
+        since=channel.since,
+        bytes_in=flow.bytes_in,
+        bytes_out=flow.bytes_out,
+        rate_in=channel.rate_in,
+        rate_out=channel.rate_out,
+        path=flow.path,
+    )
+
+
+def event_row(event: Record | EventRow) -> EventRow:
+    """An event as the bus numbered it; one of an earlier run is a row already."""
+    if isinstance(event, EventRow):
+        return event
+    return EventRow(
+        id=event.id,
+        time=event.time,
+        level=event.event.level,
+        type=event.event.type,
+        service=event.event.service,
+        session=event.event.session,
+        channel=event.event.channel,
+        text=event.event.text(),
+    )
+
+
+def _earlier_rows(events: Sequence[StoredEvent]) -> list[Record | EventRow]:
+    """Events of earlier runs; their ids are negative, the newest's is -1."""
+    return [
+        EventRow(
+            id=number,
+            time=event.time,
+            level=event.level,
+            type=event.type,
+            service=event.service,
+            session="",
+            channel="",
+            text=event.text,
+        )
+        for number, event in enumerate(events, -len(events))
+    ]
