@@ -15,7 +15,8 @@ import contextlib
 import sqlite3
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -52,6 +53,8 @@ class Supervised:
         self.task: asyncio.Task[None] | None = None
         self.restarts = 0
         self.retry_at: float | None = None
+        self.error: Exception | None = None
+        """What ended the last run; None while there was none."""
 
 
 class Engine:
@@ -82,6 +85,7 @@ class Engine:
         self._store: Store | None = None
         self._unsaved: list[StoredEvent] = []
         self._retiring: set[Service[Any]] = set()
+        self._steering = asyncio.Lock()
 
     @property
     def node(self) -> Node:
@@ -145,7 +149,7 @@ class Engine:
         while True:
             supervised.retry_at = None
             began = time.monotonic()
-            error = await self._run_once(service)
+            error = supervised.error = await self._run_once(service)
             service.address = ""
             if isinstance(error, CredentialsRefused):
                 service.enter("failed", str(error))
@@ -181,30 +185,41 @@ class Engine:
 
         :raises RequestRefused: there is no such service, or it runs already.
         """
-        supervised = self._find(name)
-        if supervised.task is not None and not supervised.task.done() and supervised.service.state != "backoff":
-            raise RequestRefused(f"service {name} is {supervised.service.state} already")
-        await self._halt(supervised, "started again", drain=0.0)
-        self._replace(name, supervised)
+        async with self._steer():
+            supervised = self._find(name)
+            if supervised.task is not None and not supervised.task.done() and supervised.service.state != "backoff":
+                raise RequestRefused(f"service {name} is {supervised.service.state} already")
+            await self._halt(supervised, "started again", drain=0.0)
+            self._replace(name, supervised)
 
     async def stop_service(self, name: str) -> None:
         """Stops a service at once, with every session of it.
 
         :raises RequestRefused: there is no such service, or it is stopped already.
         """
-        supervised = self._find(name)
-        if supervised.service.state == "stopped":
-            raise RequestRefused(f"service {name} is stopped already")
-        await self._halt(supervised, "by hand", drain=0.0)
+        async with self._steer():
+            supervised = self._find(name)
+            if supervised.service.state == "stopped":
+                raise RequestRefused(f"service {name} is stopped already")
+            await self._halt(supervised, "by hand", drain=0.0)
 
     async def restart_service(self, name: str) -> None:
         """Stops a service at once and starts it again.
 
         :raises RequestRefused: there is no such service.
         """
-        supervised = self._find(name)
-        await self._halt(supervised, "restarted by hand", drain=0.0)
-        self._replace(name, supervised)
+        async with self._steer():
+            supervised = self._find(name)
+            await self._halt(supervised, "restarted by hand", drain=0.0)
+            self._replace(name, supervised)
+
+    @asynccontextmanager
+    async def _steer(self) -> AsyncIterator[None]:
+        """One change to the services at a time, and none any more once the engine stops."""
+        async with self._steering:
+            if self.draining:
+                raise RequestRefused("the engine is stopping", "start it again and repeat this")
+            yield
 
     def _replace(self, name: str, supervised: Supervised) -> None:
         fresh = Supervised(make_service(name, supervised.service.settings, self.node))
@@ -239,7 +254,14 @@ class Engine:
 
         A service that changed or went takes nothing new from now on; its channels may finish while its successor
         runs already. Returns what was done, in a few words.
+
+        :raises RequestRefused: the engine is stopping, or a file that a service reads again cannot be read; nothing has
+            been touched then.
         """
+        async with self._steer():
+            return await self._apply(services)
+
+    async def _apply(self, services: Mapping[str, ServiceSettings]) -> str:
         gone = [name for name in self.supervised if name not in services]
         changed = [
             name
@@ -247,14 +269,16 @@ class Engine:
             if name in self.supervised and self.supervised[name].service.settings != settings
         ]
         added = [name for name in services if name not in self.supervised]
-        for name in gone + changed:
-            supervised = self.supervised.pop(name)
-            await self._halt(supervised, "its settings changed" if name in changed else "removed", drain=self.drain)
-        for name, supervised in self.supervised.items():
+        for name, supervised in self.supervised.items():  # first, so that what is refused has touched nothing
+            if name in gone or name in changed:
+                continue
             try:
                 supervised.service.refresh()
             except OSError as error:
                 raise RequestRefused(f"service {name} cannot read its files again: {error}") from error
+        for name in gone + changed:
+            supervised = self.supervised.pop(name)
+            await self._halt(supervised, "its settings changed" if name in changed else "removed", drain=self.drain)
         for name in changed + added:
             self._add(name, services[name])
         self._wanted = dict(services)
