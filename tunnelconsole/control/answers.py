@@ -62,9 +62,11 @@ class Answers:
             return messages.Refused(error.message, error.hint)
         except Exception as error:  # noqa: BLE001 - one request's fault must not end the client, or the engine
             name = type(request).__name__
-            text = f"{type(error).__name__}: {error}"
-            self._engine.node.bus.publish(Crashed(task=f"control request {name}", error=text))
-            return messages.Refused(f"the engine failed to answer {name}: {text}", "this is a fault; see its log")
+            crash = Crashed.by(error, f"control request {name}")
+            self._engine.node.bus.publish(crash)
+            return messages.Refused(
+                f"the engine failed to answer {name}: {crash.error}", "this is a fault; see its log"
+            )
 
     async def _look_up(self, request: messages.Request) -> object:
         """The answer to a question; None when the request is not one."""

@@ -174,9 +174,7 @@ class Engine:
         except (TunnelConsoleError, OSError) as error:
             return error
         except Exception as error:  # noqa: BLE001 - one service's fault must not end the others
-            self.node.bus.publish(
-                Crashed(service=service.name, task=f"service {service.name}", error=f"{type(error).__name__}: {error}")
-            )
+            self.node.bus.publish(Crashed.by(error, f"service {service.name}", service.name))
             return error
         return RuntimeError("the service ended by itself")
 

@@ -6,6 +6,7 @@ Publishing never waits: a reader that is too slow loses the oldest of its events
 from __future__ import annotations
 
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import ClassVar, Literal
@@ -222,6 +223,14 @@ class Crashed(Event, frozen=True, kw_only=True):
     level: ClassVar[Level] = "error"
     task: str
     error: str
+    trace: str = ""
+    """The traceback; for the log alone."""
+
+    @classmethod
+    def by(cls, error: BaseException, task: str, service: str = "") -> Crashed:
+        """The event of a task that ``error`` ended."""
+        trace = "".join(traceback.format_exception(error))
+        return cls(service=service, task=task, error=f"{type(error).__name__}: {error}", trace=trace)
 
     def text(self) -> str:
         return f"{self.task} failed unexpectedly: {self.error}"

@@ -30,6 +30,6 @@ class Node:
         """An owner of tasks whose failures become events."""
 
         def report(task: str, error: BaseException) -> None:
-            self.bus.publish(Crashed(service=service, task=task, error=f"{type(error).__name__}: {error}"))
+            self.bus.publish(Crashed.by(error, task, service))
 
         return Tasks(owner, report)
