@@ -145,6 +145,10 @@ class Log:
         if LEVELS[level] >= LEVELS[self.level]:
             self._writer.put(partial(self._line, time.time(), level, event, fields))
 
+    def say(self, line: str) -> None:
+        """Writes a line as it is, but for what is not printable."""
+        self._writer.put(lambda: "".join(map(_escaped, line)))
+
     def record(self, record: Record) -> None:
         """Logs an event of the bus."""
         if LEVELS[record.event.level] >= LEVELS[self.level]:
