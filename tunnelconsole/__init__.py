@@ -12,7 +12,7 @@ What a program of your own can use, typed, and loaded when it is first touched:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tunnelconsole import errors, jump, relay
@@ -57,15 +57,17 @@ _CLASSES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    """Loads what is asked for (PEP 562), so that a command which needs none of it starts at once."""
-    from importlib import import_module  # noqa: PLC0415 - lazy, as everything here
+if not TYPE_CHECKING:  # a checker knows the names above, and shall not think that there are any others
 
-    if name in _MODULES:
-        return import_module(f"{__name__}.{name}")
-    if name in _CLASSES:
-        return getattr(import_module(_CLASSES[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> object:
+        """Loads what is asked for (PEP 562), so that a command which needs none of it starts at once."""
+        from importlib import import_module  # noqa: PLC0415 - lazy, as everything here
+
+        if name in _MODULES:
+            return import_module(f"{__name__}.{name}")
+        if name in _CLASSES:
+            return getattr(import_module(_CLASSES[name]), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

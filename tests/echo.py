@@ -1,0 +1,56 @@
+"""A server that sends back what it gets, and a visitor of it."""
+
+from __future__ import annotations
+
+import socket
+import threading
+
+PATIENCE = 20.0
+"""Seconds until a connection counts as stuck."""
+
+
+class EchoServer:
+    """Sends back what it gets, and passes a half-close on."""
+
+    def __init__(self) -> None:
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self._socket.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                visitor, _ = self._socket.accept()
+            except OSError:
+                return  # closed
+            threading.Thread(target=self._echo, args=(visitor,), daemon=True).start()
+
+    def _echo(self, visitor: socket.socket) -> None:
+        with visitor:
+            try:
+                while data := visitor.recv(1 << 16):
+                    visitor.sendall(data)
+            except OSError:
+                return  # the visitor was cut off, which is what some tests do
+
+    def close(self) -> None:
+        """Takes no more visitors."""
+        self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+
+
+def connect(address: str) -> socket.socket:
+    """A connection to ``host:port``."""
+    host, _, port = address.rpartition(":")
+    connection = socket.create_connection((host, int(port)), PATIENCE)
+    connection.settimeout(PATIENCE)
+    return connection
+
+
+def echoed(connection: socket.socket, data: bytes) -> bytes:
+    """What comes back for ``data``."""
+    connection.sendall(data)
+    received = b""
+    while len(received) < len(data) and (piece := connection.recv(1 << 16)):
+        received += piece
+    return received

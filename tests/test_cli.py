@@ -1,0 +1,520 @@
+"""The commands, run as a user runs them, against a daemon with real traffic."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tunnelconsole
+from echo import EchoServer, connect, echoed
+from installed import Daemon, Process, Program, steady_port
+from waiting import until_true
+
+SECRET = "only for these tests"
+
+SERVICES = """
+[service.home]
+kind = "jump-server"
+listen = "127.0.0.1:{jump}"
+allow = ["127.0.0.1:*"]
+deny = ["127.0.0.1:1"]
+secrets = {{ alice = "{secret}" }}
+
+[service.fixed]
+kind = "jump-client"
+server = "127.0.0.1:{jump}"
+secret = "{secret}"
+listen = "127.0.0.1:0"
+target = "{echo}"
+
+[service.edge]
+kind = "relay-server"
+listen = "127.0.0.1:{relay}"
+ports = "0"
+
+[service.nowhere]
+kind = "relay-client"
+server = "127.0.0.1:1"
+target = "{echo}"
+
+[service.spare]
+kind = "relay-server"
+listen = "127.0.0.1:0"
+ports = "0"
+enabled = false
+"""
+
+SEALED = """
+[service.sealed]
+kind = "{kind}-server"
+listen = "127.0.0.1:0"
+{keys}
+[service.sealed.tls]
+"""
+
+FLOOR = {
+    "services": ["name", "kind", "state", "address", "sessions", "bytes_in", "bytes_out", "error"],
+    "sessions": ["id", "service", "kind", "peer", "identity", "since", "channels", "bytes_in", "bytes_out"],
+    "channels": ["id", "session", "service", "label", "since", "bytes_in", "bytes_out", "rate_in", "rate_out"],
+    "events": ["id", "time", "level", "type", "service", "text"],
+}
+"""The keys that the rows of each document have at least."""
+
+STATUS_FLOOR = {
+    *("version", "pid", "uptime", "services", "sessions", "channels"),
+    *("bytes_in", "bytes_out", "memory", "cpu"),
+}
+
+
+@pytest.fixture(scope="module")
+def echo() -> Iterator[EchoServer]:
+    server = EchoServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
+    program = Program(tmp_path_factory.mktemp("cli"))
+    yield program
+    program.close()
+
+
+@pytest.fixture(scope="module")
+def node(program: Program, echo: EchoServer) -> Daemon:
+    """A daemon that every test of this module may ask and steer; none counts on what another one did."""
+    return program.daemon(
+        SERVICES.format(jump=steady_port(), relay=steady_port(), secret=SECRET, echo=echo.address),
+        engine='drain = "1s"',
+    )
+
+
+@pytest.fixture
+def visitor(node: Daemon) -> Iterator[socket.socket]:
+    """Somebody who is connected through the jump client, and has got an answer."""
+    with connect(node.service("fixed")["address"]) as connection:
+        assert echoed(connection, b"hello") == b"hello"
+        yield connection
+    until_true(lambda: node.json("channels") == [])
+
+
+def is_one_line(text: str) -> bool:
+    return text.startswith("tunnelconsole: ") and text.count("\n") == 1 and text.endswith("\n")
+
+
+def documents(process: Process) -> list[dict[str, Any]]:
+    """What a command has printed so far, a document a line; the last line may still be on its way."""
+    return [json.loads(line) for line in process.out.splitlines(keepends=True) if line.endswith("\n")]
+
+
+# usage
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_help_names_every_command(program: Program, flag: str) -> None:
+    named = re.findall(r"^  (\w+)  ", program.run(flag).ok(), re.MULTILINE)
+    assert named == [
+        *("attach", "check", "status", "services", "sessions", "channels", "events"),
+        *("start", "stop", "restart", "kick", "reload", "tcp", "jump"),
+    ]
+
+
+def test_the_version_is_the_projects(program: Program) -> None:
+    project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
+    assert project.get("version", tunnelconsole.__version__) == tunnelconsole.__version__
+    assert program.run("--version").ok() == f"tunnelconsole {tunnelconsole.__version__}\n"
+
+
+def test_running_the_package_is_running_the_program(program: Program) -> None:
+    command = [sys.executable, "-m", "tunnelconsole", "--version"]
+    answer = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert answer.stdout == program.run("--version").ok()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "nonsense",
+        "status --nonsense",
+        "start",
+        "kick",
+        "events --limit 0",
+        "status --log-level loud",
+        "tcp 22",
+        "tcp port --server 127.0.0.1:7000",
+        "tcp 22 --server 127.0.0.1",
+        "tcp 22 --server 127.0.0.1:7000 --fingerprint short",
+        "jump 127.0.0.1:22",
+        "jump 127.0.0.1:22 --via 127.0.0.1:1",
+        "jump 127.0.0.1:22 --via 127.0.0.1:1 --json",
+        "--demo --daemon",
+        "--daemon status",
+        "--daemon --json",
+    ],
+)
+def test_wrong_usage_is_told_in_one_line(program: Program, line: str) -> None:
+    answer = program.run(*line.split())
+    assert answer.code == 2
+    assert answer.out == ""
+    assert is_one_line(answer.err)
+    assert "-h shows how it is used" in answer.err
+
+
+@pytest.mark.parametrize("arguments", [[], ["--demo"], ["attach"]], ids=["console", "demo", "attach"])
+def test_the_console_needs_a_terminal(node: Daemon, arguments: list[str]) -> None:
+    answer = node.ask(*arguments)
+    assert answer.code == 1
+    assert is_one_line(answer.err)
+    assert "the console needs a terminal" in answer.err
+
+
+def test_the_shared_options_stand_before_or_behind_the_command(program: Program, node: Daemon) -> None:
+    before = program.run("-c", str(node.config), "--json", "check").ok()
+    behind = program.run("check", "--json", "--config", str(node.config)).ok()
+    assert json.loads(before) == json.loads(behind)
+
+
+def test_the_option_behind_the_command_counts_more(program: Program, node: Daemon) -> None:
+    program.run("--socket", "nobody", "status", "--socket", str(node.control)).ok()
+
+
+# without an engine
+
+
+@pytest.mark.parametrize("command", ["status", "services", "sessions", "channels", "events", "reload", "attach"])
+def test_no_engine_is_told_in_one_line(program: Program, command: str) -> None:
+    answer = program.run(command, "--socket", "nobody.sock")
+    assert answer.code == 1
+    assert answer.out == ""
+    assert is_one_line(answer.err)
+    assert "no engine is running at nobody.sock" in answer.err
+    assert "tunnelconsole --daemon" in answer.err
+
+
+def test_check_counts_the_services_of_a_good_configuration(program: Program, node: Daemon) -> None:
+    answer = program.run("check", "-c", str(node.config))
+    assert (answer.code, answer.out, answer.err) == (0, "config ok: 5 services\n", "")
+
+
+def test_check_names_every_mistake_on_a_line_of_its_own(program: Program) -> None:
+    config = program.write(
+        "mistakes.toml",
+        'version = 1\n[service.a]\nkind = "jump-sever"\n[service.b]\nkind = "relay-server"\nlisten = 5\n',
+    )
+    answer = program.run("check", "-c", str(config))
+    assert answer.code == 1
+    assert answer.out == ""
+    first, second = answer.err.splitlines()
+    assert first.startswith("tunnelconsole: service.a.kind: ")
+    assert second.startswith("tunnelconsole: service.b.listen: ")
+    document = json.loads(program.run("check", "--json", "-c", str(config)).out)
+    assert document["ok"] is False
+    assert [f"tunnelconsole: {problem}" for problem in document["problems"]] == [first, second]
+
+
+@pytest.mark.parametrize("command", ["check", "status"])
+def test_a_configuration_that_is_not_there_is_told(program: Program, command: str) -> None:
+    answer = program.run(command, "-c", "none.toml")
+    assert answer.code == 1
+    assert is_one_line(answer.err)
+    assert "none.toml" in answer.err
+
+
+# what runs
+
+
+@pytest.mark.parametrize("command", FLOOR)
+def test_a_document_is_a_list_of_rows_with_the_promised_keys(
+    node: Daemon, visitor: socket.socket, command: str
+) -> None:
+    rows = node.json(command)
+    assert rows
+    assert all(row.keys() >= set(FLOOR[command]) for row in rows)
+
+
+def test_the_status_document_has_the_promised_keys(node: Daemon, visitor: socket.socket) -> None:
+    status = node.json("status")
+    assert status.keys() >= STATUS_FLOOR
+    assert "type" not in status
+    assert status["pid"] == node.process.popen.pid
+    assert status["channels"] == 2  # in the client, and in the server
+
+
+def test_status_prints_a_figure_a_line(node: Daemon, visitor: socket.socket) -> None:
+    facts = dict(line.split(None, 1) for line in node.ask("status").ok().splitlines())
+    assert facts["pid"] == str(node.process.popen.pid)
+    assert facts["services"] == "5, 1 fault"
+    assert facts["channels"] == "2"
+    assert facts["config"] == str(node.config)
+
+
+def test_services_prints_a_row_for_each(node: Daemon) -> None:
+    heading, *rows = node.ask("services").ok().splitlines()
+    assert heading.split()[:5] == ["NAME", "KIND", "STATE", "ADDRESS", "TARGET"]
+    assert [row.split()[:2] for row in rows] == [
+        ["home", "jump-server"],
+        ["fixed", "jump-client"],
+        ["edge", "relay-server"],
+        ["nowhere", "relay-client"],
+        ["spare", "relay-server"],
+    ]
+    assert "connection refused" in rows[3]
+
+
+def test_sessions_show_who_it_is(node: Daemon, visitor: socket.socket) -> None:
+    (row,) = node.json("sessions", "--service", "home")
+    assert row["identity"] == "alice"
+    assert row["channels"] == 1
+    heading, line = node.ask("sessions", "--service", "home").ok().splitlines()
+    assert heading.startswith("ID ")
+    assert line.split()[:5] == [row["id"], "home", "jump-server", row["peer"], "alice"]
+
+
+def test_channels_show_where_they_go_and_count_every_byte(
+    node: Daemon, visitor: socket.socket, echo: EchoServer
+) -> None:
+    (row,) = node.json("channels", "--service", "home")
+    assert row["label"] == echo.address
+    assert (row["bytes_in"], row["bytes_out"]) == (5, 5)
+    assert echo.address in node.ask("channels", "--session", row["session"]).ok()
+
+
+def test_an_empty_table_prints_nothing_and_says_what_would_be_there(node: Daemon) -> None:
+    answer = node.ask("sessions", "--service", "edge")
+    assert answer.ok() == ""
+    assert answer.err == "no sessions: nobody is attached to edge at the moment\n"
+    assert node.json("sessions", "--service", "edge") == []
+
+
+def test_events_end_with_the_newest(node: Daemon) -> None:
+    node.ask("restart", "edge").ok()
+    newest = node.json("events", "--limit", "3")
+    assert len(newest) == 3
+    assert [event["id"] for event in newest] == sorted(event["id"] for event in newest)
+    assert "edge" in [event["service"] for event in newest]
+    assert len(node.ask("events", "-n", "3").ok().splitlines()) == 4  # the headings, and three
+
+
+def test_following_events_goes_on_with_what_happens_and_misses_nothing(program: Program, node: Daemon) -> None:
+    following = program.start("events", "--follow", "--json", "--socket", str(node.control))
+    until_true(lambda: documents(following))
+    before = node.json("events", "--limit", "1")[0]["id"]
+    node.ask("restart", "edge").ok()
+    last = node.json("events", "--limit", "1")[0]["id"]
+    assert last > before
+    until_true(lambda: documents(following)[-1]["id"] >= last)
+    ids = [event["id"] for event in documents(following) if event["id"] >= before]
+    assert ids == list(range(before, ids[-1] + 1))
+    following.sends(signal.SIGINT)
+    assert following.returns() == 130
+    assert following.err == ""
+
+
+def test_a_reader_that_goes_away_is_no_traceback(program: Program, node: Daemon) -> None:
+    command = [program.path, "events", "--follow", "--socket", str(node.control)]
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, **pipes) as following:  # type: ignore[call-overload]
+        following.stdout.readline()
+        following.stdout.close()
+        node.ask("restart", "edge").ok()
+        assert following.wait(20) == 1
+        assert following.stderr.read() == ""
+
+
+@pytest.mark.parametrize("variables", [{}, {"NO_COLOR": "1"}], ids=["with colour", "NO_COLOR"])
+def test_faults_are_painted_on_a_terminal_unless_no_color_is_set(
+    program: Program, node: Daemon, variables: dict[str, str]
+) -> None:
+    ours, theirs = pty.openpty()
+    command = [program.path, "services", "--socket", str(node.control)]
+    with subprocess.Popen(command, stdout=theirs, env=program.env | variables) as painter:
+        printed = b""
+        while b"spare" not in printed:
+            printed += os.read(ours, 1 << 16)
+        assert painter.wait(20) == 0
+    os.close(ours)
+    os.close(theirs)
+    assert (b"\x1b[33mbackoff" in printed) is not bool(variables)
+    assert b"backoff" in printed
+
+
+# steering
+
+
+def test_a_service_is_stopped_started_and_restarted(node: Daemon) -> None:
+    for command, state in (("stop", "stopped"), ("start", "listening"), ("restart", "listening")):
+        assert "edge" in node.ask(command, "edge").ok()
+        node.reaches("edge", state)
+
+
+def test_a_service_that_is_not_there_is_refused_with_those_that_are(node: Daemon) -> None:
+    answer = node.ask("start", "hoem")
+    assert answer.code == 1
+    assert is_one_line(answer.err)
+    assert "hoem" in answer.err
+    assert "edge, fixed, home" in answer.err
+
+
+def test_a_kicked_session_is_cut(node: Daemon) -> None:
+    with connect(node.service("fixed")["address"]) as visitor:
+        assert echoed(visitor, b"hello") == b"hello"
+        (row,) = node.json("sessions", "--service", "home")
+        assert row["peer"] in node.json("kick", row["id"])["text"]
+        with pytest.raises(ConnectionResetError):
+            visitor.recv(1)
+    until_true(lambda: node.json("sessions", "--service", "home") == [])
+
+
+def test_reload_says_what_it_did(node: Daemon) -> None:
+    assert "5 untouched" in node.ask("reload").ok()
+
+
+def test_reload_of_a_wrong_configuration_names_the_mistake(node: Daemon) -> None:
+    good = node.config.read_text()
+    node.config.write_text(good.replace('kind = "relay-client"', 'kind = "relay-clinet"'))
+    try:
+        answer = node.ask("reload")
+        assert answer.code == 1
+        assert "service.nowhere.kind" in answer.err
+    finally:
+        node.config.write_text(good)
+
+
+# tcp
+
+
+def test_tcp_prints_the_public_address_and_leads_visitors_to_the_target(
+    program: Program, node: Daemon, echo: EchoServer
+) -> None:
+    command = program.start("tcp", echo.address, "--server", node.service("edge")["address"])
+    command.says("forwarding")
+    match = re.fullmatch(rf"forwarding tcp://(localhost:\d+) -> {re.escape(echo.address)}\n", command.out)
+    assert match, command.said
+    with connect(match[1]) as visitor:
+        assert echoed(visitor, b"through") == b"through"
+    command.sends(signal.SIGINT)
+    assert command.returns() == 0
+    assert command.err == ""
+
+
+def test_tcp_takes_a_port_of_this_machine(program: Program, node: Daemon, echo: EchoServer) -> None:
+    port = echo.address.rpartition(":")[2]
+    command = program.start("tcp", port, "--server", node.service("edge")["address"], "--json")
+    command.says("}\n")
+    document = json.loads(command.out)
+    assert document["target"] == f"127.0.0.1:{port}"
+    with connect(document["address"]) as visitor:
+        assert echoed(visitor, b"through") == b"through"
+    command.sends(signal.SIGTERM)
+    assert command.returns() == 0
+
+
+def test_tcp_connects_again_when_the_server_comes_back(program: Program, node: Daemon, echo: EchoServer) -> None:
+    command = program.start("tcp", echo.address, "--server", node.service("edge")["address"])
+    command.says("forwarding")
+    node.ask("stop", "edge").ok()
+    command.says("next try in")
+    node.ask("start", "edge").ok()
+    until_true(lambda: command.out.count("forwarding") == 2 or "again" in command.err)
+    command.sends(signal.SIGTERM)
+    assert command.returns() == 0
+
+
+def test_tcp_gives_up_when_the_servers_certificate_is_not_the_pinned_one(program: Program) -> None:
+    sealed = program.daemon(SEALED.format(kind="relay", keys=""))
+    answer = program.run("tcp", "22", "--server", sealed.address("sealed"), "--fingerprint", "ab" * 32)
+    assert answer.code == 1
+    assert answer.out == ""
+    assert is_one_line(answer.err)
+    assert "not the pinned one" in answer.err
+
+
+# jump
+
+
+def test_jump_joins_standard_input_and_output_with_the_target(program: Program, node: Daemon, echo: EchoServer) -> None:
+    via = node.service("home")["address"]
+    answer = program.run(
+        "jump", echo.address, "--via", via, stdin="all of this comes back", env={"TUNNELCONSOLE_SECRET": SECRET}
+    )
+    assert (answer.ok(), answer.err) == ("all of this comes back", "")
+
+
+def test_jump_takes_the_secret_from_a_file_and_goes_through_tls(program: Program, echo: EchoServer) -> None:
+    file = program.write("jump.secret", f"{SECRET}\n")
+    keys = f'secret = "{SECRET}"\nallow = ["127.0.0.1:*"]'
+    sealed = program.daemon(SEALED.format(kind="jump", keys=keys))
+    via = ("jump", echo.address, "--via", sealed.address("sealed"), "--secret-file", str(file))
+    fingerprint = sealed.service("sealed")["notes"]["fingerprint"]
+    assert program.run(*via, "--fingerprint", fingerprint, stdin="sealed").ok() == "sealed"
+    distrusted = program.run(*via, "--tls")
+    assert distrusted.code == 1
+    assert "certificate is not trusted" in distrusted.err
+
+
+@pytest.mark.parametrize(
+    ("target", "secret", "cause"),
+    [
+        ("127.0.0.1:22", "not the secret", "check the secret"),
+        ("127.0.0.1:1", SECRET, "not allowed here"),
+        ("192.0.2.1:22", SECRET, "not allowed here"),
+    ],
+    ids=["wrong secret", "denied", "not allowed"],
+)
+def test_jump_says_why_it_was_refused(program: Program, node: Daemon, target: str, secret: str, cause: str) -> None:
+    via = node.service("home")["address"]
+    answer = program.run("jump", target, "--via", via, env={"TUNNELCONSOLE_SECRET": secret})
+    assert answer.code == 1
+    assert answer.out == ""
+    assert is_one_line(answer.err)
+    assert cause in answer.err
+    assert secret not in answer.err
+
+
+def test_jump_refuses_a_secret_file_that_everybody_can_read(program: Program) -> None:
+    file = program.write("open.secret", SECRET, mode=0o644)
+    answer = program.run("jump", "127.0.0.1:22", "--via", "127.0.0.1:1", "--secret-file", str(file))
+    assert answer.code == 1
+    assert is_one_line(answer.err)
+    assert "chmod 600" in answer.err
+    assert SECRET not in answer.err
+
+
+def test_a_jump_server_that_cannot_be_reached_is_told(program: Program) -> None:
+    answer = program.run("jump", "127.0.0.1:22", "--via", "127.0.0.1:1", env={"TUNNELCONSOLE_SECRET": SECRET})
+    assert answer.code == 1
+    assert answer.err == "tunnelconsole: dial tcp 127.0.0.1:1: connect: connection refused\n"
+
+
+def test_standard_descriptors_that_were_closed_become_no_sockets_by_chance(
+    program: Program, node: Daemon, echo: EchoServer
+) -> None:
+    command = f"{program.path} jump {echo.address} --via {node.service('home')['address']} <&- 2>&-"
+    environment = program.env | {"TUNNELCONSOLE_SECRET": SECRET}
+    answer = subprocess.run(["sh", "-c", command], env=environment, capture_output=True, check=False)
+    assert (answer.returncode, answer.stdout) == (0, b"")
+
+
+# what is loaded
+
+
+@pytest.mark.parametrize("option", ["--socket", "--config"])
+def test_a_question_to_the_engine_loads_neither_the_engine_nor_the_console(node: Daemon, option: str) -> None:
+    where = {"--socket": node.control, "--config": node.config}[option]
+    code = "import sys; from tunnelconsole.cli import main; main(); print(*sys.modules, file=sys.stderr)"
+    command = [sys.executable, "-c", code, "status", option, str(where)]
+    loaded = subprocess.run(command, capture_output=True, text=True, check=True).stderr.split()
+    assert "tunnelconsole.control.client" in loaded
+    assert {"textual", "tunnelconsole.engine.engine", "tunnelconsole.engine.services.kinds"}.isdisjoint(loaded)

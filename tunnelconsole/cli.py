@@ -1,0 +1,326 @@
+"""The commands: what a person, a script or systemd types.
+
+Data goes to standard output; narration and errors go to standard error, each error in one line that says what happened
+and what to do. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
+
+Each command imports what it needs when it runs, so that ``tunnelconsole status`` waits for neither the console nor the
+engine to load.
+"""
+
+# ruff: noqa: PLC0415 - see above
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from tunnelconsole import __version__
+from tunnelconsole.errors import ConfigError, TunnelConsoleError
+from tunnelconsole.options import (
+    SECRET_VARIABLE,
+    Commands,
+    Shared,
+    address,
+    local_address,
+    pass_shared,
+    secret_from,
+    tls_options,
+    tls_settings,
+)
+
+if TYPE_CHECKING:
+    from tunnelconsole.control.messages import Request
+    from tunnelconsole.engine.settings import HostPort
+
+PROGRAM = "tunnelconsole"
+
+STDERR = 2
+
+EVENTS_SHOWN = 50
+"""Events shown unless --limit asks for others: a screen full."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command and returns its exit code.
+
+    :param arguments: those of the command line when None.
+    """
+    _take_standard_descriptors()
+    try:
+        return cli.main(arguments, prog_name=PROGRAM, standalone_mode=False) or 0
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx is not None else PROGRAM
+        sentence = error.format_message().rstrip(".")
+        _complain(f"{sentence[:1].lower()}{sentence[1:]}; {command} -h shows how it is used")
+        return error.exit_code
+    except ConfigError as error:
+        _complain(*error.problems)
+    except TunnelConsoleError as error:
+        _complain(str(error))
+    except OSError as error:
+        _complain(f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error))
+    return 1
+
+
+def _take_standard_descriptors() -> None:
+    """Opens those that were closed by whoever started us, so that no socket becomes standard output by chance."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= STDERR:
+        pass
+    os.close(descriptor)
+
+
+def _complain(*sentences: str) -> None:
+    """One line each on standard error, whatever strangers have put into them."""
+    from tunnelconsole.screens.spans import clean
+
+    for sentence in sentences:
+        click.echo(f"{PROGRAM}: {clean(' '.join(sentence.split()))}", err=True)
+
+
+@click.group(
+    cls=Commands,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Without a command: the console of the running engine, or of one that is started in the background.",
+)
+@click.option("--demo", is_flag=True, help="The console, with every system running on loopback and real traffic.")
+@click.option("--daemon", "--headless", is_flag=True, help="The engine alone, in the foreground, logging.")
+@click.version_option(__version__, "--version", prog_name=PROGRAM, message="%(prog)s %(version)s")
+@click.pass_context
+def cli(context: click.Context, *, demo: bool, daemon: bool) -> int | None:
+    """One console for every kind of TCP tunnel."""
+    shared: Shared = context.obj
+    if context.invoked_subcommand is not None:
+        if demo or daemon:
+            raise click.UsageError(f"--demo and --daemon take no command such as {context.invoked_subcommand}")
+        return None
+    shared.no_json()
+    if demo and daemon:
+        raise click.UsageError("--demo and --daemon exclude each other")
+    if daemon:
+        from tunnelconsole.daemon import run
+
+        return run(shared.config, socket=shared.socket, log_level=shared.log_level, log_format=shared.log_format)
+    from tunnelconsole import consoles
+
+    if demo:
+        consoles.demonstrate()
+    else:
+        consoles.open_console(shared.config, shared.control(), shared.log_level, shared.log_format)
+    return None
+
+
+@cli.command()
+@pass_shared
+def attach(shared: Shared) -> None:
+    """The console of an engine that runs already."""
+    from tunnelconsole import consoles
+    from tunnelconsole.control.messages import GetStatus, Status
+
+    shared.no_json()
+    shared.ask(GetStatus(), Status)  # says why not where there is none
+    consoles.attach(shared.control())
+
+
+@cli.command()
+@pass_shared
+def check(shared: Shared) -> int:
+    """Read the configuration, and print what is wrong with it."""
+    from tunnelconsole.config import load
+    from tunnelconsole.control.figures import counted
+    from tunnelconsole.tables import print_json
+
+    problems: list[str] = []
+    services = 0
+    try:
+        services = len(load(shared.config).services)
+    except ConfigError as error:
+        problems = error.problems
+    if shared.json:
+        print_json({"ok": not problems, "services": services, "problems": problems})
+    elif problems:
+        _complain(*problems)
+    else:
+        click.echo(f"config ok: {counted(services, 'service')}")
+    return 1 if problems else 0
+
+
+@cli.command()
+@pass_shared
+def status(shared: Shared) -> None:
+    """The engine in a few figures."""
+    from tunnelconsole.control.messages import GetStatus, Status
+    from tunnelconsole.tables import print_status
+
+    print_status(shared.ask(GetStatus(), Status), as_json=shared.json)
+
+
+@cli.command()
+@pass_shared
+def services(shared: Shared) -> None:
+    """The services: what runs, where, and what is wrong."""
+    from tunnelconsole.control.messages import GetServices, Services
+    from tunnelconsole.tables import SERVICES, print_rows
+
+    empty = "no services: add [service.NAME] tables to the configuration, then run: tunnelconsole reload"
+    print_rows(SERVICES, shared.ask(GetServices(), Services).rows, empty=empty, as_json=shared.json)
+
+
+@cli.command()
+@click.option("--service", default="", metavar="NAME", help="Of this service only.")
+@pass_shared
+def sessions(shared: Shared, service: str) -> None:
+    """The sessions: who is attached to which service."""
+    from tunnelconsole.control.messages import GetSessions, Sessions
+    from tunnelconsole.tables import SESSIONS, print_rows
+
+    empty = "no sessions: nobody is attached" + (f" to {service}" if service else "") + " at the moment"
+    print_rows(SESSIONS, shared.ask(GetSessions(service), Sessions).rows, empty=empty, as_json=shared.json)
+
+
+@cli.command()
+@click.option("--service", default="", metavar="NAME", help="Of this service only.")
+@click.option("--session", default="", metavar="ID", help="Of this session only.")
+@pass_shared
+def channels(shared: Shared, service: str, session: str) -> None:
+    """The channels: every byte stream, with its rate."""
+    from tunnelconsole.control.messages import Channels, GetChannels
+    from tunnelconsole.tables import CHANNELS, print_rows
+
+    rows = shared.ask(GetChannels(service, session), Channels).rows
+    print_rows(CHANNELS, rows, empty="no channels: nothing is piped at the moment", as_json=shared.json)
+
+
+@cli.command()
+@click.option("--follow", "-f", is_flag=True, help="Go on with what happens; with --json, a document a line.")
+@click.option("--limit", "-n", type=click.IntRange(min=1), default=EVENTS_SHOWN, show_default=True, help="The newest.")
+@pass_shared
+def events(shared: Shared, limit: int, *, follow: bool) -> None:
+    """What happened, the newest last."""
+    from tunnelconsole.control.messages import Events, GetEvents
+    from tunnelconsole.tables import EVENTS, follow_events, print_rows
+
+    if follow:
+        asyncio.run(follow_events(shared.control(), limit, as_json=shared.json))
+        return
+    rows = shared.ask(GetEvents(limit=limit), Events).rows
+    print_rows(EVENTS, rows, empty="no events: nothing has happened yet", as_json=shared.json)
+
+
+@cli.command()
+@click.argument("service")
+@pass_shared
+def start(shared: Shared, service: str) -> None:
+    """Start a service that does not run, or try it now."""
+    from tunnelconsole.control.messages import StartService
+
+    _steer(shared, StartService(service))
+
+
+@cli.command()
+@click.argument("service")
+@pass_shared
+def stop(shared: Shared, service: str) -> None:
+    """Stop a service, with every session of it."""
+    from tunnelconsole.control.messages import StopService
+
+    _steer(shared, StopService(service))
+
+
+@cli.command()
+@click.argument("service")
+@pass_shared
+def restart(shared: Shared, service: str) -> None:
+    """Stop a service and start it again."""
+    from tunnelconsole.control.messages import RestartService
+
+    _steer(shared, RestartService(service))
+
+
+@cli.command()
+@click.argument("session")
+@pass_shared
+def kick(shared: Shared, session: str) -> None:
+    """End a session, with every channel in it."""
+    from tunnelconsole.control.messages import KickSession
+
+    _steer(shared, KickSession(session))
+
+
+@cli.command()
+@pass_shared
+def reload(shared: Shared) -> None:
+    """Have the engine read its configuration again."""
+    from tunnelconsole.control.messages import ReloadConfig
+
+    _steer(shared, ReloadConfig())
+
+
+@cli.command(short_help="Give a port here a public port at a relay server.")
+@click.argument("target", callback=local_address)
+@click.option("--server", callback=address, required=True, metavar="HOST:PORT", help="The relay server.")
+@tls_options
+@pass_shared
+def tcp(
+    shared: Shared, target: HostPort, server: HostPort, *, tls: bool, fingerprint: str | None, ca: str | None
+) -> None:
+    """Give TARGET, a port here or HOST:PORT, a public port at a relay server.
+
+    Prints where it can be reached, connects again when the server goes away, and ends on Ctrl-C.
+    """
+    from tunnelconsole.standalone import forward, run
+    from tunnelconsole.tables import print_json
+
+    def announce(address: str) -> None:
+        if shared.json:
+            print_json({"address": address, "target": str(target)})
+        else:
+            click.echo(f"forwarding tcp://{address} -> {target}")
+
+    run(forward(server, target, tls_settings(fingerprint, ca, tls=tls), announce=announce, narrate=_complain))
+
+
+@cli.command(short_help="Standard input and output through a jump server.")
+@click.argument("target", callback=address)
+@click.option("--via", callback=address, required=True, metavar="HOST:PORT", help="The jump server.")
+@click.option(
+    "--secret-file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help=f"Holds the secret; else the variable {SECRET_VARIABLE} does.",
+)
+@tls_options
+@pass_shared
+def jump(
+    shared: Shared,
+    target: HostPort,
+    via: HostPort,
+    secret_file: Path | None,
+    *,
+    tls: bool,
+    fingerprint: str | None,
+    ca: str | None,
+) -> None:
+    """Standard input and output through a jump server to TARGET; fit for ssh's ProxyCommand."""
+    from tunnelconsole.standalone import jump as join
+    from tunnelconsole.standalone import run
+
+    shared.no_json()
+    run(join(via, secret_from(secret_file), target, tls_settings(fingerprint, ca, tls=tls)))
+
+
+def _steer(shared: Shared, request: Request) -> None:
+    from tunnelconsole.control.messages import Done
+    from tunnelconsole.screens.spans import clean
+    from tunnelconsole.tables import print_json
+
+    done = shared.ask(request, Done)
+    if shared.json:
+        print_json({"text": done.text})
+    else:
+        click.echo(clean(done.text))

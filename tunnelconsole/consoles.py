@@ -1,0 +1,95 @@
+"""Opening the console: of an engine that runs, of one started for it in the background, or of a demonstration."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+
+from tunnelconsole.background import BackgroundEngine, StartFailed, answers
+from tunnelconsole.config import load
+from tunnelconsole.control.client import ControlClient
+from tunnelconsole.control.messages import StopEngine
+from tunnelconsole.demo import running
+from tunnelconsole.errors import TunnelConsoleError
+from tunnelconsole.screens.app import ConsoleOutcome, run_console
+
+LOG_NAME = "engine.log"
+"""The file in the state folder that an engine started in the background logs to."""
+
+
+def open_console(config: Path | None, control: Path, log_level: str | None, log_format: str | None) -> None:
+    """The console of the engine at ``control``; where none runs, of one that is started first.
+
+    :raises ConfigError: the configuration is wrong.
+    :raises TunnelConsoleError: there is no terminal, or the engine does not start.
+    """
+    check_terminal()
+    engine = None if answers(control) else _start_engine(config, control, log_level, log_format)
+    outcome = run_console(control, owns_engine=engine is not None, demo=False)
+    if outcome is ConsoleOutcome.STOP_ENGINE:
+        asyncio.run(_stop_engine(control))
+        if engine is not None:
+            click.echo("the engine stops; its channels may finish (Ctrl-C: do not wait for it)", err=True)
+            engine.wait()
+    elif engine is not None:
+        click.echo(f"the engine goes on (process {engine.pid}); come back with: tunnelconsole attach", err=True)
+
+
+def attach(control: Path) -> None:
+    """The console of the engine at ``control``.
+
+    :raises TunnelConsoleError: there is no terminal.
+    """
+    check_terminal()
+    if run_console(control, owns_engine=False, demo=False) is ConsoleOutcome.STOP_ENGINE:
+        asyncio.run(_stop_engine(control))
+
+
+def demonstrate() -> None:
+    """The console of a demonstration, which ends with it.
+
+    :raises TunnelConsoleError: there is no terminal, or the demonstration does not start.
+    """
+    check_terminal()
+    with running() as control:
+        run_console(control, owns_engine=True, demo=True)
+
+
+def check_terminal() -> None:
+    """Makes sure that there is somebody to show a console to.
+
+    :raises TunnelConsoleError: standard input or output is no terminal.
+    """
+    if not (os.isatty(0) and os.isatty(1)):
+        raise TunnelConsoleError(
+            "the console needs a terminal", "without one, there are: tunnelconsole status, services, events ..."
+        )
+
+
+def _start_engine(
+    config: Path | None, control: Path, log_level: str | None, log_format: str | None
+) -> subprocess.Popen[bytes] | None:
+    """Starts an engine; None when somebody else has started one meanwhile."""
+    settings = load(config).engine
+    options = {"--config": config, "--socket": control, "--log-level": log_level, "--log-format": log_format}
+    command = [sys.executable, "-P", "-m", "tunnelconsole", "--daemon"]
+    for option, value in options.items():
+        command += [option, str(value)] if value is not None else []
+    engine = BackgroundEngine(command, settings.state_dir / LOG_NAME)
+    try:
+        engine.wait_until_ready()
+    except StartFailed:
+        if answers(control):
+            return None
+        raise
+    return engine.process
+
+
+async def _stop_engine(control: Path) -> None:
+    async with await ControlClient.connect(control) as client:
+        await client.ask(StopEngine())

@@ -1,0 +1,183 @@
+"""What the commands are given: the options that mean the same everywhere, addresses, secrets and TLS."""
+
+# ruff: noqa: PLC0415 - what a command does not use, it does not wait for
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from tunnelconsole.errors import EngineUnreachable, TunnelConsoleError
+
+if TYPE_CHECKING:
+    from tunnelconsole.control.messages import Reply, Request
+    from tunnelconsole.engine.settings import HostPort, Secret, TLSSettings
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C: 128 and the signal's number, as shells have it."""
+
+SECRET_VARIABLE = "TUNNELCONSOLE_SECRET"  # noqa: S105 - a variable's name
+"""The environment variable that may hold a secret; an argument never does, because everybody can see those."""
+
+Wanted = TypeVar("Wanted", bound="Reply")
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+@dataclass
+class Shared:
+    """What the options that every command has were given as; behind the command counts more than before it."""
+
+    config: Path | None = None
+    socket: Path | None = None
+    json: bool = False
+    log_level: str | None = None
+    log_format: str | None = None
+
+    def control(self) -> Path:
+        """Where the control socket is.
+
+        :raises ConfigError: the configuration does not say.
+        """
+        if self.socket is not None:
+            return self.socket
+        from tunnelconsole.config import control_path
+
+        return control_path(self.config)
+
+    def ask(self, request: Request, wanted: type[Wanted]) -> Wanted:
+        """Asks the running engine one thing.
+
+        :raises RequestRefused: the engine refused.
+        :raises EngineUnreachable: there is none, or it did not answer.
+        """
+        from tunnelconsole.control.client import ControlClient
+
+        async def ask() -> Reply:
+            async with await ControlClient.connect(self.control()) as client:
+                return await client.ask(request)
+
+        reply = asyncio.run(ask())
+        if not isinstance(reply, wanted):
+            raise EngineUnreachable("the engine answered something else than it was asked", "restart the engine")
+        return reply
+
+    def no_json(self) -> None:
+        """Says so where there is no document to print."""
+        if self.json:
+            raise click.UsageError("--json is for commands that print data")
+
+
+def _keep(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+    shared = context.ensure_object(Shared)
+    if value and parameter.name:
+        setattr(shared, parameter.name, value)
+
+
+def _shared_options() -> list[click.Parameter]:
+    kept: dict[str, Any] = {"expose_value": False, "callback": _keep}
+    path = click.Path(path_type=Path)
+    levels, formats = click.Choice(["debug", "info", "warning", "error"]), click.Choice(["text", "json"])
+    return [
+        click.Option(["-c", "--config"], type=path, metavar="FILE", help="The configuration.", **kept),
+        click.Option(["--socket"], type=path, metavar="PATH", help="The engine's control socket.", **kept),
+        click.Option(["--json"], is_flag=True, help="Print one JSON document.", **kept),
+        click.Option(["--log-level"], type=levels, help="The least that an engine started here logs.", **kept),
+        click.Option(["--log-format"], type=formats, help="How an engine started here logs.", **kept),
+    ]
+
+
+class _Command(click.Command):
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.params += _shared_options()
+
+
+class Commands(click.Group):
+    """Commands, in the order in which they were written, with the shared options before and behind each."""
+
+    command_class = _Command
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.params += _shared_options()
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)  # in the order of the file: what is asked first, first
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise click.exceptions.Exit(INTERRUPTED) from None
+
+
+def address(context: click.Context, parameter: click.Parameter, value: str) -> HostPort:
+    """What is written as ``host:port``."""
+    from tunnelconsole.engine.settings import HostPort
+
+    try:
+        return HostPort.parse(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error), context, parameter) from error
+
+
+def local_address(context: click.Context, parameter: click.Parameter, value: str) -> HostPort:
+    """What is written as ``host:port``, or as a port of this machine."""
+    return address(context, parameter, f"127.0.0.1:{value}" if value.isdecimal() else value)
+
+
+pass_shared = click.make_pass_decorator(Shared, ensure=True)
+"""Gives a command its :class:`Shared` as the first argument."""
+
+
+def tls_options(command: Function) -> Function:
+    """Gives a command --tls, --fingerprint and --ca, which :func:`tls_settings` takes."""
+    for option in (
+        click.option("--ca", type=click.Path(exists=True, dir_okay=False), help="PEM file of who may vouch for it."),
+        click.option("--fingerprint", metavar="SHA256", help="Pins the server's certificate; implies --tls."),
+        click.option("--tls", is_flag=True, help="The server's listener is a TLS one."),
+    ):
+        command = option(command)
+    return command
+
+
+def secret_from(file: Path | None) -> Secret:
+    """The secret in a file, or else in the environment.
+
+    :raises TunnelConsoleError: the file cannot be read, or everybody can read it.
+    :raises click.UsageError: there is neither.
+    """
+    from tunnelconsole.engine.settings import Secret
+    from tunnelconsole.secret_file import read_secret_file
+
+    if file is not None:
+        try:
+            return Secret(read_secret_file(file))
+        except ValueError as error:
+            raise TunnelConsoleError(f"--secret-file: {error}") from error
+    secret = os.environ.get(SECRET_VARIABLE, "")
+    if not secret:
+        raise click.UsageError(f"the secret is missing: give --secret-file, or set {SECRET_VARIABLE}")
+    return Secret(secret)
+
+
+def tls_settings(fingerprint: str | None, ca: str | None, *, tls: bool) -> TLSSettings | None:
+    """What --tls, --fingerprint and --ca ask for; None for no TLS.
+
+    :raises click.UsageError: the fingerprint is none.
+    """
+    from tunnelconsole.engine.settings import FilePath, Fingerprint, TLSSettings
+
+    if not tls and fingerprint is None and ca is None:
+        return None
+    try:
+        pin = Fingerprint.parse(fingerprint) if fingerprint is not None else None
+    except ValueError as error:
+        raise click.UsageError(f"--fingerprint: {error}") from error
+    return TLSSettings(ca=FilePath(ca) if ca is not None else None, fingerprint=pin)

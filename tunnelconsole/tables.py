@@ -1,0 +1,220 @@
+"""What the commands print: rows as aligned tables for people, or as they are for programs."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import click
+import msgspec
+from rich.cells import cell_len
+
+from tunnelconsole.control.client import ControlClient
+from tunnelconsole.control.figures import count, counted, duration, moment, percent, rate, size
+from tunnelconsole.control.messages import (
+    MIN_INTERVAL,
+    ChannelRow,
+    EventRow,
+    Events,
+    GetEvents,
+    ServiceRow,
+    SessionRow,
+    Status,
+    Watch,
+)
+from tunnelconsole.screens.spans import clean
+
+Row = TypeVar("Row")
+
+GAP = "  "
+"""What stands between two columns."""
+
+_ERROR: dict[str, Any] = {"fg": "red", "bold": True}
+_WARNING: dict[str, Any] = {"fg": "yellow"}
+
+ALARMS = {"failed": _ERROR, "error": _ERROR, "backoff": _WARNING, "warning": _WARNING}
+"""States and levels that are painted, and how; the word itself is always there too."""
+
+
+@dataclass(frozen=True)
+class Column(Generic[Row]):
+    """One column.
+
+    :param title: its heading.
+    :param cell: what it shows of a row at a moment (Unix time).
+    :param right: figures stand at the right.
+    :param alarming: words of :data:`ALARMS` are painted.
+    :param shown: False leaves the column out of a table of these rows.
+    """
+
+    title: str
+    cell: Callable[[Row, float], str]
+    right: bool = False
+    alarming: bool = False
+    shown: Callable[[Sequence[Row]], bool] = bool
+
+
+SERVICES: tuple[Column[ServiceRow], ...] = (
+    Column("NAME", lambda row, now: row.name),
+    Column("KIND", lambda row, now: row.kind),
+    Column("STATE", lambda row, now: row.state, alarming=True),
+    Column("ADDRESS", lambda row, now: row.address or "-"),
+    Column("TARGET", lambda row, now: row.target or "-"),
+    Column("SESSIONS", lambda row, now: count(row.sessions), right=True),
+    Column("CHANNELS", lambda row, now: count(row.channels), right=True),
+    Column("IN", lambda row, now: size(row.bytes_in), right=True),
+    Column("OUT", lambda row, now: size(row.bytes_out), right=True),
+    Column("RATE IN", lambda row, now: rate(row.rate_in), right=True),
+    Column("RATE OUT", lambda row, now: rate(row.rate_out), right=True),
+    Column("EXPOSED", lambda row, now: "yes" if row.exposed else "-", shown=lambda rows: any(r.exposed for r in rows)),
+    Column("ERROR", lambda row, now: row.error or "", shown=lambda rows: any(r.error for r in rows)),
+)
+
+SESSIONS: tuple[Column[SessionRow], ...] = (
+    Column("ID", lambda row, now: row.id),
+    Column("SERVICE", lambda row, now: row.service),
+    Column("KIND", lambda row, now: row.kind),
+    Column("PEER", lambda row, now: row.peer),
+    Column("IDENTITY", lambda row, now: row.identity),
+    Column("AGE", lambda row, now: duration(now - row.since), right=True),
+    Column("CHANNELS", lambda row, now: count(row.channels), right=True),
+    Column("IN", lambda row, now: size(row.bytes_in), right=True),
+    Column("OUT", lambda row, now: size(row.bytes_out), right=True),
+    Column("RATE IN", lambda row, now: rate(row.rate_in), right=True),
+    Column("RATE OUT", lambda row, now: rate(row.rate_out), right=True),
+)
+
+CHANNELS: tuple[Column[ChannelRow], ...] = (
+    Column("ID", lambda row, now: row.id),
+    Column("SESSION", lambda row, now: row.session),
+    Column("SERVICE", lambda row, now: row.service),
+    Column("LABEL", lambda row, now: row.label),
+    Column("PATH", lambda row, now: row.path),
+    Column("AGE", lambda row, now: duration(now - row.since), right=True),
+    Column("IN", lambda row, now: size(row.bytes_in), right=True),
+    Column("OUT", lambda row, now: size(row.bytes_out), right=True),
+    Column("RATE IN", lambda row, now: rate(row.rate_in), right=True),
+    Column("RATE OUT", lambda row, now: rate(row.rate_out), right=True),
+)
+
+EVENTS: tuple[Column[EventRow], ...] = (
+    Column("TIME", lambda row, now: moment(row.time, now)),
+    Column("LEVEL", lambda row, now: row.level, alarming=True),
+    Column("SERVICE", lambda row, now: row.service or "-"),
+    Column("TYPE", lambda row, now: row.type),
+    Column("TEXT", lambda row, now: row.text),
+)
+
+EVENT_WIDTHS = (14, 7, 12, 18, 0)
+"""Cells of the columns where events are printed one by one, as they come: nobody knows the widest yet."""
+
+
+def print_rows(columns: Sequence[Column[Row]], rows: Sequence[Row], *, empty: str, as_json: bool) -> None:
+    """Prints a table, or the rows as one JSON document.
+
+    :param empty: what is said on standard error when there are no rows.
+    """
+    if as_json:
+        print_json(rows)
+    elif rows:
+        _print("\n".join(table(columns, rows, time.time())))
+    else:
+        click.echo(empty, err=True)
+
+
+def table(columns: Sequence[Column[Row]], rows: Sequence[Row], now: float) -> Iterable[str]:
+    """The lines of a table: the headings, then the rows, every column as wide as its widest cell."""
+    shown = [column for column in columns if column.shown(rows)]
+    cells = [[clean(column.cell(row, now)) for column in shown] for row in rows]
+    widths = [
+        max(cell_len(text) for text in texts) for texts in zip([column.title for column in shown], *cells, strict=True)
+    ]
+    yield _line(shown, [column.title for column in shown], widths)
+    for row in cells:
+        yield _line(shown, row, widths)
+
+
+def print_event(row: EventRow, *, as_json: bool) -> None:
+    """Prints one event as it comes; as JSON, a document on a line of its own."""
+    if as_json:
+        click.echo(msgspec.json.encode(row))
+    else:
+        now = time.time()
+        _print(_line(EVENTS, [clean(column.cell(row, now)) for column in EVENTS], EVENT_WIDTHS))
+
+
+async def follow_events(control: Path, limit: int, *, as_json: bool) -> None:
+    """Prints the newest ``limit`` events and then each one as it comes, until the engine goes away.
+
+    :raises EngineUnreachable: it went away, or there is none.
+    """
+    async with await ControlClient.connect(control) as watching, await ControlClient.connect(control) as asking:
+        shown: int | None = None
+        async for update in watching.watch(Watch(["events"], interval=MIN_INTERVAL)):
+            if shown is None:  # asked for after the watch has begun, so that no event falls between the two
+                shown = await _print_newest(asking, limit, as_json=as_json)
+            if update.events is None:
+                continue
+            if update.events.dropped:
+                click.echo(f"{counted(update.events.dropped, 'event')} missed: they came too fast", err=True)
+            for row in update.events.rows:
+                if row.id > shown:
+                    print_event(row, as_json=as_json)
+                    shown = row.id
+
+
+async def _print_newest(asking: ControlClient, limit: int, *, as_json: bool) -> int:
+    """Prints what has happened so far; returns the id of the last event."""
+    question = GetEvents(limit=limit)
+    reply = await asking.ask(question)
+    rows = reply.rows if isinstance(reply, Events) else []
+    for row in rows:
+        print_event(row, as_json=as_json)
+    return rows[-1].id if rows else question.after
+
+
+def print_status(status: Status, *, as_json: bool) -> None:
+    """Prints the node's figures, one a line, or as one JSON document."""
+    if as_json:
+        document = msgspec.to_builtins(status)
+        del document["type"]  # tells messages of the control socket apart; here there is only one
+        print_json(document)
+        return
+    faults = f", {counted(status.faults, 'fault')}" if status.faults else ""
+    facts = {
+        "version": status.version,
+        "pid": str(status.pid),
+        "uptime": duration(status.uptime) + (", draining" if status.draining else ""),
+        "services": count(status.services) + faults,
+        "sessions": count(status.sessions),
+        "channels": count(status.channels),
+        "in": f"{size(status.bytes_in)}, {rate(status.rate_in)}",
+        "out": f"{size(status.bytes_out)}, {rate(status.rate_out)}",
+        "memory": size(status.memory),
+        "cpu": percent(status.cpu),
+        "config": status.config or "none",
+    }
+    _print("\n".join(f"{name:<8}{GAP}{clean(value)}" for name, value in facts.items()))
+
+
+def print_json(document: object) -> None:
+    """Prints one JSON document, indented so that people can read it too."""
+    click.echo(msgspec.json.format(msgspec.json.encode(document), indent=2))
+
+
+def _line(columns: Sequence[Column[Any]], texts: Sequence[str], widths: Sequence[int]) -> str:
+    cells = []
+    for column, text, width in zip(columns, texts, widths, strict=True):
+        padding = " " * (width - cell_len(text))
+        painted = click.style(text, **ALARMS[text]) if column.alarming and text in ALARMS else text
+        cells.append(padding + painted if column.right else painted + padding)
+    return GAP.join(cells).rstrip()
+
+
+def _print(text: str) -> None:
+    """Prints lines; colour goes to terminals only, and nowhere with NO_COLOR (https://no-color.org)."""
+    click.echo(text, color=False if os.environ.get("NO_COLOR") else None)
