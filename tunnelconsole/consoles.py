@@ -1,4 +1,8 @@
-"""Opening the console: of an engine that runs, of one started for it in the background, or of a demonstration."""
+"""Opening the console: of an engine that runs, of one started for it in the background, or of a demonstration.
+
+Where an engine is started, the console's framework is loaded while it starts: on two cores that takes the longer of the
+two times and not their sum.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import asyncio
 import os
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import click
@@ -15,8 +20,7 @@ from tunnelconsole.config import load
 from tunnelconsole.control.client import ControlClient
 from tunnelconsole.control.messages import StopEngine
 from tunnelconsole.demo import running
-from tunnelconsole.errors import TunnelConsoleError
-from tunnelconsole.screens.app import ConsoleOutcome, run_console
+from tunnelconsole.errors import EngineUnreachable, TunnelConsoleError
 
 LOG_NAME = "engine.log"
 """The file in the state folder that an engine started in the background logs to."""
@@ -30,8 +34,7 @@ def open_console(config: Path | None, control: Path, log_level: str | None, log_
     """
     check_terminal()
     engine = None if answers(control) else _start_engine(config, control, log_level, log_format)
-    outcome = run_console(control, owns_engine=engine is not None, demo=False)
-    if outcome is ConsoleOutcome.STOP_ENGINE:
+    if _show(control, owns_engine=engine is not None):
         asyncio.run(_stop_engine(control))
         if engine is not None:
             click.echo("the engine stops; its channels may finish (Ctrl-C: do not wait for it)", err=True)
@@ -46,7 +49,7 @@ def attach(control: Path) -> None:
     :raises TunnelConsoleError: there is no terminal.
     """
     check_terminal()
-    if run_console(control, owns_engine=False, demo=False) is ConsoleOutcome.STOP_ENGINE:
+    if _show(control):
         asyncio.run(_stop_engine(control))
 
 
@@ -56,8 +59,8 @@ def demonstrate() -> None:
     :raises TunnelConsoleError: there is no terminal, or the demonstration does not start.
     """
     check_terminal()
-    with running() as control:
-        run_console(control, owns_engine=True, demo=True)
+    with running(meanwhile=_load_framework) as control:
+        _show(control, owns_engine=True, demo=True)
 
 
 def check_terminal() -> None:
@@ -81,6 +84,7 @@ def _start_engine(
     for option, value in options.items():
         command += [option, str(value)] if value is not None else []
     engine = BackgroundEngine(command, settings.state_dir / LOG_NAME)
+    _load_framework()
     try:
         engine.wait_until_ready()
     except StartFailed:
@@ -90,6 +94,20 @@ def _start_engine(
     return engine.process
 
 
+def _load_framework() -> None:
+    import_module("tunnelconsole.screens.app")
+
+
+def _show(control: Path, *, owns_engine: bool = False, demo: bool = False) -> bool:
+    """Runs the console until the operator leaves; True when the engine is to be stopped."""
+    from tunnelconsole.screens.app import ConsoleOutcome, run_console  # noqa: PLC0415 - see above
+
+    return run_console(control, owns_engine=owns_engine, demo=demo) is ConsoleOutcome.STOP_ENGINE
+
+
 async def _stop_engine(control: Path) -> None:
-    async with await ControlClient.connect(control) as client:
-        await client.ask(StopEngine())
+    try:
+        async with await ControlClient.connect(control) as client:
+            await client.ask(StopEngine())
+    except EngineUnreachable:
+        return  # it has ended by itself, or as soon as it was told

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Self
@@ -111,9 +111,10 @@ native = false               # as the original program speaks it: all visitors i
 
 
 @contextmanager
-def running() -> Iterator[Path]:
+def running(meanwhile: Callable[[], object] = lambda: None) -> Iterator[Path]:
     """Runs the demonstration inside the block, and gives the engine's control socket.
 
+    :param meanwhile: called while the engine starts, for what takes its time too.
     :raises StartFailed: the engine does not start.
     """
     folder = Path(tempfile.mkdtemp(prefix="tunnelconsole-demo-"))
@@ -128,7 +129,9 @@ def running() -> Iterator[Path]:
                     server.close()
             for origin in origins.values():
                 origin.listen()
-            leash.start_engine(folder)
+            engine = leash.start_engine(folder)
+            meanwhile()
+            engine.wait_until_ready()
             leash.start_visitors(folder, origins)
             yield folder / "control.sock"
     finally:
@@ -171,12 +174,12 @@ class _Leash:
         self._children: list[subprocess.Popen[bytes]] = []
         return self
 
-    def start_engine(self, folder: Path) -> None:
-        """Starts the engine and waits until it is ready."""
+    def start_engine(self, folder: Path) -> BackgroundEngine:
+        """Starts the engine."""
         command = [sys.executable, "-P", "-m", "tunnelconsole.demo", str(folder)]
         engine = BackgroundEngine(command, folder / "engine.log", stdin=self._theirs)
         self._children.append(engine.process)
-        engine.wait_until_ready()
+        return engine
 
     def start_visitors(self, folder: Path, origins: dict[str, socket.socket]) -> None:
         """Starts the visitors, and leaves the origins' sockets to them."""
