@@ -29,6 +29,7 @@ import msgspec
 
 from tunnelconsole import __version__
 from tunnelconsole.config import Config, EngineSettings, load
+from tunnelconsole.control.figures import counted
 from tunnelconsole.control.server import ControlServer
 from tunnelconsole.engine.engine import Engine, Supervised
 from tunnelconsole.engine.events import ConfigRefused, ConfigReloaded, Crashed
@@ -259,9 +260,8 @@ class Daemon:
 
     def _ready(self) -> None:
         services = self._engine.services.values()
-        self._readiness.ready(
-            f"{len(services)} services, {sum(service.state == 'failed' for service in services)} failed"
-        )
+        failed = sum(service.state == "failed" for service in services)
+        self._readiness.ready(f"{counted(len(services), 'service')}, {failed} failed")
 
     def _stay_alive(self) -> None:
         """Tells the service manager again and again that the loop turns, where it wants to know."""
