@@ -9,7 +9,7 @@ from typing import Any
 
 from tunnelconsole.daemon import loop_factory
 from tunnelconsole.engine.engine import Engine
-from tunnelconsole.engine.events import Record, ServiceConnected, ServiceFailed, ServiceRetrying, TargetFailed
+from tunnelconsole.engine.events import Event, Record, ServiceConnected, ServiceFailed, ServiceRetrying, TargetFailed
 from tunnelconsole.engine.services.jump.connection import CONNECT_TIMEOUT, reach
 from tunnelconsole.engine.services.relay.client import RelayClientSettings
 from tunnelconsole.engine.services.service import ServerDialer
@@ -18,6 +18,9 @@ from tunnelconsole.engine.transport.stdio import join_stdio
 from tunnelconsole.errors import TunnelConsoleError
 
 _NAME = "tcp"
+
+TOLD = (ServiceConnected, ServiceRetrying, ServiceFailed, TargetFailed)
+"""The events that :func:`forward` tells; sessions, channels and the rest are for a console."""
 
 
 def run(coroutine: Coroutine[Any, Any, None]) -> None:
@@ -34,41 +37,36 @@ async def forward(
     announce: Callable[[str], None],
     narrate: Callable[[str], None],
 ) -> None:
-    """Gives ``target`` a public port at a relay server until SIGINT or SIGTERM; connects again by itself.
+    """Gives ``target`` a public port at a relay server until SIGINT, SIGTERM or SIGHUP; connects again by itself.
 
     :param announce: told the public ``host:port``, first and whenever it has become another one.
     :param narrate: told in a sentence what goes wrong, and when it is well again.
     :raises TunnelConsoleError: the server refuses us for good.
     """
-    ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    happened: asyncio.Queue[Event | None] = asyncio.Queue()
+
+    def note(record: Record) -> None:
+        if isinstance(record.event, TOLD):
+            happened.put_nowait(record.event)
+
     announced = ""
-
-    def told(record: Record) -> None:
-        nonlocal announced
-        match record.event:
-            case ServiceConnected(address=address) if address != announced:
-                announced = address
-                announce(address)
-            case ServiceConnected(server=name):
-                narrate(f"connected to {name} again")
-            case ServiceRetrying() | TargetFailed() as event:
-                narrate(event.text())
-            case ServiceFailed(error=error) if not ended.done():
-                ended.set_exception(TunnelConsoleError(error))
-            case _:
-                pass  # sessions, channels and the rest are for a console
-
-    settings = RelayClientSettings(server=server, target=target, tls=tls)
-    async with Engine({_NAME: settings}) as engine:
-        engine.node.bus.listen(told)  # before the service's task has had its first turn, so nothing is missed
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, _end, ended)
-        await ended
-
-
-def _end(ended: asyncio.Future[None]) -> None:
-    if not ended.done():
-        ended.set_result(None)
+    async with Engine({_NAME: RelayClientSettings(server=server, target=target, tls=tls)}) as engine:
+        for record in engine.node.bus.recent():
+            note(record)
+        engine.node.bus.listen(note)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            engine.node.loop.add_signal_handler(number, happened.put_nowait, None)
+        while event := await happened.get():
+            match event:
+                case ServiceConnected(address=address) if address != announced:
+                    announced = address
+                    announce(address)
+                case ServiceConnected():
+                    narrate(f"{event.text()}, as before")
+                case ServiceFailed(error=error):
+                    raise TunnelConsoleError(error)
+                case _:
+                    narrate(event.text())
 
 
 async def jump(server: HostPort, secret: Secret, target: HostPort, tls: TLSSettings | None) -> None:
