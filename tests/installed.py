@@ -12,6 +12,7 @@ import subprocess
 import sysconfig
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from random import SystemRandom
 from typing import Any
@@ -24,7 +25,7 @@ COMMAND_TIMEOUT = 20.0
 STEADY_PORTS = range(15000, 30000)
 """Below the ports that systems hand out by themselves, so that one stays free while nobody listens on it."""
 
-_LISTENING = re.compile(r"^listening service=(\S+) kind=(\S+) address=(\S+)$", re.MULTILINE)
+_STANDING = re.compile(r"^(?:listening|connected) service=(\S+) kind=\S+ address=(\S+)", re.MULTILINE)
 
 
 def installed() -> str:
@@ -114,6 +115,8 @@ class Process:
         with suppress(ProcessLookupError):
             os.killpg(self.popen.pid, signal.SIGKILL)
         self.popen.wait()
+        if self.popen.stdin is not None:
+            self.popen.stdin.close()
 
 
 class Program:
@@ -147,17 +150,30 @@ class Program:
 
     def run(self, *arguments: str, stdin: str = "", env: Mapping[str, str] | None = None) -> Done:
         """Runs the program to its end."""
-        return Done(
-            subprocess.run(
-                [self.path, *arguments],
-                input=stdin,
-                capture_output=True,
-                text=True,
-                timeout=COMMAND_TIMEOUT,
-                env=self.env | dict(env or {}),
-                cwd=self.folder,
-                check=False,
-            )
+        return self.run_other([self.path, *arguments], stdin=stdin, env=env)
+
+    def run_other(self, command: Sequence[str], *, stdin: str = "", env: Mapping[str, str] | None = None) -> Done:
+        """Runs another program to its end."""
+        process = self._run(command, stdin.encode(), env)
+        return Done(process.returncode, process.stdout.decode(errors="replace"), process.stderr.decode())
+
+    def run_bytes(self, command: Sequence[str], *, stdin: bytes = b"", env: Mapping[str, str] | None = None) -> bytes:
+        """What another program writes, once it is sure that it did what it should."""
+        process = self._run(command, stdin, env)
+        assert process.returncode == 0, f"exit code {process.returncode}: {process.stderr.decode()}"
+        return process.stdout
+
+    def _run(
+        self, command: Sequence[str], stdin: bytes, env: Mapping[str, str] | None
+    ) -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run(
+            command,
+            input=stdin,
+            capture_output=True,
+            timeout=COMMAND_TIMEOUT,
+            env=self.env | dict(env or {}),
+            cwd=self.folder,
+            check=False,
         )
 
     def start(self, *arguments: str, env: Mapping[str, str] | None = None, stdin: int = subprocess.DEVNULL) -> Process:
@@ -189,13 +205,13 @@ class Program:
             process.end()
 
 
+@dataclass(frozen=True)
 class Done:
     """A command that has ended."""
 
-    def __init__(self, process: subprocess.CompletedProcess[str]) -> None:
-        self.code = process.returncode
-        self.out = process.stdout
-        self.err = process.stderr
+    code: int
+    out: str
+    err: str
 
     def ok(self) -> str:
         """What it printed, once it is sure that it did what it should.
@@ -242,13 +258,10 @@ class Daemon:
         return "ready" in self.process.out.splitlines()
 
     def address(self, service: str) -> str:
-        """Where a service listens, as its last line about it says; waits for one."""
-
-        def said() -> str:
-            found: dict[str, str] = {name: address for name, _, address in _LISTENING.findall(self.process.out)}
-            return found.get(service, "")
-
-        return until_true(said)
+        """Where a service listens or can be reached, as its line on standard output says."""
+        found = dict(_STANDING.findall(self.process.out))
+        assert service in found, f"no line about {service}\n{self.process.said}"
+        return found[service]
 
     def ask(self, *command: str) -> Done:
         """Runs a command about this engine."""
