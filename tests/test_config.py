@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -218,6 +220,17 @@ class TestWhereThingsAre:
     def test_a_mistake_in_a_service_hides_the_control_socket_from_nobody(self, tmp_path: Path) -> None:
         path = write(tmp_path, '[engine]\ncontrol = "here.sock"\n[service.home]\nkind = "junk"\n')
         assert config.control_path(path) == tmp_path / "here.sock"
+
+    def test_a_command_that_needs_the_socket_only_does_not_load_the_engine(self, tmp_path: Path) -> None:
+        path = write(tmp_path, HOME)
+        code = f"""
+import pathlib, sys
+from tunnelconsole.config import control_path
+print(control_path(pathlib.Path({str(path)!r})))
+sys.exit("tunnelconsole.engine.engine" in sys.modules)
+"""
+        answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert answer.stdout == f"{config.control_path(path)}\n"
 
     def test_a_mistake_in_the_engines_table_is_told_to_every_command(self, tmp_path: Path) -> None:
         path = write(tmp_path, "[engine]\ncontrol = 5\n")

@@ -22,19 +22,19 @@ import re
 import stat
 import sys
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
 from tunnelconsole.config_reader import Reader, key_path
-from tunnelconsole.engine.engine import DEFAULT_DRAIN
-from tunnelconsole.engine.services.kinds import KINDS
-from tunnelconsole.engine.services.service import ServiceSettings
-from tunnelconsole.engine.settings import ListenAddress, TLSSettings
+from tunnelconsole.engine.settings import DEFAULT_DRAIN, ListenAddress, TLSSettings
 from tunnelconsole.engine.units import Duration
 from tunnelconsole.errors import ConfigError
+
+if TYPE_CHECKING:
+    from tunnelconsole.engine.services.service import ServiceSettings
 
 VERSION = 1
 """The version of the file's format that this program reads."""
@@ -208,7 +208,9 @@ def _services(reader: Reader, document: Mapping[str, object]) -> dict[str, Servi
 
 
 def _service(reader: Reader, table: dict[str, object], path: str) -> ServiceSettings | None:
-    kind = _kind(reader, table, path)
+    from tunnelconsole.engine.services.kinds import KINDS  # noqa: PLC0415 - the engine, which control_path() can spare
+
+    kind = _kind(reader, table, path, KINDS)
     if kind is None:
         return None
     # TLS is read apart from the rest, so that its files are looked at even when another key is wrong.
@@ -222,16 +224,16 @@ def _service(reader: Reader, table: dict[str, object], path: str) -> ServiceSett
     return msgspec.structs.replace(settings, tls=tls)
 
 
-def _kind(reader: Reader, table: dict[str, object], path: str) -> str | None:
+def _kind(reader: Reader, table: dict[str, object], path: str, known: Collection[str]) -> str | None:
     path = f"{path}.kind"
-    kinds = f"the kinds are {', '.join(KINDS)}"
+    kinds = f"the kinds are {', '.join(known)}"
     if "kind" not in table:
         reader.wrong(path, f"missing; {kinds}")
         return None
     kind = reader.text(table["kind"], path)
-    if kind is None or kind in KINDS:
+    if kind is None or kind in known:
         return kind
-    nearest = difflib.get_close_matches(kind, KINDS, 1, KIND_CUTOFF)
+    nearest = difflib.get_close_matches(kind, known, 1, KIND_CUTOFF)
     advice = f'did you mean "{nearest[0]}"?' if nearest else kinds
     reader.wrong(path, f'there is no kind "{kind}"; {advice}')
     return None

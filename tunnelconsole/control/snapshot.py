@@ -127,15 +127,15 @@ class Snapshot:
     def sessions(self, service: str = "") -> list[Session]:
         """The sessions, of one service when named; see :func:`session_row`."""
         self._settle()
-        return [found for found in self._node.sessions.sessions.values() if service in ("", found.service)]
+        found = self._node.sessions.sessions.values()
+        return [session for session in found if session.service == service] if service else list(found)
 
     def channels(self, service: str = "", session: str = "") -> list[Channel]:
         """The channels, of one service or session when named; see :func:`channel_row`."""
-        return [
-            found
-            for found in self._node.sessions.channels.values()
-            if service in ("", found.session.service) and session in ("", found.session.id)
-        ]
+        found = list(self._node.sessions.channels.values())
+        if service:
+            found = [channel for channel in found if channel.session.service == service]
+        return [channel for channel in found if channel.session.id == session] if session else found
 
     def events(self, after: int, limit: int) -> list[Record | EventRow]:
         """The newest ``limit`` events whose id is above ``after``, oldest first; see :func:`event_row`."""

@@ -35,11 +35,9 @@ from tunnelconsole.engine.meters import TICK
 from tunnelconsole.engine.node import Node
 from tunnelconsole.engine.services.kinds import make_service
 from tunnelconsole.engine.services.service import Service, ServiceSettings
+from tunnelconsole.engine.settings import DEFAULT_DRAIN
 from tunnelconsole.engine.store import Store, StoredEvent
 from tunnelconsole.errors import CredentialsRefused, RequestRefused, TunnelConsoleError
-
-DEFAULT_DRAIN = 30.0
-"""Seconds channels may take to finish when the engine stops or a service's settings change."""
 
 SAVE_INTERVAL = 5.0
 """Seconds between two writes of the totals: what a crash can lose."""

@@ -14,6 +14,9 @@ from tunnelconsole.engine.wire.hostport import format_host_port, parse_host_port
 MAX_PORTS = 65535
 """Ports there are."""
 
+DEFAULT_DRAIN = 30.0
+"""Seconds channels may take to finish when the engine stops or a service's settings change."""
+
 
 class Secret(str):
     """A secret; its ``repr`` hides it, so that no error text or log line can show it by accident."""
