@@ -510,11 +510,17 @@ def test_standard_descriptors_that_were_closed_become_no_sockets_by_chance(
 # what is loaded
 
 
-@pytest.mark.parametrize("option", ["--socket", "--config"])
-def test_a_question_to_the_engine_loads_neither_the_engine_nor_the_console(node: Daemon, option: str) -> None:
-    where = {"--socket": node.control, "--config": node.config}[option]
+def loaded_by_status(*options: str) -> set[str]:
+    """The modules that are loaded once ``tunnelconsole status`` has answered."""
     code = "import sys; from tunnelconsole.cli import main; main(); print(*sys.modules, file=sys.stderr)"
-    command = [sys.executable, "-c", code, "status", option, str(where)]
-    loaded = subprocess.run(command, capture_output=True, text=True, check=True).stderr.split()
-    assert "tunnelconsole.control.client" in loaded
-    assert {"textual", "tunnelconsole.engine.engine", "tunnelconsole.engine.services.kinds"}.isdisjoint(loaded)
+    command = [sys.executable, "-c", code, "status", *options]
+    return set(subprocess.run(command, capture_output=True, text=True, check=True).stderr.split())
+
+
+def test_a_question_to_the_engine_does_not_wait_for_the_console_to_load(node: Daemon) -> None:
+    assert loaded_by_status("--config", str(node.config)).isdisjoint({"textual", "tunnelconsole.screens.app"})
+
+
+def test_a_question_to_a_socket_does_not_wait_for_the_engine_to_load(node: Daemon) -> None:
+    loaded = loaded_by_status("--socket", str(node.control))
+    assert {"tunnelconsole.control.client", "tunnelconsole.engine.engine"} & loaded == {"tunnelconsole.control.client"}
