@@ -1,8 +1,9 @@
-"""What every test shares: the ``system`` mark."""
+"""What every test shares: the ``system`` mark, and folders with short names."""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -19,3 +20,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     if os.environ.get("CI") == "true":
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason)
+
+
+@pytest.fixture
+def tmp_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of its own, but not named for the test: the path of a Unix socket may have 107 bytes, no more."""
+    return tmp_path_factory.mktemp("t")
