@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 PROGRAM = "tunnelconsole"
 
 STDERR = 2
+"""The last of the standard descriptors."""
 
 EVENTS_SHOWN = 50
 """Events shown unless --limit asks for others: a screen full."""

@@ -32,7 +32,7 @@ def open_console(config: Path | None, control: Path, log_level: str | None, log_
     :raises ConfigError: the configuration is wrong.
     :raises TunnelConsoleError: there is no terminal, or the engine does not start.
     """
-    check_terminal()
+    _check_terminal()
     engine = None if answers(control) else _start_engine(config, control, log_level, log_format)
     if _show(control, owns_engine=engine is not None):
         asyncio.run(_stop_engine(control))
@@ -48,7 +48,7 @@ def attach(control: Path) -> None:
 
     :raises TunnelConsoleError: there is no terminal.
     """
-    check_terminal()
+    _check_terminal()
     if _show(control):
         asyncio.run(_stop_engine(control))
 
@@ -58,12 +58,12 @@ def demonstrate() -> None:
 
     :raises TunnelConsoleError: there is no terminal, or the demonstration does not start.
     """
-    check_terminal()
+    _check_terminal()
     with running(meanwhile=_load_framework) as control:
         _show(control, owns_engine=True, demo=True)
 
 
-def check_terminal() -> None:
+def _check_terminal() -> None:
     """Makes sure that there is somebody to show a console to.
 
     :raises TunnelConsoleError: standard input or output is no terminal.

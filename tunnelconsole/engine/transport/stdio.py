@@ -73,6 +73,7 @@ class _Join:
             self._pump.abort("given up")
             _shut(self._outer, socket.SHUT_RDWR)
             await self._pump_ended.wait()
+            self._outer.close()
             self._plane.close()
         if self._fault is not None:
             raise self._fault
