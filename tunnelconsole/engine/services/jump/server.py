@@ -168,7 +168,8 @@ class Admission:
         try:
             if isinstance(self._end, TLSEnd) and not self._end.established:
                 self._end.handshake()
-                self._send_pending()
+                if not self._send_pending():
+                    return
             data = self._end.receive(HANDSHAKE_READ)
         except BlockingIOError:
             return
@@ -181,7 +182,8 @@ class Admission:
         try:
             if data:
                 for event in self._handshake.receive_data(data):
-                    self._on(event)
+                    if self in self._server.admissions:  # the answer to the one before may have found the client gone
+                        self._on(event)
             else:
                 self._handshake.receive_eof()
         except ProtocolError as error:
@@ -240,6 +242,11 @@ class Admission:
         self._dial = None
         if sock is None:
             self._fail(format_host_port(*self._target), error)
+            return
+        full = self._server.gate.refuses(new_session=True, new_channel=True)
+        if full:  # others were let in during the dial
+            sock.close()
+            self._fail(format_host_port(*self._target), full)
             return
         self._handshake.accept()
         if not self._send_pending():
