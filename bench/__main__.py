@@ -13,7 +13,7 @@ from bench import table
 from bench.contenders import CONTENDERS
 from bench.flow import Flow, build
 from bench.measures import FULL, QUICK
-from bench.processes import BenchError, end_on_sigterm
+from bench.processes import BenchError, end_on_signals
 from bench.run import Run, tell
 
 HERE = Path(__file__).parent
@@ -35,7 +35,7 @@ def main(quick: bool, only: str) -> None:
         raise click.UsageError(f"no contender is named {strange[0]}; there are: {'; '.join(known)}")
     direct, *others = CONTENDERS
     wanted = [each for each in others if not chosen or each.name in chosen]
-    end_on_sigterm()
+    end_on_signals()
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # what is started inherits it
     with tempfile.TemporaryDirectory(prefix="tunnelconsole-bench-") as folder:

@@ -165,13 +165,16 @@ def running(
         program.stop()
 
 
-def end_on_sigterm() -> None:
-    """Lets SIGTERM end the benchmark as Ctrl-C does: through every ``finally``."""
+def end_on_signals() -> None:
+    """Lets Ctrl-C and SIGTERM end the benchmark through every ``finally``; a second one does not cut that short."""
 
     def leave(_number: int, _frame: FrameType | None) -> NoReturn:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)  # what was started must end first, which takes seconds at the most
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, leave)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, leave)
 
 
 def memory(programs: Sequence[Program]) -> int:

@@ -23,7 +23,8 @@ BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 
 def machine() -> str:
     """What the figures were taken on, without its name."""
-    loop = "uvloop" if importlib.util.find_spec("uvloop") else "the stock event loop"
+    stock = os.environ.get("TUNNELCONSOLE_LOOP") == "asyncio" or importlib.util.find_spec("uvloop") is None
+    loop = "the stock event loop" if stock else "uvloop"
     kernel = f"{platform.system()} {platform.release().split('-')[0]} on {platform.machine()}"
     return (
         f"{os.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB of memory, {kernel}, "
