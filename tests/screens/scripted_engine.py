@@ -1,4 +1,4 @@
-"""An engine that says what a test tells it to: a real control socket with the real messages, and no tunnels behind it."""
+"""An engine that says what a test tells it to: the real messages on a real control socket, and no tunnels behind it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 import msgspec
 
@@ -57,12 +58,15 @@ class ScriptedEngine:
     def __init__(self, path: Path, script: Script) -> None:
         self.path = path
         self.script = script
+        self.dropped = 0
+        """Events that every update says were missed."""
         self.asked: list[Request] = []
         """Every request that came, oldest first."""
         self._server: asyncio.Server | None = None
         self._watchers: dict[asyncio.StreamWriter, tuple[int, Watch]] = {}
         self._told: dict[asyncio.StreamWriter, int] = {}
         self._writers: set[asyncio.StreamWriter] = set()
+        self._serving: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Listens."""
@@ -74,9 +78,10 @@ class ScriptedEngine:
         self._server.close()
         for writer in list(self._writers):
             writer.transport.abort()
+        await asyncio.gather(*self._serving)
         self.path.unlink(missing_ok=True)
 
-    async def __aenter__(self) -> ScriptedEngine:
+    async def __aenter__(self) -> Self:
         await self.start()
         return self
 
@@ -105,7 +110,7 @@ class ScriptedEngine:
             services=script.services if "services" in topics else None,
             sessions=[row for row in script.sessions if of in ("", row.service)] if "sessions" in topics else None,
             channels=[row for row in script.channels if of in ("", row.service)] if "channels" in topics else None,
-            events=Events(fresh) if "events" in topics else None,
+            events=Events(fresh, self.dropped) if "events" in topics else None,
             history=script.history if "history" in topics else None,
         ))  # fmt: skip
 
@@ -114,6 +119,9 @@ class ScriptedEngine:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
+        task = asyncio.current_task()
+        assert task is not None
+        self._serving.add(task)
         try:
             while line := await reader.readline():
                 ask = messages.decode_ask(line)
@@ -126,6 +134,7 @@ class ScriptedEngine:
             self._watchers.pop(writer, None)
             self._told.pop(writer, None)
             self._writers.discard(writer)
+            self._serving.discard(task)
             writer.close()
             with contextlib.suppress(ConnectionError):
                 await writer.wait_closed()

@@ -58,6 +58,7 @@ class ConsoleApp(Frame):
     def go(self, place: Place) -> None:
         """Shows another place."""
         if place != self.place:
+            self.depart()
             self.trail.go(place)
             self.arrive()
 
@@ -102,12 +103,12 @@ class ConsoleApp(Frame):
 
     def action_go_back(self) -> None:
         """Clears the filter, or goes back."""
-        before = self.place.screen, self.place.service, self.place.session
-        if not self.trail.back():
-            return
-        if before == (self.place.screen, self.place.service, self.place.session):
+        if self.place.filter.text:
+            self.trail.back()
             self.present()
-        else:
+        elif self.trail.depth:
+            self.depart()
+            self.trail.back()
             self.arrive()
 
     def action_command(self) -> None:

@@ -5,7 +5,7 @@ A command is looked up by its name or by any beginning of it that is no other's 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -92,7 +92,7 @@ def _named(name: str) -> list[Command]:
     return exact or [command for command in COMMANDS if name and command.name.startswith(name.lower())]
 
 
-def complete(text: str, known: dict[Takes, Iterable[str]]) -> list[str]:
+def complete(text: str, known: Mapping[Takes, Iterable[str]]) -> list[str]:
     """What ``text`` could become, best first, each as a whole line.
 
     :param text: what stands after the colon so far.

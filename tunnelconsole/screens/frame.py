@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from datetime import tzinfo
 from enum import Enum
 from pathlib import Path
@@ -119,6 +119,7 @@ class Frame(App[ConsoleOutcome], inherit_bindings=False):
         self.feed = Feed(socket_path, clock, self._updated, self._earlier, self._linked)
         self._wanted: Watch | None = None
         self._panes: dict[str, Pane] = {}
+        self._cursors: dict[tuple[str, str, str], Hashable] = {}
         self._theme_trouble = ""
         self.look = self._first_look(theme or (themes.WITHOUT_COLOUR if colourless else self.preferences.load().theme))
         self.register_theme(self.look.textual())
@@ -195,13 +196,19 @@ class Frame(App[ConsoleOutcome], inherit_bindings=False):
 
     def arrive(self) -> None:
         """Shows the present place, which is another than before."""
-        pane = self.pane
+        pane, place = self.pane, self.place
         for other in self._panes.values():
             other.display = other is pane
-        pane.entered()
+        pane.entered(self._cursors.get((place.screen, place.service, place.session)))
         self.watch_what_is_shown()
         self.present()
         self.call_after_refresh(self.focus_table)
+
+    def depart(self) -> None:
+        """Keeps in mind where the cursor is, for when the present place is shown again."""
+        place, table = self.place, self.pane.table
+        if table is not None:
+            self._cursors[place.screen, place.service, place.session] = table.pinned
 
     def focus_table(self) -> None:
         """Gives the keys to the table of the present screen."""
@@ -261,11 +268,13 @@ class Frame(App[ConsoleOutcome], inherit_bindings=False):
 
     def copy_to_clipboard(self, text: str) -> None:
         """Copies what was marked with the mouse."""
-        self.run_worker(self.copy("what was marked", text), name="copy")
+        self.run_worker(self._copy("what was marked", "\n".join(map(clean, text.splitlines()))), name="copy")
 
     async def copy(self, name: str, text: str) -> None:
         """Copies ``text`` and says so, calling it ``name``."""
-        harmless = "\n".join(clean(line) for line in text.splitlines())
+        await self._copy(name, clean(text))
+
+    async def _copy(self, name: str, harmless: str) -> None:
         environ = os.environ
         if copying.way(environ) == "desktop" and await asyncio.to_thread(copying.to_desktop, harmless):
             copied = copying.Copied("desktop", len(harmless))

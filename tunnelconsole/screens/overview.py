@@ -32,6 +32,9 @@ BUSY_FROM = 110
 """Cells of width from which the busiest channels have a place beside the events."""
 
 
+LEAST_SERVICES = 6
+"""Lines kept for services, even where there are fewer: as many as the reason takes why there are none."""
+
 TALLEST_CHART = 13
 """Lines of a chart at the most, its title and its scale included; taller ones show no more."""
 
@@ -62,7 +65,9 @@ class Heights:
             least = cls(1 + min(wrong, 5), 2, 8, 7)
         else:
             least = cls(1 + min(wrong, 8), 2, 11, 11)
-        spare = height - least.attention - least.tiles - least.charts - least.events - (services + 3)
+        spare = (
+            height - least.attention - least.tiles - least.charts - least.events - (max(services, LEAST_SERVICES) + 2)
+        )
         more = max(0, min(spare, TALLEST_CHART - least.charts))
         return replace(least, charts=least.charts + more, events=least.events + max(0, spare - more))
 
@@ -140,8 +145,10 @@ def troubles(scene: Scene) -> list[Line]:
     return lines
 
 
-def busiest(channels: Sequence[ChannelRow] | None, count: int, width: int) -> list[Line]:
-    """The channels that move most now, one line each."""
+def busiest(channels: Sequence[ChannelRow] | None, total: int, count: int, width: int) -> list[Line]:
+    """The channels that move most now, one line each; ``total`` counts all there are, known or not."""
+    if channels is None and total <= CHANNELS_FOLLOWED:
+        return [(Span(" Reading channels…", "dim"),)]
     if channels is None:
         return [
             (
@@ -212,7 +219,7 @@ class OverviewPane(Pane):
         return self._services
 
     def topics(self, status: Status | None) -> list[str]:
-        few = status is not None and status.channels <= CHANNELS_FOLLOWED and self.size.width >= BUSY_FROM
+        few = status is not None and status.channels <= CHANNELS_FOLLOWED and self.app.size.width >= BUSY_FROM
         return ["services", "events", "history", *(["channels"] if few else [])]
 
     def column_names(self) -> list[str]:
@@ -231,9 +238,6 @@ class OverviewPane(Pane):
         if row is None:
             return None
         return Value("address", row.address) if row.address else Value("name", row.name)
-
-    def entered(self) -> None:
-        self._services.reset()
 
     def on_resize(self) -> None:
         if self._scene is not None:
@@ -308,7 +312,7 @@ class OverviewPane(Pane):
         self._services.show(shown, scene.now, self.order, why)
 
     def _show_below(self, scene: Scene, room: int) -> None:
-        width = self.size.width
+        width, status = self.size.width, scene.picture.status
         both = width >= BUSY_FROM
         self._busiest.display = self._gap.display = both
         half = (width - 2) // 2 if both else width
@@ -324,7 +328,7 @@ class OverviewPane(Pane):
             lines.append((Span(" Nothing has happened yet.", "dim"),))
         self._events.show(lines)
         if both:
-            busy = busiest(scene.picture.channels, max(0, room), half)
+            busy = busiest(scene.picture.channels, status.channels if status else 0, max(0, room), half)
             heading = rule(
                 (Span("Busiest channels", "title", "app.show('channels')"),),
                 (Span(f"{'in':>{BUSY_RATE - 1}}", "in"), Span(f"{'out':>{BUSY_RATE}}", "out")),

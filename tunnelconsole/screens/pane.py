@@ -89,8 +89,10 @@ class Pane(Vertical):
         """What ``y`` copies; None when nothing is selected."""
         return None
 
-    def entered(self) -> None:
-        """Called when another place is shown here: the cursor begins anew."""
+    def entered(self, pinned: Hashable | None = None) -> None:
+        """Called when another place is shown here: the cursor begins anew, on ``pinned`` where that is given."""
+        if self.table is not None:
+            self.table.reset(pinned)
 
     def move(self, by: int) -> None:
         """Moves down by so many rows, or up where negative."""
@@ -218,9 +220,6 @@ class TablePane(Pane, Generic[Row]):
     def value(self) -> Value | None:
         row = self.selected
         return None if row is None else self.value_of(row)
-
-    def entered(self) -> None:
-        self._table.reset()
 
     def toggle_details(self) -> None:
         """Shows or hides what is known of the selected row."""

@@ -23,6 +23,9 @@ EVENTS_KEPT = 2000
 FLOW_KEPT = 120
 """Rates kept of each service: one minute at the usual two updates a second."""
 
+AT_ONCE = 0.2
+"""Seconds within which a second update replaces the first: it came because something else is watched now."""
+
 TROUBLE_AGE = 600.0
 """Seconds for which a warning is recent: long enough to be seen after a coffee."""
 
@@ -114,8 +117,7 @@ class Gathering:
             self._dropped += update.events.dropped
             self._add(update.events.rows)
         if update.services is not None:
-            self._times.append(time)
-            self._follow(update.services)
+            self._follow(update.services, time)
         self.picture = Picture(
             time=time,
             status=update.status,
@@ -146,9 +148,14 @@ class Gathering:
             self._seen.add(row.id)
             self._events.append(row)
 
-    def _follow(self, services: list[ServiceRow]) -> None:
+    def _follow(self, services: list[ServiceRow], time: float) -> None:
+        at_once = bool(self._times) and time - self._times[-1] < AT_ONCE
+        if not at_once:
+            self._times.append(time)
         for row in services:
             rates = self._flows.setdefault(row.name, deque(maxlen=FLOW_KEPT))
+            if at_once and rates:
+                rates.pop()
             rates.append((row.rate_in, row.rate_out))
         for name in self._flows.keys() - {row.name for row in services}:
             del self._flows[name]

@@ -21,7 +21,7 @@ REPLACEMENT = "·"
 """Stands for each character that must not reach a terminal."""
 
 LONGEST = 4096
-"""Characters of one text that are looked at: no line of a terminal shows more, and a stranger may send megabytes."""
+"""Characters of one text that are painted: no line of a terminal shows more, and a stranger may send megabytes."""
 
 
 class Span(NamedTuple):
@@ -38,16 +38,17 @@ Line = tuple[Span, ...]
 """One line of the screen."""
 
 
-@lru_cache(maxsize=8192)
 def clean(text: str) -> str:
     """``text`` in one line that cannot steer a terminal.
 
     Control characters, escape sequences, line ends, text-direction marks, lone surrogates and characters without a
     width become :data:`REPLACEMENT`, each.
     """
-    text = text[:LONGEST]
-    if text.isascii() and text.isprintable():
-        return text
+    return text if text.isascii() and text.isprintable() else _composed(text)
+
+
+@lru_cache(maxsize=2048)
+def _composed(text: str) -> str:
     composed = unicodedata.normalize("NFC", text)
     return "".join(character if _harmless(character) else REPLACEMENT for character in composed)
 
@@ -58,7 +59,7 @@ def _harmless(character: str) -> bool:
 
 def fit(text: str, width: int, *, right: bool = False) -> str:
     """``text``, cleaned, in exactly ``width`` cells; an ellipsis marks what was cut off."""
-    text = clean(text)
+    text = clean(text[:LONGEST])
     length = len(text) if text.isascii() else cell_len(text)
     if length > width:
         return set_cell_size(text, width - 1) + "…" if width > 0 else ""
@@ -77,7 +78,7 @@ def plain(line: Iterable[Span]) -> str:
 
 def cut(line: Iterable[Span], width: int) -> Iterator[Span]:
     """The line in at most ``width`` cells, cleaned, with an ellipsis where something was cut off."""
-    cleaned = [span._replace(text=clean(span.text)) for span in line]
+    cleaned = [span._replace(text=clean(span.text[:LONGEST])) for span in line]
     too_long = sum(cell_len(span.text) for span in cleaned) > width
     left = width - 1 if too_long else width
     for span in cleaned:
@@ -112,7 +113,7 @@ def rule(left: Line, right: Line, width: int) -> Line:
 def wrapped(text: str, width: int, role: str = "text") -> list[Line]:
     """``text`` broken between words into lines of at most ``width`` cells; a word that is too long is broken too."""
     lines: list[str] = [""]
-    for word in clean(text).split(" "):
+    for word in clean(text[:LONGEST]).split(" "):
         joined = f"{lines[-1]} {word}" if lines[-1] else word
         if cell_len(joined) <= width:
             lines[-1] = joined

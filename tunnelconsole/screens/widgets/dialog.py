@@ -17,7 +17,7 @@ from tunnelconsole.screens.widgets.lines import Lines
 
 Answer = TypeVar("Answer")
 
-WIDTH = 66
+WIDTH = 70
 """Cells of a line of a question at the most: longer ones are hard to read."""
 
 FRAME = 6
@@ -47,7 +47,7 @@ class Question(ModalScreen[Answer], Generic[Answer], inherit_bindings=False):
     DEFAULT_CSS = """
     Question { align: center middle; background: $background 70%; }
     Question > Vertical {
-        width: 72; max-width: 94%; height: auto; padding: 1 2; background: $surface; border: round $warning;
+        width: 76; max-width: 94%; height: auto; padding: 1 2; background: $surface; border: round $warning;
     }
     Question Lines { background: $surface; }
     """

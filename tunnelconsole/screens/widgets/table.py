@@ -69,6 +69,7 @@ class LineTable(Painted, ScrollView, Generic[Row], can_focus=True, inherit_bindi
         self._now = 0.0
         self._cursor = 0
         self._pinned: Hashable | None = None
+        self._finding = False
         self._natural = [cell_len(column.title) for column in self.columns]
         self._placed: tuple[Placed, ...] = ()
         self._placed_for: tuple[Any, ...] = ()
@@ -84,9 +85,9 @@ class LineTable(Painted, ScrollView, Generic[Row], can_focus=True, inherit_bindi
         return self.rows[self._cursor] if self.rows else None
 
     @property
-    def cursor(self) -> int:
-        """Index of the row under the cursor."""
-        return self._cursor
+    def pinned(self) -> Hashable | None:
+        """The identity of the row that the cursor keeps to; None while it stays at the top."""
+        return self._pinned
 
     @property
     def line_width(self) -> int:
@@ -117,9 +118,13 @@ class LineTable(Painted, ScrollView, Generic[Row], can_focus=True, inherit_bindi
         ):
             self.post_message(self.Moved())
 
-    def reset(self) -> None:
-        """Forgets the cursor and the widths: other rows come."""
-        self._cursor, self._pinned = 0, None
+    def reset(self, pinned: Hashable | None = None) -> None:
+        """Forgets the cursor and the widths: other rows come.
+
+        :param pinned: the row that the cursor is to find and keep to, where it is among them.
+        """
+        self._cursor, self._pinned = 0, pinned
+        self._finding = pinned is not None
         self._natural = [cell_len(column.title) for column in self.columns]
         self.scroll_to(y=0, animate=False, immediate=True)
 
@@ -148,6 +153,9 @@ class LineTable(Painted, ScrollView, Generic[Row], can_focus=True, inherit_bindi
         if self._pinned is not None:
             pinned = self._pinned
             found = next((at for at, row in enumerate(self.rows) if self._identity(row) == pinned), None)
+            if self._finding and not self.rows:
+                return
+            self._finding = False
             if found is None:  # it is gone: whatever took its place is next
                 self._cursor = max(0, min(self._cursor, len(self.rows) - 1))
                 self._pinned = self._identity(self.rows[self._cursor]) if self.rows and self._cursor else None

@@ -1,0 +1,154 @@
+"""A console on the operator's desk: the app without a terminal, at a scripted engine."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC
+from pathlib import Path
+from typing import Any
+
+from textual.pilot import Pilot
+from textual.widgets import Input
+
+import waiting
+from screens.rows import NOW
+from screens.scripted_engine import Script, ScriptedEngine
+from tunnelconsole.control.messages import Request
+from tunnelconsole.screens.app import ConsoleApp, ConsoleOutcome
+from tunnelconsole.screens.preferences import PreferencesFile
+
+
+class Clock:
+    """A clock that stands until it is moved."""
+
+    def __init__(self) -> None:
+        self.time = NOW
+
+    def __call__(self) -> float:
+        return self.time
+
+
+class DeskApp(ConsoleApp):
+    """The console, with what it sends to the terminal kept."""
+
+    def __init__(self, socket_path: Path, **options: Any) -> None:
+        super().__init__(socket_path, **options)
+        self.sent: list[str] = []
+        """What went to the terminal beside the picture."""
+        self.done: list[str] = []
+        """The actions that keys led to."""
+
+    def to_terminal(self, sequence: str) -> None:
+        self.sent.append(sequence)
+
+    async def run_action(self, action: Any, *arguments: Any, **options: Any) -> bool:
+        self.done.append(action)
+        return await super().run_action(action, *arguments, **options)
+
+
+@dataclass
+class Desk:
+    """An operator at a console."""
+
+    app: DeskApp
+    pilot: Pilot[ConsoleOutcome]
+    engine: ScriptedEngine
+    clock: Clock
+
+    async def press(self, *keys: str) -> None:
+        """Presses keys, and lets all that follows happen."""
+        await self.pilot.press(*keys)
+        await self.pilot.pause()
+
+    async def type(self, text: str) -> None:
+        """Types text."""
+        names = {" ": "space", "!": "exclamation_mark", ".": "full_stop", "-": "minus", ":": "colon", "/": "slash"}
+        await self.press(*(names.get(character, character) for character in text))
+
+    async def command(self, text: str) -> None:
+        """Enters a command, pasted in one piece."""
+        await self.press("colon")
+        self.app.prompt.query_one(Input).value = text
+        await self.press("enter")
+
+    async def tick(self) -> None:
+        """Has the engine send an update, and the console show it."""
+        seen = self.app.latest
+        self.engine.tick()
+        await waiting.until(lambda: self.app.latest is not seen)
+        await self.pilot.pause()
+
+    async def arrive(self) -> None:
+        """Waits until the console shows what the engine has."""
+        await waiting.until(lambda: self.app.link.state == "live" and self.app.latest.status is not None)
+        wanted = self.app.pane.topics(self.app.latest.status)
+        await waiting.until(lambda: all(self._has(topic) for topic in wanted))
+        await self.pilot.pause()
+
+    def _has(self, topic: str) -> bool:
+        if topic == "events":
+            return len(self.app.latest.events) == len(self.engine.script.events)
+        return getattr(self.app.latest, topic) is not None
+
+    async def asked(self, request: Request) -> None:
+        """Waits until the engine was asked this."""
+        await waiting.until(lambda: request in self.engine.asked)
+
+    def text(self) -> str:
+        """What is on the screen."""
+        return "\n".join("".join(segment.text for segment in strip) for strip in self._strips())
+
+    def styles(self) -> set[Any]:
+        """The styles of what is on the screen."""
+        return {segment.style for strip in self._strips() for segment in strip}
+
+    def _strips(self) -> list[Any]:
+        return self.app.screen._compositor.render_strips()
+
+    def line(self, word: str) -> str:
+        """The first line of the screen with this word in it."""
+        found = [line for line in self.text().splitlines() if word in line]
+        assert found, f"{word!r} is not on the screen:\n{self.text()}"
+        return found[0]
+
+    def column(self, first: str) -> list[str]:
+        """The first words of a table's lines, below the heading that begins with ``first``."""
+        lines = self.text().splitlines()
+        at = next(at for at, line in enumerate(lines) if line.strip().startswith(first))
+        body = []
+        for line in lines[at + 1 :]:
+            if not line.strip() or "─" in line:
+                break
+            body.append(line.split()[0])
+        return body
+
+    @property
+    def toasts(self) -> list[str]:
+        """What the operator was told, oldest first."""
+        return [notification.message for notification in self.app._notifications]
+
+
+@asynccontextmanager
+async def console(
+    folder: Path, script: Script, size: tuple[int, int] = (120, 36), *, running: bool = True, **options: Any
+) -> AsyncIterator[Desk]:
+    """A console that has arrived at an engine with this script; where not ``running``, at none."""
+    clock = Clock()
+    engine = ScriptedEngine(folder / "control.sock", script)
+    options.setdefault("preferences", PreferencesFile(folder / "console.json"))
+    options.setdefault("no_color", False)
+    app = DeskApp(engine.path, clock=clock, zone=UTC, **options)
+    if running:
+        await engine.start()
+    try:
+        async with app.run_test(size=size, notifications=True) as pilot:
+            desk = Desk(app, pilot, engine, clock)
+            if running:
+                await desk.arrive()
+            else:
+                await pilot.pause()
+            yield desk
+    finally:
+        await engine.stop()

@@ -1,0 +1,62 @@
+"""Rows to show: each with everything filled in, and any of it changed by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tunnelconsole.control.messages import ChannelRow, EventRow, History, ServiceRow, SessionRow, Status
+
+NOW = 1_750_000_000.0
+"""The present of every test: 2025-06-15 15:06:40 UTC."""
+
+
+def service(name: str, **facts: Any) -> ServiceRow:
+    """A jump server that listens, and has nobody attached."""
+    usual: dict[str, Any] = {
+        "kind": "jump-server", "state": "listening", "address": "127.0.0.1:9527", "sessions": 0, "channels": 0,
+        "bytes_in": 0, "bytes_out": 0, "rate_in": 0.0, "rate_out": 0.0, "error": None, "since": NOW - 3600,
+        "retry_at": None, "restarts": 0, "exposed": False, "target": "", "notes": {},
+    }  # fmt: skip
+    return ServiceRow(name=name, **(usual | facts))
+
+
+def session(key: str, **facts: Any) -> SessionRow:
+    """Alice, attached to home for a minute."""
+    usual: dict[str, Any] = {
+        "service": "home", "kind": "jump-server", "peer": "198.51.100.7:40001", "identity": "alice", "since": NOW - 60,
+        "channels": 0, "bytes_in": 0, "bytes_out": 0, "rate_in": 0.0, "rate_out": 0.0,
+    }  # fmt: skip
+    return SessionRow(id=key, **(usual | facts))
+
+
+def channel(key: str, **facts: Any) -> ChannelRow:
+    """A channel of Alice's to a web server."""
+    usual: dict[str, Any] = {
+        "session": "s1", "service": "home", "label": "www.example.com:443", "since": NOW - 30, "bytes_in": 0,
+        "bytes_out": 0, "rate_in": 0.0, "rate_out": 0.0, "path": "splice",
+    }  # fmt: skip
+    return ChannelRow(id=key, **(usual | facts))
+
+
+def event(key: int, text: str, **facts: Any) -> EventRow:
+    """Something that happened at home, a second after the one before."""
+    usual: dict[str, Any] = {
+        "time": NOW - 100 + key, "level": "info", "type": "session-opened", "service": "home", "session": "",
+        "channel": "",
+    }  # fmt: skip
+    return EventRow(id=key, text=text, **(usual | facts))
+
+
+def status(**facts: Any) -> Status:
+    """A node that has run for an hour."""
+    usual: dict[str, Any] = {
+        "version": "0.1.0", "pid": 4711, "uptime": 3600.0, "services": 1, "sessions": 0, "channels": 0, "bytes_in": 0,
+        "bytes_out": 0, "rate_in": 0.0, "rate_out": 0.0, "memory": 48 << 20, "cpu": 0.4, "faults": 0,
+        "config": "/etc/tunnelconsole/config.toml", "draining": False,
+    }  # fmt: skip
+    return Status(**(usual | facts))
+
+
+def history(rate_in: list[float], rate_out: list[float]) -> History:
+    """Throughput, a value a second."""
+    return History(interval=1.0, rate_in=rate_in, rate_out=rate_out)

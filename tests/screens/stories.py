@@ -1,0 +1,83 @@
+"""What a scripted engine may have to tell."""
+
+from __future__ import annotations
+
+import math
+
+from screens.rows import NOW, channel, event, history, service, session, status
+from screens.scripted_engine import Script
+
+
+def quiet() -> Script:
+    """One service, nobody attached."""
+    return Script(status=status(), services=[service("home")])
+
+
+def nothing() -> Script:
+    """An engine without a single service."""
+    return Script(status=status(services=0))
+
+
+def evening() -> Script:
+    """Servers and clients, some in trouble, one open to other machines, and traffic."""
+    minutes = range(300)
+    services = [
+        service("home", sessions=3, channels=12, rate_in=2_900_000.0, rate_out=1_300_000.0, bytes_in=8 << 30,
+                bytes_out=700 << 20, target="*.example.com:443, 10.0.0.0/8:*"),
+        service("via-home", kind="jump-client", state="connected", address="127.0.0.1:1080", sessions=2, channels=9,
+                rate_in=180_000.0, rate_out=22_000.0, bytes_in=3 << 20, bytes_out=9 << 20,
+                target="SOCKS5 through home.example.net:9527"),
+        service("edge", kind="relay-server", address="0.0.0.0:7000", sessions=1, channels=5, rate_in=75_000.0,
+                bytes_in=1 << 30, bytes_out=5 << 30, exposed=True, target="public ports 7001-7020",
+                notes={"fingerprint": "9f:86:d0:81:88:4c:7d:65:9a:2f:ea:a0:c5:5a:d0:15"}),
+        service("lab", kind="jump-client", state="backoff", address="", since=NOW - 95, retry_at=NOW + 12, restarts=3,
+                error="cannot reach lab.example.net:9527: connection refused",
+                target="SOCKS5 through lab.example.net:9527"),
+        service("partner", kind="relay-client", state="failed", address="", since=NOW - 40_000,
+                error="the far end does not accept our secret", target="127.0.0.1:8080"),
+        service("old", state="stopped", address="", since=NOW - 90_000),
+    ]  # fmt: skip
+    sessions = [
+        session("s1", peer="198.51.100.7:40001", identity="alice", channels=8, rate_in=2_400_000.0, bytes_in=7 << 30),
+        session("s2", peer="[2001:db8::17]:40002", identity="bob", channels=4, rate_in=500_000.0, rate_out=1_300_000.0),
+        session("s3", peer="203.0.113.9:40003", identity="ci-runner", since=NOW - 200_000),
+        session("s4", service="via-home", kind="jump-client", peer="127.0.0.1:51000", identity="anonymous", channels=9,
+                rate_in=180_000.0, rate_out=22_000.0),
+        session("s5", service="edge", kind="relay-server", peer="192.0.2.44:40005", identity="anonymous", channels=5,
+                rate_in=75_000.0),
+    ]  # fmt: skip
+    channels = [
+        channel("c1", label="www.example.com:443", rate_in=2_400_000.0, bytes_in=7 << 30, since=NOW - 7200),
+        channel("c2", session="s2", label="db.internal:5432", rate_in=500_000.0, rate_out=1_300_000.0, path="tls"),
+        channel("c3", session="s4", service="via-home", label="git.example.com:22", rate_in=180_000.0,
+                rate_out=22_000.0),
+        channel("c4", session="s5", service="edge", label="port 7003", rate_in=75_000.0, path="yamux"),
+        channel("c5", session="s1", label="api.example.com:443", bytes_in=4096, since=NOW - 5),
+    ]  # fmt: skip
+    events = [
+        event(1, "TunnelConsole 0.1.0 started with 6 services", type="engine-started", service="", time=NOW - 4000),
+        event(2, "listens on 0.0.0.0:7000, which other machines can reach", level="warning", type="service-exposed",
+              service="edge", time=NOW - 3998),
+        event(3, "the far end does not accept our secret; it is not tried again", level="error",
+              type="credentials-refused", service="partner", time=NOW - 3990),
+        event(4, "alice attached from 198.51.100.7:40001", session="s1", time=NOW - 300),
+        event(5, "198.51.100.66:51100 was refused: unknown secret", level="warning", type="session-refused",
+              time=NOW - 200),
+        event(6, "a channel to www.example.com:443 was opened", level="debug", type="channel-opened", session="s1",
+              channel="c1", time=NOW - 120),
+        event(7, "cannot reach lab.example.net:9527: connection refused; next try in 16s", level="warning",
+              type="connect-failed", service="lab", time=NOW - 95),
+        event(8, "bob attached from [2001:db8::17]:40002", session="s2", time=NOW - 60),
+    ]  # fmt: skip
+    return Script(
+        status=status(services=6, sessions=5, channels=26, bytes_in=9 << 30, bytes_out=6 << 30, rate_in=3_155_000.0,
+                      rate_out=1_322_000.0, faults=2),
+        services=services,
+        sessions=sessions,
+        channels=channels,
+        events=events,
+        history=history(
+            [2e6 + 1.1e6 * math.sin(minute / 17) for minute in minutes],
+            [9e5 + 6e5 * math.sin(minute / 9) for minute in minutes],
+        ),
+    )  # fmt: skip
