@@ -65,6 +65,7 @@ def run(
     :param log_level: in place of the configuration's.
     :param log_format: ``text`` or ``json``, in place of the configuration's.
     """
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to reload
     given = {"control": socket, "log_level": log_level, "log_format": log_format}
     try:
         daemon = Daemon(config_path, {key: value for key, value in given.items() if value is not None})
@@ -142,7 +143,6 @@ class Daemon:
         logging.getLogger().addHandler(self._library)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop_by_signal, number.name)
-        loop.add_signal_handler(signal.SIGHUP, self._reload_by_signal)
         try:
             return await self._run()
         finally:
@@ -167,6 +167,7 @@ class Daemon:
         node.bus.listen(self._log.record)
         node.loop.set_exception_handler(self._loop_failed)
         self._tasks = node.tasks_of("daemon")
+        node.loop.add_signal_handler(signal.SIGHUP, self._reload_by_signal)
         await self._control.serve()
         await self._settle()
         failed = [_why_not_listening(supervised) for supervised in self._engine.supervised.values()]
@@ -213,8 +214,7 @@ class Daemon:
         self.stop(f"by {name}")
 
     def _reload_by_signal(self) -> None:
-        if hasattr(self, "_tasks"):
-            self._tasks.start(self._reload_quietly(), "reload")
+        self._tasks.start(self._reload_quietly(), "reload")
 
     async def _reload_quietly(self) -> None:
         with suppress(TunnelConsoleError):  # an event has told it, and nobody waits for an answer
