@@ -1,0 +1,144 @@
+"""Pictures of every screen, kept in ``tests/snapshots``; after an intended change: ``pytest tests/screens --snapshot-update``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+from pytest_textual_snapshot import SVGImageExtension
+from syrupy.assertion import SnapshotAssertion
+from syrupy.location import PyTestLocation
+
+import waiting
+from screens.desk import Desk, console
+from screens.stories import evening, nothing, quiet
+from tunnelconsole.screens import themes
+
+SMALL, USUAL, LARGE, PHONE = (80, 24), (120, 36), (200, 50), (40, 20)
+
+
+class Pictures(SVGImageExtension):
+    """One SVG file for each test."""
+
+    @classmethod
+    def dirname(cls, *, test_location: PyTestLocation) -> str:
+        return str(Path(test_location.filepath).parents[1] / "snapshots" / test_location.basename)
+
+
+@pytest.fixture
+def kept(snapshot: SnapshotAssertion) -> SnapshotAssertion:
+    """The picture that was kept of this test."""
+    return snapshot.use_extension(Pictures)
+
+
+async def _picture(desk: Desk) -> str:
+    await desk.pilot.pause()
+    return desk.app.export_screenshot()
+
+
+@pytest.mark.parametrize("size", [PHONE, SMALL, USUAL, LARGE], ids=lambda size: f"{size[0]}x{size[1]}")
+@pytest.mark.parametrize("screen", ["overview", "services", "sessions", "channels", "events", "help"])
+async def test_screen(tmp_path: Path, kept: SnapshotAssertion, screen: str, size: tuple[int, int]) -> None:
+    async with console(tmp_path, evening(), size) as desk:
+        await desk.command(screen)
+        await desk.arrive()
+        assert await _picture(desk) == kept
+
+
+@pytest.mark.parametrize("theme", themes.names())
+async def test_theme(tmp_path: Path, kept: SnapshotAssertion, theme: str) -> None:
+    async with console(tmp_path, evening(), (100, 30), theme=theme) as desk:
+        assert await _picture(desk) == kept
+
+
+@pytest.mark.parametrize("screen", ["overview", "services", "sessions", "channels", "events"])
+async def test_empty(tmp_path: Path, kept: SnapshotAssertion, screen: str) -> None:
+    async with console(tmp_path, nothing(), SMALL) as desk:
+        await desk.command(screen)
+        await desk.arrive()
+        assert await _picture(desk) == kept
+
+
+async def test_quiet(tmp_path: Path, kept: SnapshotAssertion) -> None:
+    async with console(tmp_path, quiet(), SMALL) as desk:
+        assert await _picture(desk) == kept
+
+
+async def test_drilled_in(tmp_path: Path, kept: SnapshotAssertion) -> None:
+    async with console(tmp_path, evening(), SMALL) as desk:
+        await desk.command("sessions home")
+        await desk.arrive()
+        assert await _picture(desk) == kept
+
+
+async def test_filtered(tmp_path: Path, kept: SnapshotAssertion) -> None:
+    async with console(tmp_path, evening(), SMALL) as desk:
+        await desk.press("2", "slash")
+        await desk.type("!relay")
+        assert await _picture(desk) == kept
+
+
+async def test_filtered_to_nothing(tmp_path: Path, kept: SnapshotAssertion) -> None:
+    async with console(tmp_path, evening(), SMALL) as desk:
+        await desk.press("2")
+        await desk.command("filter zebra")
+        assert await _picture(desk) == kept
+
+
+async def test_command_line(tmp_path: Path, kept: SnapshotAssertion) -> None:
+    async with console(tmp_path, evening(), SMALL) as desk:
+        await desk.press("colon")
+        await desk.type("s")
+        assert await _picture(desk) == kept
+
+
+async def test_frozen(tmp_path: Path, kept: SnapshotAssertion) -> None:
+    async with console(tmp_path, evening(), SMALL) as desk:
+        await desk.press("4")
+        await desk.arrive()
+        await desk.press("p")
+        assert await _picture(desk) == kept
+
+
+async def test_question(tmp_path: Path, kept: SnapshotAssertion) -> None:
+    async with console(tmp_path, evening(), SMALL) as desk:
+        await desk.press("2", "j", "x")
+        assert await _picture(desk) == kept
+
+
+async def test_leaving(tmp_path: Path, kept: SnapshotAssertion) -> None:
+    async with console(tmp_path, evening(), SMALL, owns_engine=True) as desk:
+        await desk.press("q")
+        assert await _picture(desk) == kept
+
+
+async def test_toast(tmp_path: Path, kept: SnapshotAssertion) -> None:
+    async with console(tmp_path, evening(), SMALL) as desk:
+        await desk.command("stop nobody")
+        assert await _picture(desk) == kept
+
+
+async def test_waiting_for_the_engine(tmp_path: Path, kept: SnapshotAssertion, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    async with console(Path(), quiet(), SMALL, running=False) as desk:
+        assert await _picture(desk) == kept
+        await desk.engine.start()
+
+
+async def test_engine_lost(tmp_path: Path, kept: SnapshotAssertion, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tunnelconsole.screens.feed.FIRST_WAIT", 5.0)
+    async with console(tmp_path, evening(), SMALL) as desk:
+        await desk.engine.stop()
+        await waiting.until(lambda: desk.app.link.state == "lost")
+        desk.clock.time += 2
+        desk.app.present()
+        assert await _picture(desk) == kept
+        await desk.engine.start()
+
+
+async def test_demonstration(tmp_path: Path, kept: SnapshotAssertion) -> None:
+    script = evening()
+    script.status = replace(script.status, faults=0)
+    async with console(tmp_path, script, SMALL, demo=True) as desk:
+        assert await _picture(desk) == kept
