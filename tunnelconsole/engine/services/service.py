@@ -221,17 +221,17 @@ class ServerTLS:
             make_self_signed,
         )
 
-        self._own = settings.certificate is None or settings.key is None
+        self._read_fingerprint = certificate_fingerprint
+        own = settings.certificate is None or settings.key is None
         if settings.certificate is not None and settings.key is not None:
             self._certificate, self._key = Path(settings.certificate), Path(settings.key)
         else:
             folder = state_dir / "tls"
             self._certificate, self._key = folder / f"{name}.crt", folder / f"{name}.key"
         try:
-            if self._own:
+            if own:
                 make_self_signed(self._certificate, self._key, name)
-            self.context: ssl.SSLContext = server_context(self._certificate, self._key)
-            self.fingerprint: str = certificate_fingerprint(self._certificate)
+            self.context, self.fingerprint = self._load()
         except (OSError, ValueError) as error:
             raise ListenFailed(
                 f"the certificate {self._certificate} with key {self._key} cannot be used: {_reason(error)}",
@@ -241,9 +241,17 @@ class ServerTLS:
     def refresh(self) -> None:
         """Reads the files again for handshakes to come.
 
-        :raises OSError: they cannot be read; the old certificate stays.
+        :raises OSError: they cannot be used; the old certificate stays.
         """
-        self.context.load_cert_chain(self._certificate, self._key)
+        try:
+            self.context, self.fingerprint = self._load()
+        except (OSError, ValueError) as error:
+            raise OSError(f"{self._certificate} with key {self._key}: {_reason(error)}") from error
+
+    def _load(self) -> tuple[ssl.SSLContext, str]:
+        # A new context each time: loading files that do not fit together into the one in use would leave it without a
+        # key, and every handshake would fail.
+        return server_context(self._certificate, self._key), self._read_fingerprint(self._certificate)
 
 
 def _reason(error: Exception) -> str:
@@ -253,16 +261,24 @@ def _reason(error: Exception) -> str:
 
 
 class ServerDialer:
-    """A client's way to its server: the address, ``connect`` in its place, TLS, and the time for it all."""
+    """A client's way to its server: the address, ``connect`` in its place, TLS, and the time for it all.
+
+    :raises ConnectFailed: the file of the authorities to trust cannot be used.
+    """
 
     def __init__(self, server: HostPort, connect: HostPort | None, tls: TLSSettings | None, timeout: float) -> None:
         self._server = server
         self._address = connect or server
         self._tls = tls
         self._timeout = timeout
-        self._context = (
-            client_context(Path(tls.ca) if tls.ca else None, tls.fingerprint or "") if tls is not None else None
-        )
+        self._context: ssl.SSLContext | None = None
+        if tls is not None:
+            try:
+                self._context = client_context(Path(tls.ca) if tls.ca else None, tls.fingerprint or "")
+            except OSError as error:
+                raise ConnectFailed(
+                    f"the authorities in {tls.ca} cannot be used: {_reason(error)}", "tls.ca names a PEM file"
+                ) from error
 
     async def dial(self) -> End:
         """A connection to the server, TLS done.

@@ -22,6 +22,8 @@ from tunnelconsole.errors import ConnectFailed, CredentialsRefused, TargetRefuse
 PROXY_READ = 4096
 """Bytes read at once while a local program says where it wants to go."""
 
+_TIMED_OUT = ("i/o timeout", "connection timed out", "did not answer within", "did not finish its handshake")
+
 
 class JumpClientSettings(ServiceSettings, frozen=True, kw_only=True):
     """``kind = "jump-client"``."""
@@ -58,6 +60,12 @@ class Doorman(Protocol):
         :raises ProtocolError: the program speaks something else; :meth:`data_to_send` may hold an answer.
         """
 
+    def receive_eof(self) -> None:
+        """Takes the program's end, before the destination is known.
+
+        :raises ProtocolError: always; the message says at which step.
+        """
+
     def data_to_send(self) -> bytes:
         """What to send to the program now."""
 
@@ -86,6 +94,9 @@ class Socks5Doorman:
                 case socks5.Refused(reason):
                     raise ProtocolError(reason)
         return None
+
+    def receive_eof(self) -> None:
+        self._handshake.receive_eof()
 
     def data_to_send(self) -> bytes:
         return self._handshake.data_to_send()
@@ -116,6 +127,9 @@ class HttpDoorman:
                     raise ProtocolError(event.reason)
         return None
 
+    def receive_eof(self) -> None:
+        self._handshake.receive_eof()
+
     def data_to_send(self) -> bytes:
         return self._handshake.data_to_send()
 
@@ -137,6 +151,9 @@ class FixedDoorman:
     def receive_data(self, data: bytes) -> HostPort | None:
         return self._target
 
+    def receive_eof(self) -> None:
+        return None
+
     def data_to_send(self) -> bytes:
         return b""
 
@@ -148,14 +165,15 @@ class FixedDoorman:
 
 
 def _socks_reply(error: TunnelConsoleError) -> socks5.Reply:
-    text = error.message
-    if "not allowed" in text:
+    # The reason is a sentence of the jump server's, ours or Go's; no host name in it can hold these words.
+    reason = error.message
+    if "not allowed" in reason:
         return socks5.Reply.NOT_ALLOWED
-    if "refused" in text and isinstance(error, TargetRefused):
+    if "connection refused" in reason and isinstance(error, TargetRefused):
         return socks5.Reply.CONNECTION_REFUSED
-    if "network is unreachable" in text:
+    if "network is unreachable" in reason:
         return socks5.Reply.NETWORK_UNREACHABLE
-    if any(words in text for words in ("no such host", "no route", "timeout")):
+    if any(words in reason for words in ("no such host", "no route to host", *_TIMED_OUT)):
         return socks5.Reply.HOST_UNREACHABLE
     return socks5.Reply.GENERAL_FAILURE
 
@@ -163,7 +181,7 @@ def _socks_reply(error: TunnelConsoleError) -> socks5.Reply:
 def _http_status(error: TunnelConsoleError) -> int:
     if "not allowed" in error.message:
         return 403
-    return 504 if "timeout" in error.message else 502
+    return 504 if any(words in error.message for words in _TIMED_OUT) else 502
 
 
 class JumpClient(Service[JumpClientSettings]):
@@ -234,8 +252,7 @@ class JumpClient(Service[JumpClientSettings]):
                 while target is None:
                     data = await receive(local, PROXY_READ)
                     if not data:
-                        local.close()
-                        return None
+                        doorman.receive_eof()
                     target = doorman.receive_data(data)
                     if target is None:
                         await send_all(local, doorman.data_to_send())
@@ -267,6 +284,11 @@ class JumpClient(Service[JumpClientSettings]):
         except ConnectFailed as error:
             self._turn_down(local, peer, doorman, target, error)
             return
+        full = self.gate.refuses(new_session=True, new_channel=True)
+        if full:  # others were let in meanwhile
+            far.close()
+            self._turn_down(local, peer, doorman, target, ConnectFailed(full))
+            return
         doorman.welcome()
         try:
             await send_all(local, doorman.data_to_send())
@@ -288,7 +310,7 @@ class JumpClient(Service[JumpClientSettings]):
     def _turn_down(
         self, local: SocketEnd, peer: str, doorman: Doorman, target: HostPort, error: TunnelConsoleError
     ) -> None:
-        self.node.bus.publish(TargetFailed(service=self.name, peer=peer, target=str(target), reason=error.message))
+        self.node.bus.publish(TargetFailed(service=self.name, peer=peer, target=str(target), reason=str(error)))
         doorman.turn_down(error)
         words = doorman.data_to_send()
         if words:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import struct
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from tunnelconsole.engine.limits import LimitSettings
 from tunnelconsole.engine.services.service import ServerDialer
@@ -82,52 +83,113 @@ async def connect(
 ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     """A connection to ``target`` through a jump server, as asyncio streams, closed at the end of the block.
 
+    Half-close works (``writer.write_eof()``), with TLS too; a connection that breaks raises from the streams.
+
     :param server: the jump server, ``host:port``.
     :param secret: what proves who we are.
     :param target: where to go, ``host:port``; a name is resolved by the server.
     :param tls: settings when the server's listener is a TLS one.
     :param connect_to: the address to dial when it is not the one that ``server`` names.
-    :param timeout: seconds to reach the server, and again seconds for its handshake.
+    :param timeout: seconds to reach the server, again for its handshake, and at the end for the target to take what was
+        written and not yet delivered.
     :raises CredentialsRefused: the server does not accept the secret.
     :raises TargetRefused: the server would not or could not dial the target.
     :raises ConnectFailed: the server cannot be reached.
     :raises ValueError: an address is not ``host:port``.
     """
+    where = HostPort.parse(target)
     dialer = ServerDialer(HostPort.parse(server), HostPort.parse(connect_to) if connect_to else None, tls, timeout)
-    end, early = await reach(dialer, Secret(secret), HostPort.parse(target), timeout)
-    if isinstance(end, SocketEnd) and not early:
-        reader, writer = await asyncio.open_connection(sock=end.socket)
-        try:
+    end, early = await reach(dialer, Secret(secret), where, timeout)
+    if isinstance(end, SocketEnd):
+        async with _streams(end.socket, timeout, early) as (reader, writer):
             yield reader, writer
-        finally:
-            await _close(writer)
         return
-    # Streams cannot be given early bytes, nor half-close TLS: so they get one end of a socket pair, the pump the other.
-    loop = asyncio.get_running_loop()
     near, far = socket.socketpair()
-    far.setblocking(False)
-    finished = loop.create_future()
-    plane = Plane(loop)
-    pump = Pump(plane, SocketEnd(far), end, finished.set_result, early_right=early)
-    near.setblocking(False)
-    reader, writer = await asyncio.open_unix_connection(sock=near)
+    bridge = _Bridge(far, end, early)
+    try:
+        async with _streams(near, timeout) as (reader, writer):
+            bridge.tells(reader)
+            yield reader, writer
+        await bridge.deliver(timeout)
+    finally:
+        await bridge.close()
+
+
+@asynccontextmanager
+async def _streams(
+    sock: socket.socket, timeout: float, early: bytes = b""
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """The streams of asyncio over a connected socket, which they own; the reader begins with ``early``.
+
+    At the end of the block what was written is delivered, within ``timeout`` seconds. When the block fails, the
+    connection is reset, so that the far side does not take half a message for a whole one.
+    """
+    loop = asyncio.get_running_loop()
+    sock.setblocking(False)
+    reader = asyncio.StreamReader()
+    if early:
+        reader.feed_data(early)
+    protocol = asyncio.StreamReaderProtocol(reader)
+    connect_socket = loop.create_unix_connection if sock.family == socket.AF_UNIX else loop.create_connection
+    transport, _ = await connect_socket(lambda: protocol, sock=sock)
+    writer = asyncio.StreamWriter(transport, protocol, reader, loop)
     try:
         yield reader, writer
-    finally:
-        await _close(writer)
-        pump.stop_receiving()
-        try:
-            async with asyncio.timeout(timeout):
-                await asyncio.shield(finished)
-        except TimeoutError:
-            pump.abort("the target does not read")
-            await finished
-        plane.close()
-
-
-async def _close(writer: asyncio.StreamWriter) -> None:
+    except BaseException:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        transport.abort()
+        raise
     writer.close()
     try:
-        await writer.wait_closed()
-    except OSError:
-        return  # the far side went first; there is nothing left to close
+        async with asyncio.timeout(timeout):
+            await writer.wait_closed()
+    except OSError:  # the far side went first, or it does not read (TimeoutError): there is nothing left to deliver
+        transport.abort()
+
+
+class _Bridge:
+    """Joins a TLS end with one end of a socket pair: asyncio cannot half-close TLS, so its streams get the other."""
+
+    def __init__(self, far: socket.socket, end: End, early: bytes) -> None:
+        far.setblocking(False)
+        self._far = _PairEnd(far)
+        self._over = asyncio.Event()
+        self._reader: asyncio.StreamReader | None = None
+        self._plane = Plane(asyncio.get_running_loop())
+        self._pump = Pump(self._plane, self._far, end, self._ended, early_right=early)
+
+    def tells(self, reader: asyncio.StreamReader) -> None:
+        """``reader`` learns when the connection breaks."""
+        self._reader = reader
+
+    def _ended(self, reason: str) -> None:
+        self._over.set()
+        if self._far.cut and self._reader is not None:
+            self._reader.set_exception(ConnectionResetError(reason))
+
+    async def deliver(self, timeout: float) -> None:
+        """Waits until what was written is with the far side; after ``timeout`` seconds no more."""
+        self._pump.stop_receiving()
+        with suppress(TimeoutError):  # a far side that does not read is cut by close()
+            async with asyncio.timeout(timeout):
+                await self._over.wait()
+
+    async def close(self) -> None:
+        """Cuts what is not over yet."""
+        self._pump.abort("the program is done with it")
+        await self._over.wait()
+        self._plane.close()
+
+
+class _PairEnd(SocketEnd):
+    """An end of a socket pair: remembers that it was cut, because a pair has no reset that would show it."""
+
+    __slots__ = ("cut",)
+
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__(sock)
+        self.cut = False
+
+    def abort(self) -> None:
+        self.cut = True
+        super().abort()

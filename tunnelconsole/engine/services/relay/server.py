@@ -82,6 +82,7 @@ class RelayServer(Service[RelayServerSettings]):
     def refresh(self) -> None:
         if self._tls is not None:
             self._tls.refresh()
+            self.notes["fingerprint"] = self._tls.fingerprint
 
     def _accepted(self, sock: socket.socket, peer: str) -> None:
         if not self.clients.permit(peer):
