@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import ipaddress
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
 
 from loopback import FREE, Caller, Handler, Target, address_of, calling, echo, running, target
 from tunnelconsole.engine.engine import Engine
-from tunnelconsole.engine.services.jump.client import JumpClientSettings
+from tunnelconsole.engine.services.jump.client import JumpClient, JumpClientSettings
 from tunnelconsole.engine.services.jump.server import JumpServer, JumpServerSettings
 from tunnelconsole.engine.settings import DestinationPattern, HostPort, Secret
 from tunnelconsole.engine.wire.jump import answer
+from tunnelconsole.engine.wire.socks5 import Reply
 
 SECRET = "superBigSecret"
 YES = b"\x00"
@@ -126,3 +129,82 @@ async def scripted_server(*pieces: bytes, close: bool = True) -> AsyncIterator[T
 
     async with target(handler) as made:
         yield made
+
+
+@dataclass
+class Office:
+    """A running jump client named ``office``, and where it leads to: a program at a :class:`Home`."""
+
+    engine: Engine
+    address: str
+    home: Home
+
+    @property
+    def service(self) -> JumpClient:
+        service = self.engine.services["office"]
+        assert isinstance(service, JumpClient)
+        return service
+
+    @property
+    def far(self) -> HostPort:
+        """Where the program is."""
+        return self.home.far.address
+
+    def calling(self, from_host: str = "127.0.0.1") -> AbstractAsyncContextManager[Caller]:
+        """A local program that has connected to the client, and said nothing yet."""
+        return calling(self.address, from_host)
+
+    @asynccontextmanager
+    async def by_socks(self, host: str = "", port: int = 0) -> AsyncIterator[Caller]:
+        """A local program that SOCKS5 has connected to the program, or elsewhere."""
+        async with self.calling() as caller:
+            assert await socks(caller, host or self.far.host, port or self.far.port) == Reply.SUCCEEDED
+            yield caller
+
+
+@asynccontextmanager
+async def office(
+    handler: Handler = echo, server: Mapping[str, Any] = MappingProxyType({}), **changes: Any
+) -> AsyncIterator[Office]:
+    """A jump client with these settings changed, a server with ``server`` changed, and a target beside it.
+
+    ``target=True`` makes that target the client's one destination.
+    """
+    async with home(handler, **server) as at:
+        if changes.get("target") is True:
+            changes["target"] = at.far.address
+        async with running(office=jump_client(at.address, **changes)) as engine:
+            yield Office(engine, address_of(engine, "office"), at)
+
+
+@asynccontextmanager
+async def office_at(server: str | HostPort, **changes: Any) -> AsyncIterator[tuple[Engine, str]]:
+    """A jump client of ``server``: its engine, and where it listens."""
+    async with running(office=jump_client(server, **changes)) as engine:
+        yield engine, address_of(engine, "office")
+
+
+def socks_request(host: str, port: int) -> bytes:
+    """A SOCKS5 CONNECT request, by address where ``host`` is one, by name otherwise."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        where = b"\x03" + framed(host.encode())
+    else:
+        where = (b"\x01" if address.version == 4 else b"\x04") + address.packed
+    return b"\x05\x01\x00" + where + port.to_bytes(2, "big")
+
+
+async def socks(caller: Caller, host: str, port: int) -> int:
+    """Asks a SOCKS5 proxy for a connection; returns its reply."""
+    await caller.send(b"\x05\x01\x00")
+    assert await caller.read(2) == b"\x05\x00"
+    await caller.send(socks_request(host, port))
+    return await read_reply(caller)
+
+
+async def read_reply(caller: Caller) -> int:
+    """The code of a SOCKS5 reply."""
+    reply = await caller.read(10)
+    assert (reply[:1], reply[2:]) == (b"\x05", b"\x00\x01\0\0\0\0\0\0"), reply
+    return reply[1]
