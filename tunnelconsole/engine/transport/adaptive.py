@@ -14,6 +14,7 @@ from typing import Final
 
 from tunnelconsole.engine.transport.half import Half, HalfOwner
 from tunnelconsole.engine.transport.plane import PIPE_SIZE, Pipe, Plane
+from tunnelconsole.engine.transport.watch import InputWatch
 
 FULL_READ: Final = 64 * 1024
 """Bytes from which a read counts as full: below this, ``splice`` costs more than the copy it saves."""
@@ -33,11 +34,11 @@ class AdaptiveHalf(Half):
         "_destination_fd",
         "_full_reads",
         "_in_pipe",
+        "_input",
         "_mark",
         "_pending",
         "_pipe",
         "_plane",
-        "_reading",
         "_source",
         "_source_ended",
         "_source_fd",
@@ -57,7 +58,7 @@ class AdaptiveHalf(Half):
         self._full_reads = 0
         self._mark = 0
         self._source_ended = False
-        self._reading = False
+        self._input = InputWatch(plane.loop, self._source_fd, self._readable)
         self._writing = False
 
     def start(self, early: bytes) -> None:
@@ -66,20 +67,10 @@ class AdaptiveHalf(Half):
             self._pending = early
             self._wait_to_write()
         else:
-            self._read_on()
-
-    def _read_on(self) -> None:
-        if not self._reading:
-            self._plane.loop.add_reader(self._source_fd, self._readable)
-            self._reading = True
-
-    def _stop_reading(self) -> None:
-        if self._reading:
-            self._plane.loop.remove_reader(self._source_fd)
-            self._reading = False
+            self._input.start()
 
     def _wait_to_write(self) -> None:
-        self._stop_reading()
+        self._input.stop()
         if not self._writing:
             self._plane.loop.add_writer(self._destination_fd, self._writable)
             self._writing = True
@@ -91,7 +82,7 @@ class AdaptiveHalf(Half):
         if self._source_ended:
             self._finish()
         else:
-            self._read_on()
+            self._input.start()
 
     def _readable(self) -> None:
         if self._pipe is not None:
@@ -187,15 +178,16 @@ class AdaptiveHalf(Half):
 
     def _finish(self) -> None:
         self.cut()
-        with contextlib.suppress(OSError):  # the receiver is gone: the other direction will find out and say so
-            self._destination.shutdown(socket.SHUT_WR)
+        if not self.source_broken:
+            with contextlib.suppress(OSError):  # the receiver is gone: the other direction will find out and say so
+                self._destination.shutdown(socket.SHUT_WR)
         self.owner.half_ended()
 
     def cut(self) -> None:
         if self.over:
             return
         self.over = True
-        self._stop_reading()
+        self._input.stop()
         if self._writing:
             self._plane.loop.remove_writer(self._destination_fd)
             self._writing = False

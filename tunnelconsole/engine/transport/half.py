@@ -19,15 +19,18 @@ class HalfOwner(Protocol):
 class Half(ABC):
     """One direction.
 
-    ``total`` counts the bytes read from the source; ``over`` is True once nothing more will be moved.
+    ``total`` counts the bytes read from the source; ``over`` is True once nothing more will be moved. ``source_broken``
+    is set from outside when sending to the source has shown that it was reset: what it sent before is still delivered,
+    but its end is not passed on as an orderly one.
     """
 
-    __slots__ = ("over", "owner", "total")
+    __slots__ = ("over", "owner", "source_broken", "total")
 
     def __init__(self, owner: HalfOwner) -> None:
         self.owner = owner
         self.total = 0
         self.over = False
+        self.source_broken = False
 
     @abstractmethod
     def start(self, early: bytes) -> None:

@@ -96,19 +96,23 @@ class Pump:
     def half_ended(self) -> None:
         """One direction delivered its last byte; called by the direction itself."""
         if self.left_to_right.over and self.right_to_left.over and not self._ended:
-            self._end(broken=False)
+            self._end(broken=self.left_to_right.source_broken or self.right_to_left.source_broken)
 
     def half_broken(self, half: Half, error: OSError, *, sending: bool) -> None:
         """One direction broke; called by the direction itself.
 
         When a receiver is gone, what it sent before may still be on its way to us, so the other direction goes on
-        until it ends. When a sender is gone, everything is over.
+        until it ends. That end is a proper one only if the receiver had closed its side: then, and only then, the
+        error is EPIPE (Linux, ``tcp_reset``); any other is reported once, so the other direction will not see it.
+        When a sender is gone, everything is over.
         """
         at_left = (half is self.left_to_right) != sending
         side = "client" if at_left else "target"
         self._reason = self._reason or f"{side}: {_cause(error)}"
         half.cut()
         if sending:
+            other = self.right_to_left if half is self.left_to_right else self.left_to_right
+            other.source_broken = not isinstance(error, BrokenPipeError)
             self.half_ended()
         else:
             self.abort(self._reason)
