@@ -8,6 +8,7 @@ import contextlib
 from tunnelconsole.engine.transport.ends import READ_SIZE, End
 from tunnelconsole.engine.transport.half import Half, HalfOwner
 from tunnelconsole.engine.transport.pacing import Pace
+from tunnelconsole.engine.transport.watch import InputWatch
 
 
 class BufferedHalf(Half):
@@ -15,11 +16,13 @@ class BufferedHalf(Half):
 
     __slots__ = (
         "_destination",
+        "_end_passed_on",
+        "_input",
         "_loop",
+        "_next_read",
         "_pace",
         "_pause",
         "_pending",
-        "_reading",
         "_source",
         "_source_ended",
         "_writing",
@@ -36,13 +39,22 @@ class BufferedHalf(Half):
         self._pause: asyncio.TimerHandle | asyncio.Handle | None = None
         self._pending: memoryview | bytes = b""
         self._source_ended = False
-        self._reading = False
+        self._end_passed_on = False
+        self._input = InputWatch(loop, source.fileno(), self._readable)
+        self._next_read = 0.0
         self._writing = False
 
     def start(self, early: bytes) -> None:
-        self.total = len(early)
-        self._pending = early
+        self._take(early)
         self._pause = self._loop.call_soon(self._resume)
+
+    def _take(self, data: bytes) -> None:
+        """Keeps what came for delivery, and with a rate the time from which more may be read."""
+        self._pending = data
+        self.total += len(data)
+        if self._pace:
+            now = self._loop.time()
+            self._next_read = now + self._pace.take(len(data), now)
 
     def _resume(self) -> None:
         """Delivers what is pending, then reads: first what the source holds already, then as it comes."""
@@ -50,84 +62,81 @@ class BufferedHalf(Half):
         if self._deliver():
             self._readable()
 
-    def _stop_reading(self) -> None:
-        if self._reading:
-            self._loop.remove_reader(self._source.fileno())
-            self._reading = False
-
-    def _stop_writing(self) -> None:
-        if self._writing:
-            self._loop.remove_writer(self._destination.fileno())
-            self._writing = False
-
     def _readable(self) -> None:
         try:
             data = self._source.receive(self._pace.read_size if self._pace else READ_SIZE)
         except BlockingIOError:
-            self._read_on()
+            self._input.start()
             return
         except OSError as error:
             self.owner.half_broken(self, error, sending=False)
             return
         self._source_ended = not data
-        self._pending = data
-        self.total += len(data)
-        if not self._deliver():
-            return
-        wait = self._pace.take(len(data), self._loop.time()) if self._pace else 0.0
-        if wait > 0:
-            self._stop_reading()
-            self._pause = self._loop.call_later(wait, self._resume)
-        elif self._source.holds_input():
-            self._stop_reading()
-            self._pause = self._loop.call_soon(self._resume)
-        else:
+        self._take(data)
+        if self._deliver():
             self._read_on()
 
     def _read_on(self) -> None:
-        if not self._reading:
-            self._loop.add_reader(self._source.fileno(), self._readable)
-            self._reading = True
+        """Reads again: once the rate allows it, soon when the source holds something, else when it is readable."""
+        wait = self._next_read - self._loop.time() if self._pace else 0.0
+        if wait > 0:
+            self._input.stop()
+            self._pause = self._loop.call_later(wait, self._resume)
+        elif self._source.holds_input():
+            self._input.stop()
+            self._pause = self._loop.call_soon(self._resume)
+        else:
+            self._input.start()
 
     def _writable(self) -> None:
         if self._deliver():
-            self._pause = self._loop.call_soon(self._resume)
+            self._read_on()
 
     def _deliver(self) -> bool:
-        """Sends what is pending; True when all of it is with the kernel and the direction goes on."""
+        """Sends what is pending, and the end; True when all of it is with the kernel and the direction goes on."""
         try:
             while self._pending:
                 sent = self._destination.send(self._pending)
                 self._pending = memoryview(self._pending)[sent:] if sent < len(self._pending) else b""
             delivered = self._destination.flush()
+            if delivered and self._source_ended:
+                self._pass_end_on()
+                delivered = self._destination.flush()
         except BlockingIOError:
             delivered = False
         except OSError as error:
             self.owner.half_broken(self, error, sending=True)
             return False
         if not delivered:
-            self._stop_reading()
+            self._input.stop()
             if not self._writing:
                 self._loop.add_writer(self._destination.fileno(), self._writable)
                 self._writing = True
             return False
         self._stop_writing()
         if self._source_ended:
-            self._finish()
+            self.cut()
+            self.owner.half_ended()
             return False
         return True
 
-    def _finish(self) -> None:
-        self.cut()
+    def _pass_end_on(self) -> None:
+        if self._end_passed_on or self.source_broken:
+            return
+        self._end_passed_on = True
         with contextlib.suppress(OSError):  # the receiver is gone: the other direction will find out and say so
             self._destination.send_eof()
-        self.owner.half_ended()
+
+    def _stop_writing(self) -> None:
+        if self._writing:
+            self._loop.remove_writer(self._destination.fileno())
+            self._writing = False
 
     def cut(self) -> None:
         if self.over:
             return
         self.over = True
-        self._stop_reading()
+        self._input.stop()
         self._stop_writing()
         if self._pause is not None:
             self._pause.cancel()
