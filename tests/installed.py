@@ -259,7 +259,7 @@ class Daemon:
 
     def address(self, service: str) -> str:
         """Where a service listens or can be reached, as its line on standard output says."""
-        found = dict(_STANDING.findall(self.process.out))
+        found: dict[str, str] = dict(_STANDING.findall(self.process.out))
         assert service in found, f"no line about {service}\n{self.process.said}"
         return found[service]
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from origins import WebOrigin, web_origin
 from installed import Program
+from origins import WebOrigin, web_origin
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from typing import Any
 
 from screens.rows import NOW, event, service, status
 from tunnelconsole.control.messages import EventRow, Events, ServiceRow, Update
-from tunnelconsole.screens.picture import EVENTS_KEPT, Gathering
+from tunnelconsole.screens.picture import DEBUG_KEPT, EVENTS_KEPT, Gathering
 
 
 def _update(
@@ -30,6 +30,14 @@ def test_only_the_newest_events_are_kept() -> None:
         gathering.update(_update(*(event(start + number, "x") for number in range(100))), NOW)
     assert len(gathering.picture.events) == EVENTS_KEPT
     assert gathering.picture.events[0].id == 100
+
+
+def test_channels_that_come_and_go_do_not_push_out_what_matters() -> None:
+    gathering = Gathering()
+    gathering.update(_update(event(0, "it matters")), NOW)
+    gathering.update(_update(*(event(number, "x", level="debug") for number in range(1, 5000))), NOW)
+    assert len(gathering.picture.events) == DEBUG_KEPT + 1
+    assert gathering.picture.events[0].text == "it matters"
 
 
 def test_another_engine_begins_with_empty_hands() -> None:

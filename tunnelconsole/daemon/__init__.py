@@ -31,11 +31,11 @@ from tunnelconsole import __version__
 from tunnelconsole.config import Config, EngineSettings, load
 from tunnelconsole.control.figures import counted
 from tunnelconsole.control.server import ControlServer
+from tunnelconsole.daemon.logs import LibraryHandler, LineWriter, Log, json_line, text_line
+from tunnelconsole.daemon.readiness import Readiness
 from tunnelconsole.engine.engine import Engine, Supervised
 from tunnelconsole.engine.events import ConfigRefused, ConfigReloaded, Crashed
 from tunnelconsole.errors import ConfigError, ListenFailed, RequestRefused, TunnelConsoleError
-from tunnelconsole.logs import LibraryHandler, LineWriter, Log, json_line, text_line
-from tunnelconsole.readiness import Readiness
 
 SETTLE_TIMEOUT = 5.0
 """Seconds that services may take until ``ready`` is said without them: a server far away must not hold up the rest."""

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import pytest
 from hypothesis import given, strategies
 
-from tunnelconsole import logs
+from tunnelconsole.daemon import logs
+from tunnelconsole.daemon.logs import LibraryHandler, LineWriter, Log, LogFormat, json_line, text_line
 from tunnelconsole.engine.events import Crashed, PeerRefused, Record
-from tunnelconsole.logs import LibraryHandler, LineWriter, Log, LogFormat, json_line, text_line
 from waiting import until_true
 
 REFUSED = Record(7, 1_700_000_000.25, PeerRefused(service="home", peer="192.0.2.7:40112", reason="wrong secret"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tunnelconsole import tables
+from tunnelconsole.cli import tables
 from tunnelconsole.control.messages import ChannelRow, ServiceRow
 
 NOW = 1_700_000_000.0

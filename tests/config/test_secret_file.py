@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tunnelconsole.secret_file import MAX_SECRET, read_secret_file
+from tunnelconsole.config.secret_file import MAX_SECRET, read_secret_file
 
 
 def secret_file(folder: Path, content: bytes, mode: int = 0o600) -> Path:

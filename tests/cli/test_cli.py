@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import pty
@@ -10,9 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
-import tomllib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -121,8 +120,7 @@ def test_help_names_every_command(program: Program, flag: str) -> None:
 
 
 def test_the_version_is_the_projects(program: Program) -> None:
-    project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
-    assert project.get("version", tunnelconsole.__version__) == tunnelconsole.__version__
+    assert importlib.metadata.version("tunnelconsole") == tunnelconsole.__version__
     assert program.run("--version").ok() == f"tunnelconsole {tunnelconsole.__version__}\n"
 
 

@@ -19,8 +19,8 @@ from typing import Any, Final, Literal, TypeVar, Union, get_args, get_origin
 
 import msgspec
 
+from tunnelconsole.config.secret_file import read_secret_file
 from tunnelconsole.engine.settings import FilePath, Secret
-from tunnelconsole.secret_file import read_secret_file
 
 FILE_TWIN = "_file"
 """What a secret's key ends with when its value is the file that holds the secret."""

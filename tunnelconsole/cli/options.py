@@ -153,8 +153,8 @@ def secret_from(file: Path | None) -> Secret:
     :raises TunnelConsoleError: the file cannot be read, or everybody can read it.
     :raises click.UsageError: there is neither.
     """
+    from tunnelconsole.config.secret_file import read_secret_file
     from tunnelconsole.engine.settings import Secret
-    from tunnelconsole.secret_file import read_secret_file
 
     if file is not None:
         try:

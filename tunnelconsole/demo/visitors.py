@@ -18,6 +18,7 @@ from pathlib import Path
 
 from tunnelconsole.control.client import ControlClient
 from tunnelconsole.control.messages import Watch
+from tunnelconsole.demo.engine import LEASH
 from tunnelconsole.engine.tasks import Tasks
 from tunnelconsole.errors import EngineUnreachable
 
@@ -38,9 +39,6 @@ PATIENCE = 10.0
 
 LOOK_INTERVAL = 0.5
 """Seconds between two looks at where the services can be reached."""
-
-LEASH = 0
-"""The descriptor that tells when the demonstration is over: standard input ends then."""
 
 NOWHERE = "192.0.2.1", 443
 """A destination that the jump server does not allow, from a block that is for examples (RFC 5737)."""

@@ -1,8 +1,9 @@
 """The demonstration: servers and clients of every system on loopback, with real traffic through them.
 
-Two processes besides the console's: the engine, an ordinary daemon, and the visitors (:mod:`tunnelconsole.visitors`).
-Everything lives in a throw-away folder. All of it ends with the process that started it, however that ends: its
-children hold one end of a pipe whose other end only it has, and the system closes that for it.
+Two processes besides the console's: the engine, an ordinary daemon (:mod:`tunnelconsole.demo.engine`), and the visitors
+(:mod:`tunnelconsole.demo.visitors`). Everything lives in a throw-away folder. All of it ends with the process that
+started it, however that ends: its children hold one end of a pipe whose other end only it has, and the system closes
+that for it.
 """
 
 from __future__ import annotations
@@ -10,12 +11,10 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -33,9 +32,6 @@ SERVERS = ("jump", "jump_tls", "edge")
 
 ORIGINS = ("pages", "desk", "shell")
 """What the visitors visit, by name: short answers, a long stream, and one that answers line by line."""
-
-LEASH = 0
-"""The descriptor on which a child notices that the demonstration is over: its standard input."""
 
 CONFIG = """\
 version = 1
@@ -176,7 +172,7 @@ class _Leash:
 
     def start_engine(self, folder: Path) -> BackgroundEngine:
         """Starts the engine."""
-        command = [sys.executable, "-P", "-m", "tunnelconsole.demo", str(folder)]
+        command = [sys.executable, "-P", "-m", "tunnelconsole.demo.engine", str(folder)]
         engine = BackgroundEngine(command, folder / "engine.log", stdin=self._theirs)
         self._children.append(engine.process)
         return engine
@@ -187,7 +183,7 @@ class _Leash:
         named = [f"{name}={number}" for name, number in numbers.items()]
         with (folder / "visitors.log").open("wb") as log:
             visitors = subprocess.Popen(  # noqa: S603 - our own program
-                [sys.executable, "-P", "-m", "tunnelconsole.visitors", str(folder / "control.sock"), *named],
+                [sys.executable, "-P", "-m", "tunnelconsole.demo.visitors", str(folder / "control.sock"), *named],
                 stdin=self._theirs,
                 stdout=log,
                 stderr=log,
@@ -207,29 +203,3 @@ class _Leash:
             except subprocess.TimeoutExpired:
                 child.kill()
                 child.wait()
-
-
-def main(folder: Path) -> int:
-    """The engine's process: the daemon, until the leash or a signal ends it; then its folder is removed."""
-    signal.signal(signal.SIGTERM, _leave)  # until the daemon has a better answer to it
-    threading.Thread(target=_end_with_the_leash, name="leash", daemon=True).start()
-    try:
-        from tunnelconsole.daemon import run  # noqa: PLC0415 - after the leash, which is there to be noticed early
-
-        return run(folder / "config.toml")
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)  # whoever started us may have been killed, and cannot
-
-
-def _leave(number: int, frame: object) -> None:
-    raise SystemExit(0)
-
-
-def _end_with_the_leash() -> None:
-    while os.read(LEASH, 1):
-        pass  # nothing is ever written to it
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
-if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tunnelconsole.readiness import STOP_MARGIN, Readiness
+from tunnelconsole.daemon.readiness import STOP_MARGIN, Readiness
 
 
 class Manager:

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from tunnelconsole.config_reader import Reader, key_path
+from tunnelconsole.config.reader import Reader, key_path
 from tunnelconsole.engine.settings import DEFAULT_DRAIN, ListenAddress, TLSSettings
 from tunnelconsole.engine.units import Duration
 from tunnelconsole.errors import ConfigError

@@ -20,8 +20,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tunnelconsole import __version__
-from tunnelconsole.errors import ConfigError, TunnelConsoleError
-from tunnelconsole.options import (
+from tunnelconsole.cli.options import (
     SECRET_VARIABLE,
     Commands,
     Shared,
@@ -32,6 +31,7 @@ from tunnelconsole.options import (
     tls_options,
     tls_settings,
 )
+from tunnelconsole.errors import ConfigError, TunnelConsoleError
 
 if TYPE_CHECKING:
     from tunnelconsole.control.messages import Request
@@ -107,7 +107,7 @@ def cli(context: click.Context, *, demo: bool, daemon: bool) -> int | None:
         from tunnelconsole.daemon import run
 
         return run(shared.config, socket=shared.socket, log_level=shared.log_level, log_format=shared.log_format)
-    from tunnelconsole import consoles
+    from tunnelconsole.cli import consoles
 
     if demo:
         consoles.demonstrate()
@@ -120,7 +120,7 @@ def cli(context: click.Context, *, demo: bool, daemon: bool) -> int | None:
 @pass_shared
 def attach(shared: Shared) -> None:
     """The console of an engine that runs already."""
-    from tunnelconsole import consoles
+    from tunnelconsole.cli import consoles
     from tunnelconsole.control.messages import GetStatus, Status
 
     shared.no_json()
@@ -132,9 +132,9 @@ def attach(shared: Shared) -> None:
 @pass_shared
 def check(shared: Shared) -> int:
     """Read the configuration, and print what is wrong with it."""
+    from tunnelconsole.cli.tables import print_json
     from tunnelconsole.config import load
     from tunnelconsole.control.figures import counted
-    from tunnelconsole.tables import print_json
 
     problems: list[str] = []
     services = 0
@@ -155,8 +155,8 @@ def check(shared: Shared) -> int:
 @pass_shared
 def status(shared: Shared) -> None:
     """The engine in a few figures."""
+    from tunnelconsole.cli.tables import print_status
     from tunnelconsole.control.messages import GetStatus, Status
-    from tunnelconsole.tables import print_status
 
     print_status(shared.ask(GetStatus(), Status), as_json=shared.json)
 
@@ -165,8 +165,8 @@ def status(shared: Shared) -> None:
 @pass_shared
 def services(shared: Shared) -> None:
     """The services: what runs, where, and what is wrong."""
+    from tunnelconsole.cli.tables import SERVICES, print_rows
     from tunnelconsole.control.messages import GetServices, Services
-    from tunnelconsole.tables import SERVICES, print_rows
 
     empty = "no services: add [service.NAME] tables to the configuration, then run: tunnelconsole reload"
     print_rows(SERVICES, shared.ask(GetServices(), Services).rows, empty=empty, as_json=shared.json)
@@ -177,8 +177,8 @@ def services(shared: Shared) -> None:
 @pass_shared
 def sessions(shared: Shared, service: str) -> None:
     """The sessions: who is attached to which service."""
+    from tunnelconsole.cli.tables import SESSIONS, print_rows
     from tunnelconsole.control.messages import GetSessions, Sessions
-    from tunnelconsole.tables import SESSIONS, print_rows
 
     empty = "no sessions: nobody is attached" + (f" to {service}" if service else "") + " at the moment"
     print_rows(SESSIONS, shared.ask(GetSessions(service), Sessions).rows, empty=empty, as_json=shared.json)
@@ -190,8 +190,8 @@ def sessions(shared: Shared, service: str) -> None:
 @pass_shared
 def channels(shared: Shared, service: str, session: str) -> None:
     """The channels: every byte stream, with its rate."""
+    from tunnelconsole.cli.tables import CHANNELS, print_rows
     from tunnelconsole.control.messages import Channels, GetChannels
-    from tunnelconsole.tables import CHANNELS, print_rows
 
     rows = shared.ask(GetChannels(service, session), Channels).rows
     print_rows(CHANNELS, rows, empty="no channels: nothing is piped at the moment", as_json=shared.json)
@@ -203,8 +203,8 @@ def channels(shared: Shared, service: str, session: str) -> None:
 @pass_shared
 def events(shared: Shared, limit: int, *, follow: bool) -> None:
     """What happened, the newest last."""
+    from tunnelconsole.cli.tables import EVENTS, follow_events, print_rows
     from tunnelconsole.control.messages import Events, GetEvents
-    from tunnelconsole.tables import EVENTS, follow_events, print_rows
 
     if follow:
         asyncio.run(follow_events(shared.control(), limit, as_json=shared.json))
@@ -274,8 +274,8 @@ def tcp(
 
     Prints where it can be reached, connects again when the server goes away, and ends on Ctrl-C.
     """
-    from tunnelconsole.standalone import forward, run
-    from tunnelconsole.tables import print_json
+    from tunnelconsole.cli.standalone import forward, run
+    from tunnelconsole.cli.tables import print_json
 
     def announce(address: str) -> None:
         if shared.json:
@@ -308,17 +308,17 @@ def jump(
     ca: str | None,
 ) -> None:
     """Standard input and output through a jump server to TARGET; fit for ssh's ProxyCommand."""
-    from tunnelconsole.standalone import jump as join
-    from tunnelconsole.standalone import run
+    from tunnelconsole.cli.standalone import jump as join
+    from tunnelconsole.cli.standalone import run
 
     shared.no_json()
     run(join(via, secret_from(secret_file), target, tls_settings(fingerprint, ca, tls=tls)))
 
 
 def _steer(shared: Shared, request: Request) -> None:
+    from tunnelconsole.cli.tables import print_json
     from tunnelconsole.control.messages import Done
     from tunnelconsole.screens.spans import clean
-    from tunnelconsole.tables import print_json
 
     done = shared.ask(request, Done)
     if shared.json:
