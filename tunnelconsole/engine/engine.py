@@ -349,7 +349,8 @@ class Engine:
         while True:
             await asyncio.sleep(TICK)
             now = time.monotonic()
-            self.node.sessions.tick(now - last)
+            for _ in self.node.sessions.tick(now - last):
+                await asyncio.sleep(0)
             last = now
             if now - saved >= SAVE_INTERVAL:
                 saved = now
