@@ -386,7 +386,6 @@ class Engine:
         if self._store is None:
             self._unsaved.clear()
             return
-        self.node.sessions.settle()
         unsaved, self._unsaved = self._unsaved, []
         try:
             await self._store.save(self.node.meters.totals(), unsaved)
