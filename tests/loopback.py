@@ -86,9 +86,7 @@ class Caller:
         self._writer.write_eof()
 
     def reset(self) -> None:
-        sock = self._writer.get_extra_info("socket")
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self._writer.transport.abort()
+        _reset(self._writer)
 
     async def close(self) -> None:
         self._writer.close()
@@ -96,6 +94,13 @@ class Caller:
             await self._writer.wait_closed()
         except OSError:
             return
+
+
+def _reset(writer: asyncio.StreamWriter) -> None:
+    sock = writer.get_extra_info("socket")
+    if sock is not None:  # else it is closed already
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
 
 
 @asynccontextmanager
@@ -143,9 +148,7 @@ class Target:
     def reset_all(self) -> None:
         """Breaks every connection there is."""
         for writer in list(self._writers):
-            sock = writer.get_extra_info("socket")
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            writer.transport.abort()
+            _reset(writer)
 
 
 async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -37,11 +37,22 @@ def pinned(engine: Engine, service: str) -> TLSSettings:
     return TLSSettings(fingerprint=Fingerprint(engine.services[service].notes["fingerprint"]))
 
 
-def certificate(folder: Path, name: str) -> TLSSettings:
-    """A new certificate for ``name`` with its key, as a server's settings."""
-    certificate, key = folder / f"{name}.crt", folder / f"{name}.key"
-    make_self_signed(certificate, key, name)
-    return TLSSettings(certificate=FilePath(str(certificate)), key=FilePath(str(key)))
+def certificate(folder: Path, name: str) -> tuple[Path, Path]:
+    """The files of a new certificate for ``name`` and its key."""
+    files = folder / f"{name}.crt", folder / f"{name}.key"
+    make_self_signed(*files, name)
+    return files
+
+
+def given(files: tuple[Path, Path]) -> TLSSettings:
+    """What a server sets to use these files."""
+    return TLSSettings(certificate=FilePath(str(files[0])), key=FilePath(str(files[1])))
+
+
+def replace(files: tuple[Path, Path], others: tuple[Path, Path]) -> None:
+    """Puts the content of other files into these."""
+    for file, other in zip(files, others, strict=True):
+        shutil.copy(other, file)
 
 
 async def replies(address: str, where: HostPort) -> int:
@@ -81,9 +92,9 @@ async def test_a_certificate_that_nobody_vouches_for_is_refused_with_what_to_do(
 
 
 async def test_an_authority_of_ones_own_is_asked_and_the_name_is_checked(tmp_path: Path) -> None:
-    tls = certificate(tmp_path, "home.test")
-    trusting = TLSSettings(ca=tls.certificate)
-    async with home(tls=tls) as at:
+    files = certificate(tmp_path, "home.test")
+    trusting = TLSSettings(ca=FilePath(str(files[0])))
+    async with home(tls=given(files)) as at:
         where = HostPort.parse(at.address)
         async with office_at(HostPort("home.test", 1), connect=where, tls=trusting) as (_, address):
             assert await replies(address, at.far.address) == Reply.SUCCEEDED
@@ -101,22 +112,31 @@ async def test_a_file_of_authorities_that_cannot_be_used_is_named(tmp_path: Path
         await hears(engine, ServiceRetrying, str(file))
 
 
-@pytest.mark.parametrize("broken", ["certificate missing", "key missing", "key of another"])
-async def test_a_certificate_that_cannot_be_used_is_named(tmp_path: Path, broken: str) -> None:
-    tls, other = certificate(tmp_path, "home"), certificate(tmp_path, "other")
-    assert tls.certificate is not None
-    assert tls.key is not None
-    assert other.key is not None
-    match broken:
-        case "certificate missing":
-            Path(tls.certificate).unlink()
-        case "key missing":
-            Path(tls.key).unlink()
-        case "key of another":
-            shutil.copy(other.key, tls.key)
-    async with running(home=jump_server(tls=tls)) as engine:
-        event = await hears(engine, ServiceRetrying, tls.certificate)
-        assert tls.key in event.text()
+def missing_certificate(files: tuple[Path, Path], _other: tuple[Path, Path]) -> None:
+    files[0].unlink()
+
+
+def missing_key(files: tuple[Path, Path], _other: tuple[Path, Path]) -> None:
+    files[1].unlink()
+
+
+def key_of_another(files: tuple[Path, Path], other: tuple[Path, Path]) -> None:
+    shutil.copy(other[1], files[1])
+
+
+def certificate_without_content(files: tuple[Path, Path], _other: tuple[Path, Path]) -> None:
+    files[0].write_text("")
+
+
+@pytest.mark.parametrize("spoil", [missing_certificate, missing_key, key_of_another, certificate_without_content])
+async def test_a_certificate_that_cannot_be_used_is_named(
+    tmp_path: Path, spoil: Callable[[tuple[Path, Path], tuple[Path, Path]], None]
+) -> None:
+    files = certificate(tmp_path, "home")
+    spoil(files, certificate(tmp_path, "other"))
+    async with running(home=jump_server(tls=given(files))) as engine:
+        event = await hears(engine, ServiceRetrying, str(files[0]))
+        assert str(files[1]) in event.text()
 
 
 async def test_a_client_without_tls_is_turned_away_by_a_server_with_it() -> None:
@@ -157,25 +177,24 @@ async def tls_client(address: str, server: Engine) -> AsyncIterator[None]:
 
 
 async def test_a_replaced_certificate_is_used_after_a_reload_and_channels_go_on(tmp_path: Path) -> None:
-    tls, fresh = certificate(tmp_path, "home"), certificate(tmp_path, "fresh")
-    assert tls.certificate is not None
-    assert tls.key is not None
-    async with home(tls=tls) as at:
-        async with office_at(at.address, tls=pinned(at.engine, "home")) as (_, address), calling(address) as caller:
-            assert await socks(caller, at.far.address.host, at.far.address.port) == Reply.SUCCEEDED
-            shutil.copy(str(fresh.certificate), tls.certificate)
-            shutil.copy(str(fresh.key), tls.key)
-            at.service.refresh()
-            assert at.service.notes["fingerprint"] == certificate_fingerprint(Path(str(fresh.certificate)))
-            async with tls_client(at.address, at.engine):
-                assert await caller.exchange(b"still here") == b"still here"
+    files, fresh = certificate(tmp_path, "home"), certificate(tmp_path, "fresh")
+    async with (
+        home(tls=given(files)) as at,
+        office_at(at.address, tls=pinned(at.engine, "home")) as (_, address),
+        calling(address) as caller,
+    ):
+        assert await socks(caller, at.far.address.host, at.far.address.port) == Reply.SUCCEEDED
+        replace(files, fresh)
+        at.service.refresh()
+        assert at.service.notes["fingerprint"] == certificate_fingerprint(fresh[0])
+        async with tls_client(at.address, at.engine):
+            assert await caller.exchange(b"still here") == b"still here"
 
 
 async def test_files_that_do_not_fit_together_are_refused_and_the_old_certificate_stays(tmp_path: Path) -> None:
-    tls, fresh = certificate(tmp_path, "home"), certificate(tmp_path, "fresh")
-    assert tls.certificate is not None
-    async with home(tls=tls) as at:
-        shutil.copy(str(fresh.certificate), tls.certificate)
+    files, fresh = certificate(tmp_path, "home"), certificate(tmp_path, "fresh")
+    async with home(tls=given(files)) as at:
+        shutil.copy(fresh[0], files[0])
         with pytest.raises(OSError, match=r"home\.crt with key .*home\.key: KEY_VALUES_MISMATCH"):
             at.service.refresh()
         async with tls_client(at.address, at.engine):
@@ -199,7 +218,7 @@ async def test_versions_before_tls_1_2_are_refused() -> None:
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     context.set_ciphers("ALL:@SECLEVEL=0")
-    with pytest.warns(DeprecationWarning):
+    with pytest.warns(DeprecationWarning, match="TLSv1_1"):
         context.maximum_version = ssl.TLSVersion.TLSv1_1
     async with home(tls=SELF_SIGNED) as at:
         where = HostPort.parse(at.address)
