@@ -1,4 +1,7 @@
-"""Pictures of every screen, kept in ``tests/snapshots``; after an intended change: ``pytest tests/screens --snapshot-update``."""
+"""Pictures of every screen, kept in ``tests/snapshots``.
+
+After an intended change: ``pytest tests/screens/test_pictures.py --snapshot-update``, and look at them.
+"""
 
 from __future__ import annotations
 

@@ -30,8 +30,8 @@ class EventsPane(TablePane[EventRow]):
 
     def __init__(self) -> None:
         super().__init__()
-        self.level = LEVELS[0]
-        """The mildest level that is shown."""
+        self.level = "info"
+        """The mildest level that is shown; at first not debug, of which each channel is an event or two."""
 
     def columns(self) -> Sequence[Column[EventRow]]:
         return (
@@ -79,7 +79,7 @@ class EventsPane(TablePane[EventRow]):
         ]
 
     def empty(self, scene: Scene) -> list[Line]:
-        if self.level != LEVELS[0]:
+        if severity(self.level) > severity("info"):
             return [
                 (),
                 (Span(f"Nothing of level {self.level} or above has happened.", "strong"),),
@@ -110,7 +110,8 @@ class EventsPane(TablePane[EventRow]):
         if scene.picture.dropped:
             shown.append(Span(f"{figures.counted(scene.picture.dropped, 'event')} missed  ", "warning"))
         level = "all levels" if self.level == LEVELS[0] else f"{self.level} and above"
-        return (*shown, Span("l ", "key", "app.key('l')"), Span(level, "dim" if self.level == LEVELS[0] else "match"))
+        usual = severity(self.level) <= severity("info")
+        return (*shown, Span("l ", "key", "app.key('l')"), Span(level, "dim" if usual else "match"))
 
 
 def _what(row: EventRow, _now: float) -> Span:

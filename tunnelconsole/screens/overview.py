@@ -271,13 +271,14 @@ class OverviewPane(Pane):
         faults, warnings = len(picture.faults()), len(picture.troubles(scene.now))
         tail: list[Span] = []
         if faults:
-            tail.append(Span(figures.counted(faults, "fault"), "error", "app.show('services')"))
+            tail += [Span(figures.counted(faults, "fault"), "error", "app.show('services')"), Span("  ")]
         if warnings:
-            tail.append(Span(f"  {figures.counted(warnings, 'warning')} in 10 min", "warning", "app.show('events')"))
+            said = f"{figures.counted(warnings, 'warning')} in 10 min"
+            tail += [Span(said, "warning", "app.show('events')"), Span("  ")]
         if len(wrong) > height - 1:
-            tail.append(Span(f"  {len(wrong) - height + 1} not shown", "dim", "app.show('events')"))
+            tail += [Span(f"{len(wrong) - height + 1} not shown", "dim", "app.show('events')"), Span("  ")]
         lines = wrong[: height - 1] or [self._all_well(scene)]
-        self._attention.show([rule((Span("Attention", "title"),), tuple(tail), width), *lines])
+        self._attention.show([rule((Span("Attention", "title"),), tuple(tail[:-1]), width), *lines])
 
     def _all_well(self, scene: Scene) -> Line:
         if scene.picture.services is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from heapq import merge
 from typing import NamedTuple
 
 from tunnelconsole.control.messages import (
@@ -19,6 +20,9 @@ from tunnelconsole.control.messages import (
 
 EVENTS_KEPT = 2000
 """Events in memory, the newest: an afternoon's worth, under 1 MB."""
+
+DEBUG_KEPT = 1000
+"""Events of level debug in memory, counted apart: each channel has some, and they must not push out what matters."""
 
 FLOW_KEPT = 120
 """Rates kept of each service: one minute at the usual two updates a second."""
@@ -97,12 +101,17 @@ class Picture:
         return [row for row in reversed(self.events) if row.level in TROUBLES and now - row.time < TROUBLE_AGE]
 
 
+def _age(row: EventRow) -> tuple[float, int]:
+    return row.time, row.id
+
+
 class Gathering:
     """Puts pictures together; its one writer is the feed."""
 
     def __init__(self) -> None:
         self.picture = Picture()
         self._events: deque[EventRow] = deque(maxlen=EVENTS_KEPT)
+        self._debug: deque[EventRow] = deque(maxlen=DEBUG_KEPT)
         self._seen: set[int] = set()
         self._flows: dict[str, deque[tuple[float, float]]] = {}
         self._times: deque[float] = deque(maxlen=FLOW_KEPT)
@@ -125,7 +134,7 @@ class Gathering:
             sessions=None if update.sessions is None else tuple(update.sessions),
             channels=None if update.channels is None else tuple(update.channels),
             history=update.history,
-            events=tuple(self._events) if update.events is None or update.events.rows else self.picture.events,
+            events=self._merged() if update.events is None or update.events.rows else self.picture.events,
             dropped=self._dropped,
             flows={name: Flow(*zip(*rates, strict=True)) for name, rates in self._flows.items()},
             spacing=self._spacing(),
@@ -133,20 +142,28 @@ class Gathering:
 
     def earlier(self, rows: Iterable[EventRow]) -> None:
         """Takes in events that were asked for, older than those that updates bring."""
-        known = list(self._events)
-        self._events.clear()
-        self._seen.clear()
-        self._add(sorted({row.id: row for row in (*rows, *known)}.values(), key=lambda row: (row.time, row.id)))
-        self.picture = replace(self.picture, events=tuple(self._events))
+        known = self._merged()
+        self._forget_events()
+        self._add(sorted({row.id: row for row in (*rows, *known)}.values(), key=_age))
+        self.picture = replace(self.picture, events=self._merged())
 
     def _add(self, rows: Iterable[EventRow]) -> None:
         for row in rows:
             if row.id in self._seen:
                 continue
-            if len(self._events) == EVENTS_KEPT:
-                self._seen.discard(self._events[0].id)
+            kept = self._debug if row.level == "debug" else self._events
+            if len(kept) == kept.maxlen:
+                self._seen.discard(kept[0].id)
             self._seen.add(row.id)
-            self._events.append(row)
+            kept.append(row)
+
+    def _merged(self) -> tuple[EventRow, ...]:
+        return tuple(merge(self._events, self._debug, key=_age))
+
+    def _forget_events(self) -> None:
+        self._events.clear()
+        self._debug.clear()
+        self._seen.clear()
 
     def _follow(self, services: list[ServiceRow], time: float) -> None:
         at_once = bool(self._times) and time - self._times[-1] < AT_ONCE
@@ -166,8 +183,7 @@ class Gathering:
 
     def _forget(self) -> None:
         """Another engine runs now: its event numbers begin anew."""
-        self._events.clear()
-        self._seen.clear()
+        self._forget_events()
         self._flows.clear()
         self._times.clear()
         self._dropped = 0

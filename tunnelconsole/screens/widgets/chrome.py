@@ -20,7 +20,7 @@ def header(scene: Scene, now: float, frozen_at: float | None, width: int, *, dem
     """The first line: whose console this is, how the engine is, what moves, and the time."""
     left: list[Span] = [Span(f" {BRAND if width >= 60 else 'TC'}  ", "brand", "app.show('overview')")]
     if demo:
-        left.append(Span("demo ", "notice"))
+        left.append(Span("demo  ", "notice"))
     left.append(_engine(scene))
     right: list[Span] = []
     status = scene.picture.status
