@@ -39,9 +39,15 @@ class DeskApp(ConsoleApp):
         """What went to the terminal beside the picture."""
         self.done: list[str] = []
         """The actions that keys led to."""
+        self.told: list[str] = []
+        """What the operator was told, oldest first."""
 
     def to_terminal(self, sequence: str) -> None:
         self.sent.append(sequence)
+
+    def notify(self, message: str, **options: Any) -> None:
+        self.told.append(message)
+        super().notify(message, **options)
 
     async def run_action(self, action: Any, *arguments: Any, **options: Any) -> bool:
         self.done.append(action)
@@ -127,7 +133,7 @@ class Desk:
     @property
     def toasts(self) -> list[str]:
         """What the operator was told, oldest first."""
-        return [notification.message for notification in self.app._notifications]
+        return self.app.told
 
 
 @asynccontextmanager

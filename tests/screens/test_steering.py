@@ -90,6 +90,18 @@ async def test_an_answer_can_be_clicked(tmp_path: Path) -> None:
         await desk.asked(StopService("home"))
 
 
+@pytest.mark.parametrize(("digit", "told"), [("3", "Session s1 has ended already"), ("4", "Channel c1 has ended")])
+async def test_what_ended_while_the_view_was_frozen_is_not_ended_again(tmp_path: Path, digit: str, told: str) -> None:
+    async with console(tmp_path, evening()) as desk:
+        await desk.press(digit)
+        await desk.arrive()
+        await desk.press("p")
+        del desk.engine.script.sessions[0], desk.engine.script.channels[0]
+        await desk.tick()
+        await desk.press("x")
+        assert told in desk.toasts[-1]
+
+
 async def test_starting_a_service_asks_nothing(tmp_path: Path) -> None:
     async with console(tmp_path, evening()) as desk:
         await desk.command("start old")

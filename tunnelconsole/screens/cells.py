@@ -30,8 +30,15 @@ NOTHING = Span("·", "faint")
 def state(row: ServiceRow, now: float) -> Span:
     """A service's state, with the seconds to the next try while it is in backoff."""
     sign, role = STATES.get(row.state, ("?", "dim"))
-    wait = f" {figures.duration(max(0.0, row.retry_at - now))}" if row.retry_at is not None else ""
-    return Span(f"{sign} {row.state}{wait}", role)
+    left = until_retry(row, now)
+    return Span(f"{sign} {row.state} {left}".rstrip(), role)
+
+
+def until_retry(row: ServiceRow, now: float) -> str:
+    """How long until a service in backoff is tried again; empty where it is not going to be."""
+    if row.state != "backoff" or row.retry_at is None:
+        return ""
+    return figures.duration(max(0.0, row.retry_at - now))
 
 
 def badness(row: ServiceRow) -> int:

@@ -81,7 +81,7 @@ KEYS: tuple[Key, ...] = (
     Key(("p",), "p", "freeze", "freeze", "Hold the picture still, to read or copy from it", "look", footer=50),
     Key(("y",), "y", "copy", "copy", "Copy the selected row's address, peer, label or text", "look", TABLES, footer=55),
     Key(("Y",), "Y", "copy_row", "copy row", "Copy the whole selected row as JSON", "look", TABLES),
-    Key(("l",), "l", "level", "level", "Show events from the next level up; after error, all of them with debug", "look",
+    Key(("l",), "l", "level", "level", "Show events from the next level up; after error, all with debug", "look",
         frozenset({"events"}), footer=20),
     Key(("d",), "d", "details", "details", "Show or hide what is known of the selected row", "look", LISTS),
     Key(("t",), "t", "next_theme", "theme", "The next theme; :theme NAME chooses one", "look"),

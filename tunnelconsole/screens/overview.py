@@ -114,11 +114,9 @@ def troubles(scene: Scene) -> list[Line]:
     picture, now = scene.picture, scene.now
     lines: list[Line] = []
     for row in picture.faults():
-        state, action = cells.state(row, now), f"app.reveal({row.name!r})"
-        when = ""
-        if row.retry_at is not None:
-            when = f"next try in {figures.duration(max(0.0, row.retry_at - now))}, "
-            state = state._replace(text=state.text.rsplit(" ", 1)[0])
+        state, left, action = cells.state(row, now), cells.until_retry(row, now), f"app.reveal({row.name!r})"
+        when = f"next try in {left}, " if left else ""
+        state = state._replace(text=state.text.removesuffix(f" {left}"))
         lines.append((
             Span(" "), state._replace(text=f"{state.text:<10}", action=action), Span(row.name, "strong", action),
             Span(f"  {when}", "dim", action), Span(row.error or "no cause was given", state.role, action),

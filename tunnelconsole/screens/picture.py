@@ -85,6 +85,10 @@ class Picture:
         """The session of this id, where sessions are known."""
         return next((row for row in self.sessions or () if row.id == key), None)
 
+    def channel(self, key: str) -> ChannelRow | None:
+        """The channel of this id, where channels are known."""
+        return next((row for row in self.channels or () if row.id == key), None)
+
     def faults(self) -> list[ServiceRow]:
         """The services that are not well, what is final before what is being retried."""
         return sorted(

@@ -60,8 +60,8 @@ def facts(row: ServiceRow, scene: Scene) -> list[Fact]:
     """What is known of a service, the most urgent first."""
     since = Span(f" for {figures.duration(scene.now - row.since)}", "dim")
     found = [Fact("error", (Span(row.error or "", "error" if row.state == "failed" else "warning"),))]
-    if row.retry_at is not None:
-        wait = figures.duration(max(0.0, row.retry_at - scene.now))
+    wait = cells.until_retry(row, scene.now)
+    if wait and row.retry_at is not None:
         found.append(
             Fact("next try", (Span(f"in {wait}"), Span(f", at {figures.clock(row.retry_at, scene.zone)}", "dim")))
         )

@@ -126,6 +126,13 @@ class Steering:
 
     async def kick(self, row: SessionRow) -> None:
         """Ends a session and every channel in it."""
+        known = self._operator.latest
+        if known.sessions is not None:
+            now = known.session(row.id)
+            if now is None:
+                self._operator.tell(f"Session {row.id} has ended already")
+                return
+            row = now
         title = f"Kick session {row.id}: {session_cost(row)}"
         who = (
             f"It is {row.identity} from {row.peer}, attached to {row.service}. Nothing keeps it from connecting again."
@@ -143,6 +150,13 @@ class Steering:
 
     async def close(self, row: ChannelRow) -> None:
         """Closes a channel."""
+        known = self._operator.latest
+        if known.channels is not None:
+            now = known.channel(row.id)
+            if now is None:
+                self._operator.tell(f"Channel {row.id} has ended already")
+                return
+            row = now
         title = f"Close channel {row.id}: {channel_cost(row)}"
         where = f"It leads to {row.label or 'an unnamed place'} through {row.service}."
         if await self._operator.confirm(title, [where], "Close it"):
@@ -150,7 +164,7 @@ class Steering:
 
     async def close_id(self, key: str) -> None:
         """Closes the channel of this id."""
-        row = next((row for row in self._operator.latest.channels or () if row.id == key), None)
+        row = self._operator.latest.channel(key)
         if row is not None:
             await self.close(row)
         elif await self._operator.confirm(f"Close channel {key}: cuts what it carries", [], "Close it"):

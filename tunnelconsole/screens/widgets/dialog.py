@@ -53,7 +53,7 @@ class Question(ModalScreen[Answer], Generic[Answer], inherit_bindings=False):
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "harmless", show=False),
+        Binding("escape,ctrl+c", "harmless", show=False),
         Binding("enter", "lit", show=False),
         Binding("left,up,shift+tab", "light(-1)", show=False),
         Binding("right,down,tab", "light(1)", show=False),
