@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import subprocess
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Self
@@ -19,19 +20,21 @@ PATIENCE = 10.0
 class Terminal:
     """A terminal of tmux, on a tmux server of its own.
 
-    :param folder: for the server's socket.
+    :param folder: for the server's socket, and what the program leaves.
     :param command: what runs in it.
     """
 
     def __init__(
         self, folder: Path, command: Sequence[str], env: Mapping[str, str], columns: int = 120, rows: int = 36
     ) -> None:
-        self._socket = folder / "tmux.sock"
+        own = Path(tempfile.mkdtemp(dir=folder, prefix="t"))
+        self._socket, self._ended = own / "s", own / "ended"
         self._env = {key: value for key, value in env.items() if key != "TMUX"} | {"TERM": "xterm-256color"}
-        self._ended = folder / "tmux.ended"
-        shell = f"{shlex.join(command)}; echo $? > {shlex.quote(str(self._ended))}; exec cat"
+        # Without TMUX the program takes this for a plain terminal, and what it copies arrives in the clipboard here.
+        shell = f"unset TMUX; {shlex.join(command)}; echo $? > {shlex.quote(str(self._ended))}; exec cat"
         size = ["-x", str(columns), "-y", str(rows)]
-        self._tmux("-f", "/dev/null", "new-session", "-d", *size, "-c", str(folder), "sh", "-c", shell)
+        session = ["new-session", "-d", *size, "-c", str(folder), "sh", "-c", shell]
+        self._tmux("-f", "/dev/null", *session, ";", "set", "-g", "set-clipboard", "on")
 
     def __enter__(self) -> Self:
         return self
@@ -56,13 +59,26 @@ class Terminal:
         """The lines on the screen that match a regular expression somewhere."""
         return [line for line in self.screen.splitlines() if re.search(pattern, line)]
 
+    def resize(self, columns: int, rows: int) -> None:
+        """Makes the window another size."""
+        self._tmux("resize-window", "-x", str(columns), "-y", str(rows))
+
+    @property
+    def clipboard(self) -> str:
+        """What was copied last by a program in it (OSC 52)."""
+        return self._tmux("show-buffer")
+
     def shows(self, *patterns: str, within: float = PATIENCE) -> str:
         """Waits until every regular expression matches somewhere on one screen, and gives that screen."""
-        return self._until(lambda screen: all(re.search(pattern, screen) for pattern in patterns), patterns, within)
+        return self._until(
+            lambda screen: all(re.search(pattern, screen, re.MULTILINE) for pattern in patterns), patterns, within
+        )
 
     def hides(self, *patterns: str, within: float = PATIENCE) -> str:
         """Waits until none matches any more, and gives that screen."""
-        return self._until(lambda screen: not any(re.search(pattern, screen) for pattern in patterns), patterns, within)
+        return self._until(
+            lambda screen: not any(re.search(pattern, screen, re.MULTILINE) for pattern in patterns), patterns, within
+        )
 
     def _until(self, condition: Callable[[str], bool], patterns: Sequence[str], within: float) -> str:
         seen = ""

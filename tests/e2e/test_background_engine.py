@@ -70,7 +70,6 @@ def test_an_engine_that_is_left_running_is_found_again(program: Program, config:
         terminal.shows("the engine goes on", "tunnelconsole attach")
     engine = engine_of(program)
     assert engine is not None
-    (program.folder / "tmux.ended").unlink()
     with console(program, "attach") as terminal:
         terminal.shows("edge", "listening")
         terminal.press("q")
