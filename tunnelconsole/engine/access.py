@@ -24,8 +24,13 @@ OWN_ADDRESSES_LIFETIME = 10.0
 REMEMBERED_ADDRESSES = 1024
 """Parsed addresses remembered: a busy server dials few, and parsing one costs as much as a system call."""
 
+_LOOPBACK: dict[int, IPAddress] = {4: ipaddress.IPv4Address("127.0.0.1"), 6: ipaddress.IPv6Address("::1")}
 _LOCALHOST = tuple(ipaddress.ip_network(text) for text in ("127.0.0.0/8", "::1/128"))
-_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+_IPV4_INSIDE = (ipaddress.IPv6Network("::ffff:0:0/96"), ipaddress.IPv6Network("64:ff9b::/96"))
+"""IPv6 networks whose last 32 bits are the IPv4 address they reach: mapped (RFC 4291, section 2.5.5.2) and NAT64 (RFC
+6052, section 2.1)."""
+
+_LAST_32_BITS = 0xFFFFFFFF
 _HIGHEST_PORT = 65535
 
 
@@ -47,14 +52,15 @@ class Destination:
         self._any_host = host == "*"
         self._networks: tuple[IPNetwork, ...] = ()
         self._name = ""
-        if host.startswith("[") and host.endswith("]"):
+        bracketed = host.startswith("[") and host.endswith("]")
+        if bracketed:
             host = host[1:-1]
         try:
-            self._networks = (ipaddress.ip_network(host, strict=False),)
+            self._networks = (_plain_network(host),)
         except ValueError:
-            if "/" in host or ":" in host:
+            if bracketed or "/" in host or ":" in host or _is_numbers(host):
                 raise ValueError(f'"{text}" does not name a network; write one as "10.0.0.0/8:*"') from None
-            self._name = host.lower().rstrip(".")
+            self._name = _plain_name(host, text)
             if self._name == "localhost":
                 self._networks = _LOCALHOST
 
@@ -68,16 +74,49 @@ class Destination:
 
     def contains(self, address: IPAddress) -> bool:
         """True when the pattern is about addresses, and this is one of them."""
-        return self._any_host or any(
-            network.version == address.version and address in network for network in self._networks
-        )
+        if self._any_host or _is_in(address, self._networks):
+            return True
+        # Whoever connects to 0.0.0.0 or :: gets this host itself, so that a rule about loopback is about them too.
+        return address.is_unspecified and _is_in(_LOOPBACK[address.version], self._networks)
+
+
+def _is_in(address: IPAddress, networks: Iterable[IPNetwork]) -> bool:
+    return any(network.version == address.version and address in network for network in networks)
+
+
+def _is_numbers(host: str) -> bool:
+    """True for what is meant to be an address, such as ``10.0.*`` or ``10.0.0.256``: it would match no name."""
+    return set(host) <= set("0123456789.*?") and any(letter.isdigit() for letter in host)
+
+
+def _plain_name(host: str, pattern: str) -> str:
+    """A pattern of names as hosts are asked for: in lower case, without the last dot, beyond ASCII in IDNA form."""
+    try:
+        name = host if host.isascii() else host.encode("idna").decode("ascii")
+    except UnicodeError:
+        name = ""
+    name = name.lower().rstrip(".")
+    if not name or any(letter.isspace() for letter in name):
+        raise ValueError(f'"{pattern}" does not name a host; write one as "*.example.com:443"')
+    return name
+
+
+def _plain_network(text: str) -> IPNetwork:
+    """A network in its plainest form; see :func:`plain_address`.
+
+    :raises ValueError: it is none.
+    """
+    network = ipaddress.ip_network(text, strict=False)
+    if isinstance(network, ipaddress.IPv6Network) and any(network.subnet_of(outer) for outer in _IPV4_INSIDE):
+        return ipaddress.IPv4Network((int(network.network_address) & _LAST_32_BITS, network.prefixlen - 96))
+    return network
 
 
 def _port_range(text: str, pattern: str) -> tuple[int, int]:
     if text == "*":
         return 1, _HIGHEST_PORT
     first, dash, last = text.partition("-")
-    if not first.isdecimal() or (dash and not last.isdecimal()):
+    if not text.isascii() or not first.isdecimal() or (dash and not last.isdecimal()):
         raise ValueError(f'"{pattern}" has no port; end it with ":443", ":8000-8999" or ":*"')
     low, high = int(first), int(last or first)
     if not 1 <= low <= high <= _HIGHEST_PORT:
@@ -87,16 +126,13 @@ def _port_range(text: str, pattern: str) -> tuple[int, int]:
 
 @functools.lru_cache(maxsize=REMEMBERED_ADDRESSES)
 def plain_address(text: str) -> IPAddress:
-    """A numeric address in its plainest form: IPv4 inside IPv6 (mapped, 6to4's NAT64) counts as the IPv4 it reaches.
+    """A numeric address in its plainest form: IPv4 inside IPv6 (mapped, NAT64) counts as the IPv4 it reaches.
 
     :raises ValueError: it is not numeric.
     """
     address = ipaddress.ip_address(text.partition("%")[0])
-    if isinstance(address, ipaddress.IPv6Address):
-        if address.ipv4_mapped is not None:
-            return address.ipv4_mapped
-        if address in _NAT64:
-            return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    if _is_in(address, _IPV4_INSIDE):
+        return ipaddress.IPv4Address(int(address) & _LAST_32_BITS)
     return address
 
 
@@ -170,15 +206,13 @@ class Clients:
         if self._open:
             return True
         address = plain_address(peer.rpartition(":")[0].strip("[]"))
-        if any(address.version == network.version and address in network for network in self._deny):
+        if _is_in(address, self._deny):
             return False
-        return not self._allow or any(
-            address.version == network.version and address in network for network in self._allow
-        )
+        return not self._allow or _is_in(address, self._allow)
 
 
 def _network(text: str) -> IPNetwork:
     try:
-        return ipaddress.ip_network(text, strict=False)
+        return _plain_network(text)
     except ValueError:
         raise ValueError(f'"{text}" is not a network; write one as "192.168.0.0/16" or "2001:db8::1"') from None
