@@ -64,9 +64,21 @@ class Desk:
     clock: Clock
 
     async def press(self, *keys: str) -> None:
-        """Presses keys, and lets all that follows happen."""
-        await self.pilot.press(*keys)
-        await self.pilot.pause()
+        """Presses keys, and after each lets all that follows happen."""
+        for key in keys:
+            await self.pilot.press(key)
+            await self.settle()
+
+    async def settle(self) -> None:
+        """Waits until nothing is under way any more, or a question is asked, and until the screen stands still."""
+        await waiting.until(lambda: len(self.app.screen_stack) > 1 or not self._busy())
+        before = ""
+        while (shown := self.text()) != before:
+            before = shown
+            await self.pilot.pause()
+
+    def _busy(self) -> bool:
+        return any(not worker.is_finished for worker in self.app.workers if worker.name != "feed")
 
     async def type(self, text: str) -> None:
         """Types text."""
@@ -84,14 +96,14 @@ class Desk:
         seen = self.app.latest
         self.engine.tick()
         await waiting.until(lambda: self.app.latest is not seen)
-        await self.pilot.pause()
+        await self.settle()
 
     async def arrive(self) -> None:
         """Waits until the console shows what the engine has."""
         await waiting.until(lambda: self.app.link.state == "live" and self.app.latest.status is not None)
         wanted = self.app.pane.topics(self.app.latest.status)
         await waiting.until(lambda: all(self._has(topic) for topic in wanted))
-        await self.pilot.pause()
+        await self.settle()
 
     def _has(self, topic: str) -> bool:
         if topic == "events":
@@ -154,7 +166,7 @@ async def console(
             if running:
                 await desk.arrive()
             else:
-                await pilot.pause()
+                await desk.settle()
             yield desk
     finally:
         await engine.stop()

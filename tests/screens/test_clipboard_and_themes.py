@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-import waiting
 from screens.desk import Desk, console
 from screens.stories import evening, nothing, quiet
 from tunnelconsole.screens import copying, themes
@@ -39,7 +38,6 @@ async def test_y_copies_what_matters_most_of_a_row(tmp_path: Path, screen: str, 
         await desk.command(screen)
         await desk.arrive()
         await desk.press("y")
-        await waiting.until(lambda: desk.toasts)
         assert _copied(desk) == value
         assert value in desk.toasts[-1]
         assert "through the terminal (OSC 52)" in desk.toasts[-1]
@@ -48,7 +46,6 @@ async def test_y_copies_what_matters_most_of_a_row(tmp_path: Path, screen: str, 
 async def test_capital_y_copies_the_row_as_the_commands_print_it(tmp_path: Path) -> None:
     async with console(tmp_path, quiet()) as desk:
         await desk.press("2", "Y")
-        await waiting.until(lambda: desk.toasts)
         assert json.loads(_copied(desk))["name"] == "home"
 
 
@@ -65,7 +62,6 @@ async def test_the_desktops_clipboard_is_used_where_there_is_one(
     monkeypatch.setattr(copying, "to_desktop", to_desktop)
     async with console(tmp_path, quiet()) as desk:
         await desk.press("2", "y")
-        await waiting.until(lambda: desk.toasts)
         assert copied == ["127.0.0.1:9527"]
         assert desk.app.sent == []
         assert "to the clipboard" in desk.toasts[-1]
@@ -78,7 +74,6 @@ async def test_a_desktop_without_a_clipboard_falls_back_to_the_terminal(
     monkeypatch.setattr(copying, "to_desktop", lambda _text: False)
     async with console(tmp_path, quiet()) as desk:
         await desk.press("2", "y")
-        await waiting.until(lambda: desk.toasts)
         assert _copied(desk) == "127.0.0.1:9527"
 
 
@@ -99,7 +94,6 @@ async def test_text_marked_with_the_mouse_is_copied_with_ctrl_c(tmp_path: Path) 
         await desk.pilot.hover(offset=(start + 11, at))
         await desk.pilot.mouse_up(offset=(start + 11, at))
         await desk.press("ctrl+c")
-        await waiting.until(lambda: desk.toasts)
         assert _copied(desk) == "public ports"
         assert desk.app.is_running
 

@@ -29,13 +29,13 @@ async def test_an_engine_that_went_away_is_said_so_and_what_was_known_stays(tmp_
         await desk.press("2")
         await desk.engine.stop()
         await waiting.until(lambda: desk.app.link.state == "lost")
-        await desk.pilot.pause()
+        await desk.settle()
         assert "The engine went away" in desk.text()
         assert "what is shown is old" in desk.text()
         assert len(desk.column("NAME")) == 6
         desk.clock.time += 75
         desk.app.present()
-        await desk.pilot.pause()
+        await desk.settle()
         assert "1m15s ago" in desk.text()
         await desk.engine.start()
 
@@ -48,7 +48,7 @@ async def test_an_engine_that_comes_back_is_found_and_shown(tmp_path: Path) -> N
         desk.engine.script.services = [service("home"), service("second")]
         await desk.engine.start()
         await waiting.until(lambda: desk.app.link.state == "live" and len(desk.app.latest.services or ()) == 2)
-        await desk.pilot.pause()
+        await desk.settle()
         assert "went away" not in desk.text()
         assert desk.column("NAME") == ["home", "second"]
 
@@ -59,7 +59,7 @@ async def test_the_banner_can_be_clicked_to_try_at_once(tmp_path: Path, monkeypa
         await desk.engine.stop()
         await waiting.until(lambda: desk.app.link.state == "lost")
         await desk.engine.start()
-        await desk.pilot.pause()
+        await desk.settle()
         line = desk.text().splitlines()[2]
         await desk.pilot.click(offset=(line.index("trying again"), 2))
         await desk.arrive()
@@ -71,7 +71,7 @@ async def test_an_engine_that_falls_silent_is_said_so(tmp_path: Path) -> None:
     async with console(tmp_path, quiet()) as desk:
         desk.clock.time += STALE_AFTER + 1
         desk.app.present()
-        await desk.pilot.pause()
+        await desk.settle()
         assert "The engine is silent" in desk.text()
         await desk.tick()
         assert "silent" not in desk.text()

@@ -8,7 +8,6 @@ from pathlib import Path
 import msgspec
 from msgspec.structs import replace
 
-import waiting
 from screens.desk import Desk, console
 from screens.rows import channel, event, service, session
 from screens.stories import quiet
@@ -55,8 +54,7 @@ async def test_no_toast_obeys_what_strangers_wrote(tmp_path: Path) -> None:
     script.refusals[ReloadConfig] = Refused(HOSTILE, HOSTILE)
     async with console(tmp_path, script) as desk:
         await desk.press("R")
-        await waiting.until(lambda: desk.toasts)
-        await desk.pilot.pause()
+        await desk.settle()
         assert _is_harmless(desk)
         assert "[red]x[/red]" in desk.toasts[0]
         assert "[red]x[/red]" in desk.text()
@@ -69,7 +67,6 @@ async def test_what_is_copied_cannot_type_a_command_where_it_is_pasted(tmp_path:
         await desk.press("4")
         await desk.arrive()
         await desk.press("y")
-        await waiting.until(lambda: desk.toasts)
         assert "Copied label: example.com··[Arm -rf ~·" in desk.toasts[0]
         payload = desk.app.sent[0].removeprefix("\x1b]52;c;").removesuffix("\a")
         assert base64.b64decode(payload).decode() == "example.com··[Arm -rf ~·"

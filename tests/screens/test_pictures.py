@@ -36,7 +36,7 @@ def kept(snapshot: SnapshotAssertion) -> SnapshotAssertion:
 
 
 async def _picture(desk: Desk) -> str:
-    await desk.pilot.pause()
+    await desk.settle()
     return desk.app.export_screenshot()
 
 

@@ -104,7 +104,7 @@ async def test_the_wheel_scrolls(tmp_path: Path) -> None:
         await _at_channels(desk)
         table = _table(desk)
         await desk.pilot._post_mouse_events([MouseScrollDown], table, offset=(5, 5))
-        await desk.pilot.pause()
+        await desk.settle()
         assert table.scroll_offset.y > 0
 
 
@@ -115,7 +115,7 @@ async def test_a_click_selects_a_row_and_a_second_one_opens_it(tmp_path: Path) -
         await desk.pilot.click(desk.app.pane.table, offset=(5, 1))
         assert desk.app.place == Place("sessions")
         await desk.pilot.click(desk.app.pane.table, offset=(5, 1), times=2)
-        await desk.pilot.pause()
+        await desk.settle()
         assert desk.app.place == Place("channels", "home", "s1")
 
 
@@ -126,7 +126,7 @@ async def test_a_click_on_a_heading_sorts_by_it(tmp_path: Path) -> None:
         lines = desk.text().splitlines()
         at = next(at for at, line in enumerate(lines) if "LEADS TO" in line)
         await desk.pilot.click(offset=(lines[at].index("OUT/S") + 1, at))
-        await desk.pilot.pause()
+        await desk.settle()
         assert table.order is not None
         assert table.order.column == "rate_out"
 
@@ -135,11 +135,11 @@ async def test_a_click_on_a_tab_or_a_key_of_the_footer_does_what_it_says(tmp_pat
     async with console(tmp_path, many(5)) as desk:
         lines = desk.text().splitlines()
         await desk.pilot.click(offset=(lines[1].index("channels"), 1))
-        await desk.pilot.pause()
+        await desk.settle()
         assert "Channels  5" in desk.text()
         lines = desk.text().splitlines()
         await desk.pilot.click(offset=(lines[-1].index("freeze"), len(lines) - 1))
-        await desk.pilot.pause()
+        await desk.settle()
         assert "FROZEN" in desk.text()
 
 
@@ -196,5 +196,5 @@ async def test_a_terminal_that_changes_its_size_is_filled_again(tmp_path: Path) 
         await _at_channels(desk)
         assert "BYTES IN" not in desk.text()
         await desk.pilot.resize_terminal(200, 50)
-        await desk.pilot.pause()
+        await desk.settle()
         assert "BYTES IN" in desk.text()

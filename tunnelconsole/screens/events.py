@@ -39,8 +39,8 @@ class EventsPane(TablePane[EventRow]):
             Column("level", "LEVEL", lambda row, _: cells.level(row.level), lambda row: severity(row.level), 9,
                    falling=True),
             Column("service", "SERVICE", lambda row, _: Span(row.service), lambda row: row.service, 8, 24, rank=2),
-            Column("type", "TYPE", lambda row, _: Span(row.type, "dim"), lambda row: row.type, 16, 26, rank=3),
-            Column("text", "WHAT HAPPENED", _what, lambda row: row.text, 24, rank=1, stretch=True),
+            Column("type", "TYPE", lambda row, _: Span(row.type, "dim"), lambda row: row.type, 16, 26, rank=5),
+            Column("text", "WHAT HAPPENED", _what, lambda row: row.text, 24, 60, rank=1, stretch=True),
         )  # fmt: skip
 
     def _time(self, row: EventRow, now: float) -> Span:

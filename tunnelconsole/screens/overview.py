@@ -16,7 +16,7 @@ from tunnelconsole.screens.columns import Order, arrange
 from tunnelconsole.screens.keys import Screen
 from tunnelconsole.screens.pane import Pane, Scene, Value, waiting
 from tunnelconsole.screens.picture import UP
-from tunnelconsole.screens.services import columns, flow_of, none_configured
+from tunnelconsole.screens.services import columns, none_configured, trail_of
 from tunnelconsole.screens.spans import Line, Span, fit, rule
 from tunnelconsole.screens.widgets.chart import Chart
 from tunnelconsole.screens.widgets.lines import Lines
@@ -242,7 +242,7 @@ class OverviewPane(Pane):
             self.show(self._scene)
 
     def _trail(self, name: str) -> Sequence[float]:
-        return flow_of(self._scene, name).both()
+        return trail_of(self._scene, name)
 
     def show(self, scene: Scene) -> None:
         self._scene = scene

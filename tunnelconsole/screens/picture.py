@@ -24,8 +24,8 @@ EVENTS_KEPT = 2000
 DEBUG_KEPT = 1000
 """Events of level debug in memory, counted apart: each channel has some, and they must not push out what matters."""
 
-FLOW_KEPT = 120
-"""Rates kept of each service: one minute at the usual two updates a second."""
+FLOW_KEPT = 240
+"""Rates kept of each service: two minutes at the usual two updates a second, and as many as a wide screen shows."""
 
 AT_ONCE = 0.2
 """Seconds within which a second update replaces the first: it came because something else is watched now."""

@@ -21,6 +21,9 @@ from tunnelconsole.screens.widgets.chart import Chart, spark
 CHARTS_FROM = 30
 """Lines the screen needs before the selected service's charts take any."""
 
+MINUTE = 120
+"""Rates in a minute, at the usual two updates a second."""
+
 SPARK = 12
 """Cells of the small chart in a row: twice as many values."""
 
@@ -86,6 +89,11 @@ def flow_of(scene: Scene | None, name: str) -> Flow:
     return Flow() if scene is None else scene.picture.flows.get(name, Flow())
 
 
+def trail_of(scene: Scene | None, name: str) -> list[float]:
+    """What a service moved over the last minute, both ways together."""
+    return flow_of(scene, name).both()[-MINUTE:]
+
+
 def none_configured(scene: Scene) -> list[Line]:
     """What to do when there is no service at all."""
     status = scene.picture.status
@@ -124,7 +132,7 @@ class ServicesPane(TablePane[ServiceRow]):
         return columns(self._trail)
 
     def _trail(self, name: str) -> Sequence[float]:
-        return flow_of(self._scene, name).both()
+        return trail_of(self._scene, name)
 
     def compose(self) -> ComposeResult:
         yield from super().compose()
