@@ -1,0 +1,148 @@
+"""docs/guide.md is true: it names every setting, command and key there is, no other, and the defaults of the code."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+import tunnelconsole
+from tunnelconsole import config
+from tunnelconsole.cli import cli
+from tunnelconsole.engine.limits import LimitSettings
+from tunnelconsole.engine.services.kinds import KINDS
+from tunnelconsole.engine.services.service import ServiceSettings
+from tunnelconsole.engine.settings import PortRange, TLSSettings
+from tunnelconsole.engine.units import Duration
+from tunnelconsole.screens.keys import KEYS
+
+GUIDE = (Path(__file__).parent.parent / "docs" / "guide.md").read_text()
+
+SOURCE = "\n".join(path.read_text() for path in Path(tunnelconsole.__file__).parent.rglob("*.py"))
+
+NESTED: dict[str, type[msgspec.Struct]] = {"tls": TLSSettings, "limits": LimitSettings}
+"""Tables within a service's, whose keys are written with a dot."""
+
+KEYS_APART = {"move", "sort"}
+"""Groups of keys that the guide tells in a sentence: arrows are arrows, and a column shows the letter that sorts it."""
+
+Row = list[str]
+
+
+def section(title: str) -> str:
+    """What stands below a heading, up to the next one of its rank or above."""
+    found = re.search(rf"^(#+) {re.escape(title)}$(.*?)(?=^#{{1,3}} |\Z)", GUIDE, re.MULTILINE | re.DOTALL)
+    assert found, f"the guide has no heading {title!r}"
+    return found[2]
+
+
+def rows(title: str) -> list[Row]:
+    """The table below a heading, cell by cell, without its head."""
+    lines = [line for line in section(title).splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines[2:]]
+
+
+def documented(title: str) -> dict[str, str]:
+    """The keys of a table of settings, and what it says of their defaults."""
+    return {key: row[2] for row in rows(title) for key in re.findall(r"`([^`]+)`", row[0])}
+
+
+def declared(settings: type[msgspec.Struct]) -> dict[str, Any]:
+    """The keys of a table as the code declares them, and their defaults."""
+    return {field.encode_name: field.default for field in msgspec.structs.fields(settings)}
+
+
+def own_keys(settings: type[msgspec.Struct]) -> dict[str, Any]:
+    """What a kind declares beyond what every service has."""
+    return {key: default for key, default in declared(settings).items() if key not in declared(ServiceSettings)}
+
+
+def common_keys() -> dict[str, Any]:
+    """What every service has, the keys of nested tables with a dot."""
+    plain = {key: default for key, default in declared(ServiceSettings).items() if key not in NESTED}
+    nested = {f"{name}.{key}": value for name, table in NESTED.items() for key, value in declared(table).items()}
+    return {"kind": msgspec.NODEFAULT, **plain, **nested}
+
+
+def tables() -> Iterator[tuple[str, dict[str, Any]]]:
+    yield "Every service", common_keys()
+    for kind, (settings, _) in KINDS.items():
+        yield kind, own_keys(settings)
+
+
+def says(cell: str, default: object) -> bool:
+    """Whether a cell tells a default; where there is none, or an empty one, words may say what that means."""
+    if default is msgspec.NODEFAULT:
+        return cell == ""
+    if not default and not isinstance(default, bool | int | float):
+        return True
+    shown: object = cell
+    if isinstance(default, bool):
+        shown = {"true": True, "false": False}.get(cell)
+    elif isinstance(default, Duration):
+        shown = Duration.parse(cell)
+    elif isinstance(default, PortRange):
+        shown = PortRange.parse(cell)
+    elif isinstance(default, int):
+        shown = int(cell)
+    return shown == default
+
+
+@pytest.mark.parametrize(("title", "keys"), tables(), ids=[title for title, _ in tables()])
+def test_every_setting_is_named_and_no_other(title: str, keys: dict[str, Any]) -> None:
+    assert set(documented(title)) == set(keys)
+
+
+@pytest.mark.parametrize(("title", "keys"), tables(), ids=[title for title, _ in tables()])
+def test_the_defaults_are_the_codes(title: str, keys: dict[str, Any]) -> None:
+    wrong = {key: (cell, keys[key]) for key, cell in documented(title).items() if not says(cell, keys[key])}
+    assert not wrong
+
+
+def test_every_kind_is_named() -> None:
+    (kinds,) = [row[1] for row in rows("Every service") if row[0] == "`kind`"]
+    assert set(re.findall(r"`([a-z-]+)`", kinds)) == set(KINDS)
+
+
+def test_the_engines_table_is_whole_and_its_defaults_are_the_codes(tmp_path: Path) -> None:
+    (example,) = re.findall(r"```toml\n(.*?)```", section("The configuration file"), re.DOTALL)
+    (tmp_path / "config.toml").write_text(example)
+    shown, plain = config.load(tmp_path / "config.toml").engine, config.EngineSettings()
+    table = set(re.findall(r"^(\w+) = ", example, re.MULTILINE)) - {"version"}
+    assert table == set(declared(config.EngineSettings))
+    for key in ("log_format", "log_level", "drain"):
+        assert getattr(shown, key) == getattr(plain, key)
+
+
+def test_every_command_is_named_and_no_other() -> None:
+    cells = " ".join(row[0] for row in rows("The commands"))
+    named = {words.split()[0] for words in re.findall(r"`([^`]+)`", cells)} - {"tunnelconsole"}
+    assert named == set(cli.commands)
+
+
+def test_every_option_of_the_program_itself_is_named() -> None:
+    every_commands = {option for parameter in cli.commands["status"].params for option in parameter.opts}
+    for parameter in cli.params:
+        if every_commands.isdisjoint(parameter.opts) and parameter.name != "version":
+            assert any(f"`tunnelconsole {option}`" in GUIDE for option in parameter.opts), parameter.opts
+
+
+def test_every_key_is_named_and_no_other() -> None:
+    named = {key for row in rows("The console") for key in re.split(r",? ", row[0])}
+    wanted = {part for key in KEYS if key.group not in KEYS_APART for part in key.shown.split()}
+    assert named - {"a", "capital", "letter"} == wanted
+
+
+@pytest.mark.parametrize("seen", [row[0] for row in rows("When something does not work")])
+def test_what_one_may_see_is_what_the_program_says(seen: str) -> None:
+    reasons = {os.strerror(number) for number in errno.errorcode}
+    pieces = re.findall(r"`([^`]+)`", seen)
+    assert pieces
+    for piece in (part.strip(" :") for whole in pieces for part in whole.split("...")):
+        assert piece in SOURCE or piece in reasons, piece
