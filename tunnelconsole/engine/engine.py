@@ -15,6 +15,7 @@ import contextlib
 import sqlite3
 import tempfile
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -36,7 +37,7 @@ from tunnelconsole.engine.node import Node
 from tunnelconsole.engine.services.kinds import make_service
 from tunnelconsole.engine.services.service import Service, ServiceSettings
 from tunnelconsole.engine.settings import DEFAULT_DRAIN
-from tunnelconsole.engine.store import Store, StoredEvent
+from tunnelconsole.engine.store import KEPT_EVENTS, Store, StoredEvent
 from tunnelconsole.errors import CredentialsRefused, RequestRefused, TunnelConsoleError
 
 SAVE_INTERVAL = 5.0
@@ -53,6 +54,8 @@ class Supervised:
         self.retry_at: float | None = None
         self.error: Exception | None = None
         """What ended the last run; None while there was none."""
+        self.ending = False
+        """Whether it shall not be started again: what it carries may finish, or has been cut."""
 
 
 class Engine:
@@ -76,12 +79,13 @@ class Engine:
         self.drain = drain
         self.started_at = time.time()
         self.draining = False
+        self._stopped = False
         self.supervised: dict[str, Supervised] = {}
         self.earlier_events: list[StoredEvent] = []
         """Warnings and errors of earlier runs, oldest first."""
         self._node: Node | None = None
         self._store: Store | None = None
-        self._unsaved: list[StoredEvent] = []
+        self._unsaved: deque[StoredEvent] = deque(maxlen=KEPT_EVENTS)
         self._retiring: set[Service[Any]] = set()
         self._steering = asyncio.Lock()
 
@@ -112,18 +116,26 @@ class Engine:
     async def start(self) -> None:
         """Opens the state and starts every enabled service; returns before they have connected.
 
-        :raises OSError: the state folder cannot be made.
+        State that cannot be opened is an event, and the engine goes on without.
+
+        :raises OSError: a temporary folder cannot be made.
+        :raises ValueError: a service's settings are wrong.
         """
         if self._state_dir is None:
             self._scratch = tempfile.TemporaryDirectory(prefix="tunnelconsole-")
             self._state_dir = Path(self._scratch.name)
-        self._node = Node(self._state_dir)
-        self._tasks = self._node.tasks_of("engine")
-        self._node.bus.listen(self._keep_notable)
+        node = self._node = Node(self._state_dir)
+        self._tasks = node.tasks_of("engine")
+        node.bus.listen(self._keep_notable)
+        try:
+            services = [make_service(name, settings, node) for name, settings in self._wanted.items()]
+        except ValueError:
+            self._forget_scratch()
+            raise
         await self._open_store(self._state_dir)
         self._tasks.start(self._tick(), "meters")
-        for name, settings in self._wanted.items():
-            self._add(name, settings)
+        for service in services:
+            self._add(service)
 
     async def settled(self) -> None:
         """Waits until every running service has listened, connected, or failed to, for the first time."""
@@ -131,10 +143,9 @@ class Engine:
             if supervised.task is not None:
                 await supervised.service.settled.wait()
 
-    def _add(self, name: str, settings: ServiceSettings) -> None:
-        supervised = Supervised(make_service(name, settings, self.node))
-        self.supervised[name] = supervised
-        if settings.enabled:
+    def _add(self, service: Service[Any]) -> None:
+        supervised = self.supervised[service.name] = Supervised(service)
+        if service.settings.enabled:
             self._launch(supervised)
 
     def _launch(self, supervised: Supervised) -> None:
@@ -149,6 +160,8 @@ class Engine:
             began = time.monotonic()
             error = supervised.error = await self._run_once(service)
             service.address = ""
+            if supervised.ending:
+                return
             if isinstance(error, CredentialsRefused):
                 service.enter("failed", str(error))
                 service.settled.set()
@@ -174,6 +187,11 @@ class Engine:
         except Exception as error:  # noqa: BLE001 - one service's fault must not end the others
             self.node.bus.publish(Crashed.by(error, f"service {service.name}", service.name))
             return error
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            return RuntimeError("something it waited for was cancelled")
         return RuntimeError("the service ended by itself")
 
     async def start_service(self, name: str) -> None:
@@ -251,8 +269,8 @@ class Engine:
         A service that changed or went takes nothing new from now on; its channels may finish while its successor
         runs already. Returns what was done, in a few words.
 
-        :raises RequestRefused: the engine is stopping, or a file that a service reads again cannot be read; nothing has
-            been touched then.
+        :raises RequestRefused: the engine is stopping, settings are wrong, or a file that a service reads again cannot
+            be read; every service is as it was then.
         """
         async with self._steer():
             return await self._apply(services)
@@ -265,6 +283,7 @@ class Engine:
             if name in self.supervised and self.supervised[name].service.settings != settings
         ]
         added = [name for name in services if name not in self.supervised]
+        fresh = [self._make(name, services[name]) for name in changed + added]
         for name, supervised in self.supervised.items():  # first, so that what is refused has touched nothing
             if name in gone or name in changed:
                 continue
@@ -275,23 +294,36 @@ class Engine:
         for name in gone + changed:
             supervised = self.supervised.pop(name)
             await self._halt(supervised, "its settings changed" if name in changed else "removed", drain=self.drain)
-        for name in changed + added:
-            self._add(name, services[name])
+        for service in fresh:
+            self._add(service)
         self._wanted = dict(services)
         self.supervised = {name: self.supervised[name] for name in services}
         kept = len(services) - len(changed) - len(added)
         return f"{len(added)} added, {len(changed)} changed, {len(gone)} removed, {kept} untouched"
 
+    def _make(self, name: str, settings: ServiceSettings) -> Service[Any]:
+        try:
+            return make_service(name, settings, self.node)
+        except ValueError as error:
+            raise RequestRefused(f"the settings of service {name} are wrong: {error}") from error
+
     async def stop(self, *, drain: float | None = None, cause: str = "asked to") -> None:
-        """Stops taking newcomers, lets channels finish for ``drain`` seconds, then ends everything. Call once."""
+        """Stops taking newcomers, lets channels finish for ``drain`` seconds, then ends everything.
+
+        Called again, it waits until the first call is done.
+        """
         self.draining = True
-        seconds = self.drain if drain is None else drain
+        async with self._steering:  # a change that is under way is made to its end first
+            if not self._stopped:
+                await self._stop(self.drain if drain is None else drain, cause)
+                self._stopped = True
+
+    async def _stop(self, drain: float, cause: str) -> None:
         node = self.node
         node.bus.publish(EngineStopping(cause=cause, channels=len(node.sessions.channels)))
-        running = [supervised.service for supervised in self.supervised.values()]
-        for service in running:
-            service.stop_accepting()
-        await self._until_drained([*running, *self._retiring], seconds)
+        for supervised in self.supervised.values():
+            await self._take_nothing_new(supervised)
+        await self._until_drained([*self.services.values(), *self._retiring], drain)
         for supervised in self.supervised.values():
             await self._halt(supervised, "the engine stops", drain=0.0)
         for service in list(self._retiring):
@@ -300,17 +332,27 @@ class Engine:
         await asyncio.sleep(0)  # pumps that were cut report their end on the next turn of the loop
         await self._close_store()
         node.plane.close()
+        self._forget_scratch()
+
+    def _forget_scratch(self) -> None:
         if self._scratch is not None:
             self._scratch.cleanup()
+
+    async def _take_nothing_new(self, supervised: Supervised) -> None:
+        """From now on a service lets nobody in, and is not started again when its run ends."""
+        supervised.ending = True
+        supervised.service.stop_accepting()
+        if supervised.service.state not in ("listening", "connected"):  # it would be only now
+            await self._end_task(supervised.task)
 
     async def _halt(self, supervised: Supervised, cause: str, *, drain: float) -> None:
         """Ends a service: what it still carries is cut, or with ``drain`` finishes in the background."""
         service, task = supervised.service, supervised.task
         was_running = service.state != "stopped"
-        service.stop_accepting()
+        await self._take_nothing_new(supervised)
         if drain and service.channels:
             self._retiring.add(service)
-            self._tasks.start(self._retire(supervised, drain), f"drain of {service.name}")
+            self._tasks.start(self._retire(supervised, cause, drain), f"drain of {service.name}")
         else:
             await self._end_task(task)
             service.cut_all(cause)
@@ -322,13 +364,13 @@ class Engine:
         if was_running:
             self.node.bus.publish(ServiceStopped(service=service.name, cause=cause))
 
-    async def _retire(self, supervised: Supervised, drain: float) -> None:
+    async def _retire(self, supervised: Supervised, cause: str, drain: float) -> None:
         service = supervised.service
         try:
             await self._until_drained([service], drain)
         finally:
             await self._end_task(supervised.task)
-            service.cut_all("its settings changed, and it did not finish in time")
+            service.cut_all(f"{cause}, and it did not finish in time")
             await service.tasks.close()
             self._retiring.discard(service)
 
@@ -374,7 +416,9 @@ class Engine:
             self.node.meters.restore(await store.totals())
             self.earlier_events = await store.events()
         except (sqlite3.Error, OSError) as error:
-            self.node.bus.publish(StoreFailed(reason=f"{store.path}: {error}"))
+            reason = error.strerror if isinstance(error, OSError) else None
+            self.node.bus.publish(StoreFailed(reason=f"{store.path}: {reason or error}"))
+            await store.close()
             return
         self._store = store
         if store.replaced is not None:
@@ -383,18 +427,21 @@ class Engine:
             )
 
     async def _save(self) -> None:
-        if self._store is None:
-            self._unsaved.clear()
+        store, unsaved = self._store, list(self._unsaved)
+        self._unsaved.clear()
+        if store is None:
             return
-        unsaved, self._unsaved = self._unsaved, []
         try:
-            await self._store.save(self.node.meters.totals(), unsaved)
+            await store.save(self.node.meters.totals(), unsaved)
         except sqlite3.Error as error:
             self._store = None
-            self.node.bus.publish(StoreFailed(reason=f"{error}; totals and events are kept in memory only"))
+            self.node.bus.publish(
+                StoreFailed(reason=f"{store.path}: {error}; totals and events are kept in memory only")
+            )
+            await store.close()
 
     async def _close_store(self) -> None:
-        store = self._store
         await self._save()
-        if store is not None:
+        if self._store is not None:
+            store, self._store = self._store, None
             await store.close()

@@ -1,11 +1,14 @@
 """What survives a restart: lifetime totals per service, and the last warnings and errors, in SQLite.
 
-All work is done by one thread of the store's own, so that a slow disk never holds up a tunnel.
+All work is done by one thread of the store's own, so that a slow disk never holds up a tunnel. A folder is one
+engine's, because two would overwrite each other's totals: the file ``state.sqlite3.lock`` is held locked meanwhile.
 """
 
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import os
 import sqlite3
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +24,7 @@ KEPT_EVENTS = 1000
 """Warnings and errors kept from earlier runs; the oldest go first."""
 
 BUSY_TIMEOUT = 5.0
-"""Seconds to wait for another process that has the file locked."""
+"""Seconds to wait for another process that has the database locked, such as one that looks at it with sqlite3."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS totals (
@@ -65,17 +68,19 @@ class Store:
         """Where an unreadable older file was moved to, if there was one."""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._database: sqlite3.Connection | None = None
+        self._lock: int | None = None
 
     async def open(self) -> None:
-        """Opens or makes the file; one that is not a database of ours is moved aside.
+        """Opens or makes the file; one that SQLite cannot read is moved aside. To be closed even when this fails.
 
-        :raises sqlite3.Error: it can neither be opened nor made.
-        :raises OSError: the folder cannot be made.
+        :raises sqlite3.Error: it can neither be opened nor made, or a later version of this program made it.
+        :raises OSError: the folder cannot be made or written, or another engine uses it.
         """
         await self._run(self._open)
 
     def _open(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._lock = _lock_file(Path(f"{self.path}.lock"))
         try:
             self._database = self._connect()
         except sqlite3.DatabaseError as error:
@@ -86,8 +91,13 @@ class Store:
             self._database = self._connect()
 
     def _connect(self) -> sqlite3.Connection:
+        _make_private(self.path)  # before SQLite does: its other files get the permissions of this one
         database = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT, check_same_thread=False)
         try:
+            if database.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
+                raise sqlite3.DatabaseError("the database is damaged")
+            if database.execute("PRAGMA user_version").fetchone()[0] > SCHEMA_VERSION:
+                raise sqlite3.OperationalError("a later version of this program made it")
             database.execute("PRAGMA journal_mode = WAL")
             database.execute("PRAGMA synchronous = NORMAL")
             database.executescript(_SCHEMA)
@@ -95,7 +105,6 @@ class Store:
         except sqlite3.Error:
             database.close()
             raise
-        self.path.chmod(0o600)
         return database
 
     async def totals(self) -> dict[str, tuple[int, int]]:
@@ -137,15 +146,19 @@ class Store:
         await self._with_database(write)
 
     async def close(self) -> None:
-        """Closes the file and ends the thread."""
+        """Closes the file, leaves the folder to others, and ends the thread."""
+        try:
+            await self._run(self._close)
+        finally:
+            self._thread.shutdown(wait=False)
 
-        def close() -> None:
-            if self._database is not None:
-                self._database.close()
-                self._database = None
-
-        await self._run(close)
-        self._thread.shutdown(wait=False)
+    def _close(self) -> None:
+        if self._database is not None:
+            self._database.close()
+            self._database = None
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     async def _with_database(self, work: Callable[[sqlite3.Connection], T]) -> T:
         def call() -> T:
@@ -157,3 +170,29 @@ class Store:
 
     async def _run(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+
+def _lock_file(path: Path) -> int:
+    """The descriptor that holds this file locked until it is closed; the file stays behind.
+
+    :raises OSError: another engine holds it, or it cannot be made.
+    """
+    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(lock)
+        raise OSError(f"another engine uses {path.parent}; give each a state_dir of its own") from error
+    except BaseException:
+        os.close(lock)
+        raise
+    return lock
+
+
+def _make_private(path: Path) -> None:
+    """Makes the file where there is none, and keeps it from other users."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        os.fchmod(descriptor, 0o600)
+    finally:
+        os.close(descriptor)
