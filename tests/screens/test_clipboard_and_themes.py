@@ -14,14 +14,6 @@ from tunnelconsole.screens import copying, themes
 from tunnelconsole.screens.preferences import Preferences, PreferencesFile
 
 
-@pytest.fixture(autouse=True)
-def _no_desktop(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tests sit at no desktop, and at the far end of no SSH."""
-    for name in ("DISPLAY", "WAYLAND_DISPLAY", "TMUX", "STY", "SSH_CONNECTION", "SSH_TTY", "SSH_CLIENT"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("sys.platform", "linux")
-
-
 def _copied(desk: Desk) -> str:
     return base64.b64decode(desk.app.sent[-1].removeprefix("\x1b]52;c;").removesuffix("\a")).decode()
 

@@ -1,0 +1,21 @@
+"""The same surroundings for every test of the console, whatever machine it runs on."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+SURROUNDINGS = (
+    "NO_COLOR", "COLUMNS", "LINES", "DISPLAY", "WAYLAND_DISPLAY", "TMUX", "STY", "SSH_CONNECTION", "SSH_TTY",
+    "SSH_CLIENT",
+)  # fmt: skip
+"""What would change how the console looks, or where it copies to."""
+
+
+@pytest.fixture(autouse=True)
+def _nowhere_in_particular(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No desktop, no SSH, no wishes about colours; Textual at its defaults; and a platform that is not macOS."""
+    for name in (*SURROUNDINGS, *(name for name in os.environ if name.startswith("TEXTUAL"))):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("sys.platform", "linux")
