@@ -6,11 +6,13 @@ import asyncio
 import secrets
 import socket
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from tunnelconsole.engine.services.service import Start
 from tunnelconsole.engine.sessions import Flow, Session
 from tunnelconsole.engine.transport.ends import End, SocketEnd
+from tunnelconsole.engine.transport.farewell import FAREWELL_TIME
 from tunnelconsole.engine.transport.listener import Listener
 from tunnelconsole.engine.transport.mux import Mux, QuietUser
 from tunnelconsole.engine.transport.pump import Pump
@@ -19,7 +21,7 @@ from tunnelconsole.engine.wire.errors import ProtocolError
 from tunnelconsole.engine.wire.hostport import format_host_port
 from tunnelconsole.engine.wire.relay import (
     KEY_LENGTH,
-    MAX_WANTED,
+    MAX_PUBLIC_ADDRESS,
     NATIVE_WINDOW,
     LineReader,
     NativeHello,
@@ -39,6 +41,9 @@ MAX_SPARE = 256
 
 DATA_CONNECTION_PATIENCE = 2.0
 """Seconds a visitor waits for a data connection before it is led through yamux instead."""
+
+MAX_REJECTED = 256
+"""Streams that a backend may open in vain: HashiCorp's backlog, so that a client of it which errs a little lives on."""
 
 
 class Backend:
@@ -62,6 +67,11 @@ class Backend:
         self._flows: set[Flow] = set()
         self._cause = ""
         self._retired = False
+        self._native_opened = False
+        self._rejected = 0
+        self._doubted = False
+        """Whether data connections that were asked for have failed to come."""
+        self._gone = asyncio.Event()
         self._mux = Mux(
             self._loop,
             end,
@@ -72,49 +82,76 @@ class Backend:
             early=first,
         )
 
+    @property
+    def waiting(self) -> int:
+        """Visitors who wait for a data connection."""
+        return len(self._waiting)
+
     async def attach(self) -> None:
         """Opens a public port and tells the backend which.
 
         :raises ProtocolError: the backend did not ask for one, or there is none.
         """
+        self._server.backends[self._key] = self  # data connections may come before the port is open
         try:
-            stream_id = await self._address_stream
-            full = self._server.gate.refuses(new_session=True, new_channel=False)
-            if full:
-                raise ProtocolError(await self._turn_down(stream_id, full))
+            await self._give_port(await self._address_stream)
+        except BaseException as error:
+            self._mux.close(str(error) or "it left during the handshake")
+            self._release_port()
+            raise
+
+    async def _give_port(self, stream_id: int) -> None:
+        gate = self._server.gate
+        full = gate.refuses(new_session=True, new_channel=False)
+        if not full:
             try:
                 self._listener = await self._server.ports.open(self._visited, self._server.exhausted)
             except ListenFailed as error:
-                raise ProtocolError(await self._turn_down(stream_id, str(error))) from error
-        except BaseException as error:
-            self._mux.close(str(error) or "it left during the handshake")
-            raise
-        if self._mux.over:
-            self._server.ports.release(self._listener)
-            raise ProtocolError("it left during the handshake")
+                full = str(error)
+            else:
+                full = gate.refuses(new_session=True, new_channel=False)  # others may have attached meanwhile
+        if full or self._listener is None:
+            await self._turn_down(stream_id, full)
+            raise ProtocolError(full)
         address = format_host_port(self._server.settings.public_host, self._listener.port)
-        self._session = self._server.open_session(self._peer, self._end_session, address=address)
-        self._server.backends[self._key] = self
-        self._mux.send(stream_id, address.encode())
+        if not self._say(stream_id, address.encode()):
+            raise ProtocolError("it left during the handshake")
         self._mux.send_eof(stream_id)
+        self._session = self._server.open_session(self._peer, self._end_session, address=address)
 
-    async def _turn_down(self, stream_id: int, reason: str) -> str:
-        """Tells the backend, in place of an address, why there is none."""
-        self._mux.send(stream_id, reason.encode()[:128])
+    async def _turn_down(self, stream_id: int, reason: str) -> None:
+        """Tells the backend, in place of an address, why there is none, and lets it read that."""
+        self._say(stream_id, reason.encode()[:MAX_PUBLIC_ADDRESS])
         self._mux.send_eof(stream_id)
         self._mux.go_away()
-        return reason
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FAREWELL_TIME):
+                await self._gone.wait()
+
+    def _say(self, stream_id: int, text: bytes) -> bool:
+        """Writes a short text on a stream; False when the backend has closed it or does not read."""
+        if self._mux.over or self._mux.room(stream_id) < len(text):
+            return False
+        self._mux.send(stream_id, text)
+        return True
 
     def stop_accepting(self) -> None:
         """Takes no new visitors; those there are go on, and the session ends with the last of them."""
+        if self._retired:
+            return
         self._retired = True
         self._release_port()
+        while self._waiting:  # a data connection cannot come any more
+            visitor = self._waiting.popleft()
+            visitor.leave_queue()
+            self._lead_through_yamux(visitor)
         self._mux.go_away()
         if not self._flows:
             self._mux.close()
 
     def add_data_connection(self, end: End) -> None:
         """Takes a data connection that the backend dialled: for a visitor who waits, or to keep."""
+        self._doubted = False
         while self._waiting:
             visitor = self._waiting.popleft()
             if visitor.leave_queue():
@@ -137,16 +174,19 @@ class Backend:
         if not self._address_stream.done():
             self._mux.accept(stream_id, QuietUser(), NATIVE_WINDOW if self._server.settings.native else 0)
             self._address_stream.set_result(stream_id)
-        elif self._native_stream is None and self._server.settings.native:
-            self._native_stream = stream_id
+        elif self._server.settings.native and not self._native_opened:
+            self._native_opened = True
             self._mux.accept(stream_id, NativeStream(self, self._mux, stream_id))
-        else:
+        elif self._rejected < MAX_REJECTED:
+            self._rejected += 1
             self._mux.reject(stream_id)
+        else:
+            self.broke_protocol("the backend opens stream after stream, and none is for it to open")
 
-    def speaks_native(self) -> None:
-        """The backend can dial data connections; tells it with which key."""
-        if self._native_stream is not None:
-            self._mux.send(self._native_stream, encode_message(NativeKey(self._key)))
+    def speaks_native(self, stream_id: int) -> None:
+        """The backend can dial data connections; tells it with which key, once."""
+        if self._native_stream is None and self._say(stream_id, encode_message(NativeKey(self._key))):
+            self._native_stream = stream_id
 
     def broke_protocol(self, reason: str) -> None:
         """Ends the session because of what the backend sent."""
@@ -158,6 +198,8 @@ class Backend:
 
     def _visited(self, sock: socket.socket, peer: str) -> None:
         full = self._server.gate.refuses(new_session=False, new_channel=True)
+        if self._mux.remote_leaving:
+            full = "its backend takes no more visitors"
         if full:
             self._server.refused(peer, full)
             sock.close()
@@ -168,18 +210,12 @@ class Backend:
             self._loop.remove_reader(end.fileno())
             if self._join(visitor, end):
                 return
-        if self._native_stream is None:
+        asked = self._native_stream is not None and self._say(self._native_stream, encode_message(Want(1)))
+        if asked and not self._doubted:
+            visitor.wait(self._loop)
+            self._waiting.append(visitor)
+        else:
             self._lead_through_yamux(visitor)
-            return
-        visitor.wait(self._loop)
-        self._waiting.append(visitor)
-        self._want(len(self._waiting))
-
-    def _want(self, count: int) -> None:
-        if self._native_stream is not None:
-            line = encode_message(Want(min(count, MAX_WANTED)))
-            if self._mux.room(self._native_stream) >= len(line):
-                self._mux.send(self._native_stream, line)
 
     def _join(self, visitor: WaitingVisitor, end: End) -> bool:
         """Leads a visitor over a data connection; False when that connection is dead."""
@@ -208,7 +244,8 @@ class Backend:
         )
 
     def patience_over(self, visitor: WaitingVisitor) -> None:
-        """No data connection came in time."""
+        """No data connection came in time; nobody else waits for one until one has come."""
+        self._doubted = True
         self._waiting.remove(visitor)
         self._lead_through_yamux(visitor)
 
@@ -219,7 +256,7 @@ class Backend:
 
         def ended(reason: str) -> None:
             self._flows.discard(flow)
-            if self._mux.over:
+            if self._gone.is_set():
                 self._close_session_when_empty()
             elif self._retired and not self._flows:
                 self._mux.close()
@@ -238,6 +275,7 @@ class Backend:
 
     def _closed(self, reason: str) -> None:
         """The control connection is over, and with it everything: the port is free at once."""
+        self._gone.set()
         self._cause = self._cause or reason
         self._release_port()
         self._server.backends.pop(self._key, None)
@@ -274,11 +312,13 @@ class NativeStream(QuietUser):
         try:
             for line in self._lines.feed(data):
                 if isinstance(parse_message(line), NativeHello):
-                    self._backend.speaks_native()
+                    self._backend.speaks_native(self._stream_id)
         except ProtocolError as error:
             self._backend.broke_protocol(str(error))
 
     def half_closed(self) -> None:
+        self._mux.send_eof(self._stream_id)
+        self._mux.forget(self._stream_id)
         self._backend.native_lost()
 
     def lost(self, reason: str) -> None:

@@ -30,7 +30,7 @@ from tunnelconsole.engine.wire.relay import (
     parse_message,
     parse_public_address,
 )
-from tunnelconsole.errors import ConnectFailed
+from tunnelconsole.errors import ConnectFailed, TunnelConsoleError
 
 SPARE_CONNECTIONS = 4
 """Data connections kept ready, so that a visitor need not wait for one: a browser's first burst is four to six."""
@@ -73,7 +73,10 @@ class RelayClient(Service[RelayClientSettings]):
 
     def __init__(self, name: str, settings: RelayClientSettings, node: Node) -> None:
         super().__init__(name, settings, node)
+        self.arriving = 0
+        """Visitors for whom the target is being dialled."""
         self._attachment: Attachment | None = None
+        self._stopping = False
 
     @property
     def target(self) -> str:
@@ -83,25 +86,37 @@ class RelayClient(Service[RelayClientSettings]):
         settings = self.settings
         timeout = settings.limits.handshake_timeout
         dialer = ServerDialer(settings.server, settings.connect, settings.tls, timeout)
+        await self._wait_if_stopping()
         self.enter("connecting")
-        end = await dialer.dial()
-        attachment = self._attachment = Attachment(self, dialer, end)
+        attachment = self._attachment = Attachment(self, dialer, await dialer.dial())
         try:
+            await self._wait_if_stopping()
             try:
                 async with asyncio.timeout(timeout):
                     address = await attachment.public_address
             except TimeoutError as error:
                 raise ConnectFailed(f"{settings.server} did not give a public port within {timeout:g} s") from error
-            attachment.begin()
             self.connected(settings.server, address)
-            raise ConnectFailed(f"{settings.server}: {await attachment.ended or 'the server closed the session'}")
+            reason = await attachment.ended
+            await self._wait_if_stopping()
+            raise ConnectFailed(f"{settings.server}: {reason or 'the server closed the session'}")
         finally:
             attachment.close("the service stopped")
             self._attachment = None
 
+    async def _wait_if_stopping(self) -> None:
+        """A session that ends while the service drains is not followed by another: the engine cancels the run."""
+        if self._stopping:
+            await self.node.loop.create_future()
+
     def stop_accepting(self) -> None:
+        self._stopping = True
         if self._attachment is not None:
             self._attachment.stop_accepting()
+
+    def _count(self) -> tuple[int, int]:
+        sessions, channels = super()._count()
+        return sessions, channels + self.arriving
 
 
 class Attachment:
@@ -115,7 +130,10 @@ class Attachment:
         self.ended: asyncio.Future[str] = self._loop.create_future()
         self._session: Session | None = None
         self._key: bytes | None = None
-        self._spare = 0
+        self._spare: set[asyncio.Task[None]] = set()
+        """Data connections that are being dialled, or wait for their visitor."""
+        self._spare_failed = False
+        """Whether the last of them failed: its reason has been told, and need not be told for each."""
         self._flows: set[Flow] = set()
         self._retired = False
         self._cause = ""
@@ -130,19 +148,20 @@ class Attachment:
         request = AddressRequest(self)
         request.stream_id = self._mux.open(request) or 0
 
-    def begin(self) -> None:
-        """The server has given a public port: visitors may come."""
-        self._session = self._client.open_session(str(self._client.settings.server), self.close)
-
     def close(self, reason: str) -> None:
         """Ends the session and every visitor's channel."""
         self._cause = self._cause or reason
         self._mux.close(reason)
 
     def stop_accepting(self) -> None:
-        """Takes no new visitors; those there are go on."""
+        """Takes no new visitors; those there are go on, and the session ends with the last of them."""
+        if self._retired:
+            return
         self._retired = True
         self._mux.go_away()
+        self._drop_spare()
+        if not self._flows:
+            self.close("")
 
     def server_is_ours(self) -> None:
         """The server showed that it takes data connections."""
@@ -151,18 +170,22 @@ class Attachment:
             request.stream_id = self._mux.open(request) or 0
 
     def got_address(self, text: bytes, stream_id: int) -> None:
-        """The server wrote all that it has to say on stream 1."""
+        """The server wrote all that it has to say on stream 1: from now on visitors may come."""
         self._mux.send_eof(stream_id)
         self._mux.forget(stream_id)
         if self.public_address.done():
             return
+        server = str(self._client.settings.server)
         try:
-            self.public_address.set_result(parse_public_address(text))
+            address = parse_public_address(text)
         except ProtocolError:
             said = text.decode("utf-8", "replace")
             self.public_address.set_exception(
-                ConnectFailed(f"{self._client.settings.server} gave no public port: {said or 'it said nothing'}")
+                ConnectFailed(f"{server} gave no public port: {said or 'it said nothing'}")
             )
+            return
+        self._session = self._client.open_session(server, self.close)
+        self.public_address.set_result(address)
 
     def broke_protocol(self, reason: str) -> None:
         """Ends the session because of what the server sent."""
@@ -171,51 +194,82 @@ class Attachment:
     def got_key(self, key: bytes) -> None:
         """The server takes data connections with this key."""
         self._key = key
-        self.dial_data_connections(self._client.settings.spare_connections)
+        self._keep_spare()
 
     def dial_data_connections(self, count: int) -> None:
         """Dials so many data connections more."""
-        for _ in range(min(count, MAX_DATA_CONNECTIONS - self._spare)):
-            if self._key is not None and not self._retired and not self._mux.over:
-                self._spare += 1
-                self._client.tasks.start(self._offer_data_connection(self._key), "data connection")
+        if self._key is None or self._retired or self._mux.over:
+            return
+        for _ in range(min(count, MAX_DATA_CONNECTIONS - len(self._spare))):
+            task = self._client.tasks.start(self._offer_data_connection(self._key), "data connection")
+            self._spare.add(task)
+            task.add_done_callback(self._spare.discard)
+
+    def _keep_spare(self) -> None:
+        self.dial_data_connections(self._client.settings.spare_connections - len(self._spare))
+
+    def _drop_spare(self) -> None:
+        for task in list(self._spare):
+            task.cancel()
 
     async def _offer_data_connection(self, key: bytes) -> None:
         """Dials one data connection, waits for its visitor, and leads it to the target."""
         end: End | None = None
-        visitor: str | None = None
         frame = VisitorFrame()
         try:
             end = await self._dialer.dial()
             await send_all(end, encode_data_hello(key))
-            while visitor is None:
-                data = await receive(end, FRAME_READ)
-                if not data:
-                    frame.receive_eof()
-                    break
-                visitor = frame.receive_data(data)
-        except (ConnectFailed, OSError, ProtocolError) as error:
-            self._client.refused(str(self._client.settings.server), f"a data connection ended: {error}")
+            visitor = await self._receive_visitor(end, frame)
+        except (TunnelConsoleError, OSError, ProtocolError) as error:
+            visitor = None
+            self._spare_is_lost(str(error))
         except BaseException:
             if end is not None:
                 end.abort()
             raise
         finally:
-            self._spare -= 1
-        if visitor is None or end is None or self._session is None or self._mux.over:
+            if task := asyncio.current_task():
+                self._spare.discard(task)
+        if visitor is None or end is None:
             if end is not None:
                 end.close()
             return
-        if self._spare < self._client.settings.spare_connections:
-            self.dial_data_connections(1)
+        self._spare_failed = False
+        self._keep_spare()
         await self._lead(end, visitor, frame.leftover)
 
+    async def _receive_visitor(self, end: End, frame: VisitorFrame) -> str | None:
+        """Who the visitor of a data connection is; None when the server has no use for it any more.
+
+        :raises OSError: the connection broke.
+        :raises ProtocolError: what the server says is no visitor.
+        """
+        while True:
+            data = await receive(end, FRAME_READ)
+            if not data:
+                frame.receive_eof()
+                return None
+            visitor = frame.receive_data(data)
+            if visitor is not None:
+                return visitor
+
+    def _spare_is_lost(self, reason: str) -> None:
+        if not self._spare_failed and not self._mux.over:
+            self._spare_failed = True
+            self._client.refused(str(self._client.settings.server), f"no data connection to it: {reason}")
+
     async def _lead(self, end: End, visitor: str, early: bytes) -> None:
+        if not self._admits(visitor):
+            end.abort()
+            return
+        self._client.arriving += 1
         try:
             target = await self._dial_target(visitor)
         except BaseException:
             end.abort()
             raise
+        finally:
+            self._client.arriving -= 1
         if target is None:
             end.abort()
             return
@@ -224,16 +278,19 @@ class Attachment:
 
     def _opened(self, stream_id: int) -> None:
         """The server opened a stream: a visitor who comes through yamux."""
-        full = self._client.gate.refuses(new_session=False, new_channel=True)
-        if self._retired or self._session is None or full:
+        visitor = StreamVisitor(f"stream {stream_id}")
+        if not self._admits(visitor.name):
             self._mux.reject(stream_id)
             return
-        visitor = StreamVisitor(f"stream {stream_id}")
+        self._client.arriving += 1
         self._mux.accept(stream_id, visitor)
         self._client.tasks.start(self._lead_stream(stream_id, visitor), visitor.name)
 
     async def _lead_stream(self, stream_id: int, visitor: StreamVisitor) -> None:
-        target = await self._dial_target(visitor.name)
+        try:
+            target = await self._dial_target(visitor.name)
+        finally:
+            self._client.arriving -= 1
         if target is None:
             self._mux.reject(stream_id)
             return
@@ -248,6 +305,15 @@ class Attachment:
             )
 
         self._carry(visitor.name, start)
+
+    def _admits(self, visitor: str) -> bool:
+        """Whether a visitor may come in now; an event says why not."""
+        full = self._client.gate.refuses(new_session=False, new_channel=True)
+        if self._retired or self._session is None:
+            full = "the service takes no visitors now"
+        if full:
+            self._client.refused(visitor, full)
+        return not full
 
     async def _dial_target(self, visitor: str) -> SocketEnd | None:
         """A connection to the target; None, and an event, when there is none or the session is over meanwhile."""
@@ -271,7 +337,7 @@ class Attachment:
 
         def ended(reason: str) -> None:
             self._flows.discard(flow)
-            if self._mux.over:
+            if self.ended.done():
                 self._close_session_when_empty()
             elif self._retired and not self._flows:
                 self.close("")
@@ -281,16 +347,17 @@ class Attachment:
 
     def _closed(self, reason: str) -> None:
         self._cause = self._cause or reason
+        self._drop_spare()
         if not self.public_address.done():
             self.public_address.set_exception(
                 ConnectFailed(f"{self._client.settings.server} {reason or 'closed before it gave a public port'}")
             )
             self.public_address.exception()  # looked at here, because nobody may be waiting any more
+        if not self.ended.done():  # cancelled where the service stops
+            self.ended.set_result(reason)
         for flow in list(self._flows):
             flow.abort(reason or "the server closed the session")
         self._close_session_when_empty()
-        if not self.ended.done():
-            self.ended.set_result(reason)
 
     def _close_session_when_empty(self) -> None:
         if self._session is not None and not self._flows:
@@ -347,7 +414,9 @@ class NativeRequest(QuietUser):
         self.stream_id = 0
 
     def accepted(self, extra_window: int) -> None:
-        self._mux.send(self.stream_id, encode_message(NativeHello()))
+        line = encode_message(NativeHello())
+        if self._mux.room(self.stream_id) >= len(line):  # else the server has reset the stream meanwhile
+            self._mux.send(self.stream_id, line)
 
     def received(self, data: bytes) -> None:
         self._mux.consumed(self.stream_id, len(data))

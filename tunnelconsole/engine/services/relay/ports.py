@@ -38,6 +38,9 @@ class PortPool:
             except ListenFailed as error:
                 self._taken.discard(port)
                 last_error = error.message
+            except BaseException:  # whoever wanted it has been cancelled meanwhile
+                self._taken.discard(port)
+                raise
         wanted = f"{self._ports.first}-{self._ports.last}"
         raise ListenFailed(f"no public port of {wanted} is free", last_error)
 

@@ -20,7 +20,8 @@ from tunnelconsole.engine.transport.listener import Listener
 from tunnelconsole.engine.transport.tls import TLSEnd, complete_handshake
 from tunnelconsole.engine.units import Duration
 from tunnelconsole.engine.wire.errors import ProtocolError
-from tunnelconsole.engine.wire.relay import DataHello, is_native
+from tunnelconsole.engine.wire.hostport import format_host_port
+from tunnelconsole.engine.wire.relay import DataHello, is_native, parse_public_address
 
 KEEPALIVE = 10.0
 """Seconds between two questions whether the other end lives; unanswered, it is gone twice that long after it died. The
@@ -28,6 +29,8 @@ original waits 30 s, which is long to hold a public port that leads nowhere."""
 
 FIRST_READ = 4096
 """Bytes read at once until it is clear who a newcomer is."""
+
+_HIGHEST_PORT = 65535
 
 
 class RelayServerSettings(ServiceSettings, frozen=True, kw_only=True):
@@ -46,7 +49,14 @@ class RelayServerSettings(ServiceSettings, frozen=True, kw_only=True):
     """Seconds between two keepalives."""
 
     def problems(self) -> list[tuple[str, str]]:
-        return [("keepalive", "must be above 0")] if self.keepalive <= 0 else []
+        found = []
+        if self.keepalive <= 0:
+            found.append(("keepalive", "must be above 0"))
+        try:
+            parse_public_address(format_host_port(self.public_host, _HIGHEST_PORT).encode())
+        except ProtocolError as error:
+            found.append(("public_host", str(error)))
+        return found
 
 
 class RelayServer(Service[RelayServerSettings]):
@@ -58,7 +68,8 @@ class RelayServer(Service[RelayServerSettings]):
         super().__init__(name, settings, node)
         self.ports = PortPool(settings.bind, settings.ports)
         self.backends: dict[bytes, Backend] = {}
-        """Backends that are attached, by the key of their data connections."""
+        """Backends that are attached or about to be, by the key of their data connections."""
+        self._newcomers: set[asyncio.Task[None]] = set()
         self._listener: Listener | None = None
         self._tls: ServerTLS | None = None
 
@@ -76,6 +87,8 @@ class RelayServer(Service[RelayServerSettings]):
     def stop_accepting(self) -> None:
         if self._listener is not None:
             self._listener.close()
+        for newcomer in self._newcomers:
+            newcomer.cancel()
         for backend in list(self.backends.values()):
             backend.stop_accepting()
 
@@ -93,38 +106,50 @@ class RelayServer(Service[RelayServerSettings]):
             sock.close()
         else:
             end = TLSEnd(sock, self._tls.context, server_side=True) if self._tls else SocketEnd(sock)
-            self.tasks.start(self._greet(end, peer), f"newcomer {peer}")
+            newcomer = self.tasks.start(self._greet(end, peer), f"newcomer {peer}")
+            self._newcomers.add(newcomer)
+            newcomer.add_done_callback(self._newcomers.discard)
+
+    def _count(self) -> tuple[int, int]:
+        sessions, channels = super()._count()
+        return sessions, channels + sum(backend.waiting for backend in self.backends.values())
 
     async def _greet(self, end: End, peer: str) -> None:
         """Finds out who a newcomer is, and lets it in or turns it away."""
-        reason = ""
+        backend: Backend | None = None  # once there is one, the end is its own to close
         try:
             async with asyncio.timeout(self.settings.limits.handshake_timeout):
                 if isinstance(end, TLSEnd):
                     await complete_handshake(end)
                 first = await receive(end, FIRST_READ)
-                if first and is_native(first[0]):
+                if not first:
+                    raise ProtocolError("it closed before it said anything")
+                if is_native(first[0]):
                     await self._attach_data(end, first)
-                elif first:
-                    await Backend(self, end, peer, first).attach()
                 else:
-                    reason = "it closed before it said anything"
-        except TimeoutError:
-            reason = f"no handshake within {self.settings.limits.handshake_timeout:g} s"
-        except ProtocolError as error:
-            reason = str(error)
-        except ssl.SSLError as error:
-            reason = f"the TLS handshake failed: {error.reason or error}"
-        except OSError as error:
-            reason = f"it broke off during the handshake: {error.strerror or error}"
-        except asyncio.CancelledError:
-            end.abort()
+                    backend = Backend(self, end, peer, first)
+                    await backend.attach()
+        except (ProtocolError, OSError) as error:
+            self.refused(peer, self._explain(error))
+            if backend is None:
+                end.close()
+        except BaseException:
+            if backend is None:
+                end.abort()
             raise
         finally:
             self.gate.leave_handshake()
-        if reason:
-            self.refused(peer, reason)
-            end.close()
+
+    def _explain(self, error: ProtocolError | OSError) -> str:
+        match error:
+            case ProtocolError():
+                return str(error)
+            case TimeoutError():
+                return f"no handshake within {self.settings.limits.handshake_timeout:g} s"
+            case ssl.SSLError():
+                return f"the TLS handshake failed: {error.reason or error}"
+            case _:
+                return f"it broke off during the handshake: {error.strerror or error}"
 
     async def _attach_data(self, end: End, first: bytes) -> None:
         hello = DataHello()
@@ -136,7 +161,7 @@ class RelayServer(Service[RelayServerSettings]):
             key = hello.receive_data(data)
         backend = self.backends.get(key)  # 256 random bits: a guess tells an attacker nothing by its timing
         if backend is None:
-            raise ProtocolError("its key belongs to no backend that is attached")
+            raise ProtocolError("its key belongs to no backend that is here")
         if hello.leftover:
             raise ProtocolError("a data connection said something before it had a visitor")
         backend.add_data_connection(end)
