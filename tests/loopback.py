@@ -86,7 +86,7 @@ class Caller:
         self._writer.write_eof()
 
     def reset(self) -> None:
-        _reset(self._writer)
+        reset(self._writer)
 
     async def close(self) -> None:
         self._writer.close()
@@ -96,7 +96,8 @@ class Caller:
             return
 
 
-def _reset(writer: asyncio.StreamWriter) -> None:
+def reset(writer: asyncio.StreamWriter) -> None:
+    """Breaks a connection."""
     sock = writer.get_extra_info("socket")
     if sock is not None:  # else it is closed already
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -148,7 +149,7 @@ class Target:
     def reset_all(self) -> None:
         """Breaks every connection there is."""
         for writer in list(self._writers):
-            _reset(writer)
+            reset(writer)
 
 
 async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
