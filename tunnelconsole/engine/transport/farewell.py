@@ -9,32 +9,54 @@ from __future__ import annotations
 import asyncio
 
 from tunnelconsole.engine.transport.ends import READ_SIZE, End
+from tunnelconsole.engine.transport.watch import InputWatch
 
 FAREWELL_TIME = 2.0
-"""Seconds a refused peer has to read its refusal and close."""
+"""Seconds a peer has to take our last words and close."""
 
 FAREWELL_BYTES = 1024 * 1024
-"""Bytes a refused peer may still send before it is cut off."""
+"""Bytes a peer may still send before it is cut off."""
 
 
 class Farewell:
     """Sends ``words`` to ``end``, half-closes, and closes it when the peer has, or when its time is up."""
 
-    __slots__ = ("_end", "_left", "_loop", "_timer")
+    __slots__ = ("_end", "_input", "_left", "_loop", "_said", "_timer", "_words", "_writing")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, end: End, words: bytes) -> None:
         self._loop = loop
         self._end = end
+        self._words = memoryview(words)
+        self._said = False
         self._left = FAREWELL_BYTES
-        self._timer: asyncio.TimerHandle | None = None
-        try:
-            end.send(words)  # a refusal is far smaller than a fresh socket's send buffer
-            end.send_eof()
-        except OSError:  # it is gone, or it does not read at all
-            end.close()
-            return
+        self._writing = False
         self._timer = loop.call_later(FAREWELL_TIME, self._close)
-        loop.add_reader(end.fileno(), self._discard)
+        self._input = InputWatch(loop, end.fileno(), self._discard)
+        self._input.start()
+        self._speak()
+
+    def _speak(self) -> None:
+        try:
+            while self._words:
+                self._words = self._words[self._end.send(self._words) :]
+            if not self._said and self._end.flush():
+                self._said = True
+                self._end.send_eof()
+            waits = not self._end.flush()
+        except BlockingIOError:
+            waits = True
+        except OSError:  # it is gone
+            self._close()
+            return
+        if waits != self._writing:
+            self._wait_to_write(waits)
+
+    def _wait_to_write(self, wanted: bool) -> None:
+        if wanted:
+            self._loop.add_writer(self._end.fileno(), self._speak)
+        else:
+            self._loop.remove_writer(self._end.fileno())
+        self._writing = wanted
 
     def _discard(self) -> None:
         try:
@@ -48,8 +70,8 @@ class Farewell:
             self._close()
 
     def _close(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        self._loop.remove_reader(self._end.fileno())
+        self._timer.cancel()
+        self._input.stop()
+        if self._writing:
+            self._wait_to_write(wanted=False)
         self._end.close()
