@@ -7,6 +7,8 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from tunnelconsole.engine.transport.ends import End
+from tunnelconsole.engine.transport.farewell import Farewell
+from tunnelconsole.engine.transport.watch import InputWatch
 from tunnelconsole.engine.wire.errors import ProtocolError
 from tunnelconsole.engine.wire.yamux import GO_AWAY_NORMAL, YamuxSession
 from tunnelconsole.engine.wire.yamux_events import (
@@ -69,7 +71,8 @@ class Mux:
     """One yamux session over ``end``, which it owns.
 
     :param client: True on the side that dialled.
-    :param opened: told the id of each stream that the remote opens; answers with :meth:`accept` or :meth:`reject`.
+    :param opened: told the id of each stream that the remote opens; calls :meth:`accept` or :meth:`reject` before it
+        returns, because the stream's bytes may follow at once.
     :param closed: told once, when the session has ended, and why ("" for an orderly end).
     :param keepalive: seconds between two pings; a remote that is silent that long after one counts as dead.
     """
@@ -92,11 +95,16 @@ class Mux:
         self._closed = closed
         self._keepalive = keepalive
         self._users: dict[int, StreamUser] = {}
-        self._stalled: set[int] = set()
+        self._starved: set[int] = set()
+        """Streams that wait for more window."""
+        self._held_up: dict[int, None] = {}
+        """Streams that wait until less is to be sent, the longest waiting first."""
         self._unsent: memoryview = memoryview(b"")
         self._writing = False
-        self._reading = False
+        self._input = InputWatch(loop, end.fileno(), self._readable)
         self._flushing: asyncio.Handle | None = None
+        self._waking = False
+        self._after_flush: list[Callable[[], None]] = []
         self._early = early
         self._heard = True
         self._pings = 0
@@ -110,6 +118,11 @@ class Mux:
     def congested(self) -> bool:
         """True while so much waits to be sent that streams should not add to it."""
         return len(self._unsent) + self._session.pending_bytes > HIGH_WATER
+
+    @property
+    def flushed(self) -> bool:
+        """True when all that was sent is with the kernel."""
+        return not self._unsent and not self._session.pending_bytes and not self._writing
 
     @property
     def path(self) -> str:
@@ -131,26 +144,27 @@ class Mux:
         self._session.accept(stream_id, extra_window)
         self._flush_soon()
 
-    def adopt(self, stream_id: int, user: StreamUser) -> None:
-        """Gives a stream another user."""
-        if stream_id in self._users:
-            self._users[stream_id] = user
+    def adopt(self, stream_id: int, user: StreamUser) -> bool:
+        """Gives a stream another user; False when it is over, and nothing will be heard of it."""
+        if stream_id not in self._users:
+            return False
+        self._users[stream_id] = user
+        return True
 
     def reject(self, stream_id: int) -> None:
         """Turns a stream that the remote opened away, or ends one of ours, both ways."""
         self._session.reset(stream_id)
-        self._users.pop(stream_id, None)
-        self._stalled.discard(stream_id)
+        self.forget(stream_id)
         self._flush_soon()
 
     def room(self, stream_id: int) -> int:
         """Bytes the stream can take now; when that is 0, :meth:`StreamUser.can_send` is called once it is more."""
         if self.congested:
-            self._stalled.add(stream_id)
+            self._held_up[stream_id] = None
             return 0
         room = self._session.send_window(stream_id)
         if not room:
-            self._stalled.add(stream_id)
+            self._starved.add(stream_id)
         return room
 
     def send(self, stream_id: int, data: bytes) -> None:
@@ -168,10 +182,16 @@ class Mux:
         self._session.consumed(stream_id, count)
         self._flush_soon()
 
+    def call_when_flushed(self, callback: Callable[[], None]) -> None:
+        """Calls back once when all that has been sent is with the kernel, unless the session ends before."""
+        self._after_flush.append(callback)
+        self._flush_soon()
+
     def forget(self, stream_id: int) -> None:
         """Ends the use of a stream that is over both ways."""
         self._users.pop(stream_id, None)
-        self._stalled.discard(stream_id)
+        self._starved.discard(stream_id)
+        self._held_up.pop(stream_id, None)
 
     def go_away(self) -> None:
         """Asks the remote to open no more streams; those that live go on."""
@@ -180,7 +200,13 @@ class Mux:
             self._flush()
 
     def close(self, reason: str = "") -> None:
-        """Ends the session and every stream in it; safe to call twice."""
+        """Ends the session and every stream in it; safe to call twice.
+
+        Without a reason, what was sent before still arrives.
+        """
+        self._end_all(reason, farewell=not reason)
+
+    def _end_all(self, reason: str, *, farewell: bool) -> None:
         if self.over:
             return
         self.over = True
@@ -188,20 +214,21 @@ class Mux:
         for handle in (self._starting, self._flushing):
             if handle is not None:
                 handle.cancel()
-        if self._reading:
-            self._loop.remove_reader(self._end.fileno())
+        self._input.stop()
         if self._writing:
             self._loop.remove_writer(self._end.fileno())
         users, self._users = self._users, {}
         for user in users.values():
             user.lost(reason or "the session ended")
-        self._end.close()
+        if farewell:
+            Farewell(self._loop, self._end, b"".join([self._unsent, *self._session.data_to_send()]))
+        else:
+            self._end.close()
         self._loop.call_soon(self._closed, reason)
 
     def _start(self) -> None:
         self._starting = None
-        self._reading = True
-        self._loop.add_reader(self._end.fileno(), self._readable)
+        self._input.start()
         self._flush()
         if self._early:
             early, self._early = self._early, b""
@@ -229,7 +256,7 @@ class Mux:
                 self.close(f"connection lost: {error.strerror or error}")
                 return
             if not data:
-                self.close()
+                self._end_all("", farewell=False)  # nobody is there to hear our last words
                 return
             self._take(data)
             if not self._end.holds_input():
@@ -240,13 +267,17 @@ class Mux:
         try:
             events = self._session.receive_data(data)
         except ProtocolError as error:
-            self._flush()
-            self.close(f"protocol error: {error}")
+            self._end_all(f"protocol error: {error}", farewell=True)
             return
-        for event in events:
-            if self.over:
-                return
-            self._hand_out(event)
+        try:
+            for event in events:
+                if self.over:
+                    return
+                self._hand_out(event)
+        except Exception as error:
+            # A fault of ours: what the other streams were to hear is lost, so none of them can go on.
+            self.close(f"internal fault: {type(error).__name__}: {error}")
+            raise
         self._flush()
 
     def _hand_out(self, event: Event) -> None:
@@ -273,8 +304,8 @@ class Mux:
             case DataReceived(_, data):
                 user.received(data)
             case WindowOpened(stream_id):
-                if stream_id in self._stalled and not self.congested:
-                    self._stalled.discard(stream_id)
+                if stream_id in self._starved:
+                    self._starved.discard(stream_id)
                     user.can_send()
             case StreamAccepted(_, extra_window):
                 user.accepted(extra_window)
@@ -304,8 +335,24 @@ class Mux:
             return
         if drained == self._writing:
             self._wait_to_write(not drained)
-        if drained and self._stalled:
-            self._wake_stalled()
+        if drained and not self._waking:
+            self._after_drain()
+
+    def _after_drain(self) -> None:
+        """Tells those who wait. What they send then is flushed at once, which must not lead here again and again."""
+        self._waking = True
+        try:
+            callbacks, self._after_flush = self._after_flush, []
+            for callback in callbacks:
+                callback()
+            while self._held_up and not self.congested:
+                stream_id = next(iter(self._held_up))
+                del self._held_up[stream_id]
+                user = self._users.get(stream_id)
+                if user is not None:
+                    user.can_send()
+        finally:
+            self._waking = False
 
     def _wait_to_write(self, wanted: bool) -> None:
         if wanted:
@@ -313,11 +360,3 @@ class Mux:
         else:
             self._loop.remove_writer(self._end.fileno())
         self._writing = wanted
-
-    def _wake_stalled(self) -> None:
-        for stream_id in list(self._stalled):
-            if self._session.send_window(stream_id) and not self.congested:
-                self._stalled.discard(stream_id)
-                user = self._users.get(stream_id)
-                if user is not None:
-                    user.can_send()
