@@ -15,6 +15,7 @@ from tunnelconsole.engine.transport.ends import READ_SIZE, End
 from tunnelconsole.engine.transport.mux import Mux
 from tunnelconsole.engine.transport.pacing import Pace
 from tunnelconsole.engine.transport.pump import Finished
+from tunnelconsole.engine.transport.watch import InputWatch
 
 
 class StreamPump:
@@ -29,16 +30,19 @@ class StreamPump:
 
     __slots__ = (
         "_end",
+        "_end_broken",
         "_end_over",
+        "_end_takes_no_more",
         "_finished",
+        "_input",
         "_loop",
         "_mux",
         "_pace",
-        "_pauses",
         "_pending",
-        "_reading",
+        "_read_pause",
         "_stream_id",
         "_stream_over",
+        "_write_pause",
         "_writing",
         "bytes_in",
         "bytes_out",
@@ -64,34 +68,40 @@ class StreamPump:
         self._end = end
         self._finished = finished
         self._pace = pace
-        self._pauses: dict[str, asyncio.Handle] = {}
         self._pending: deque[bytes | memoryview] = deque(early)
-        self._reading = False
+        self._input = InputWatch(loop, end.fileno(), self._read)
         self._writing = False
-        self._end_over = False
+        self._end_over = self._end_broken = False
+        self._end_takes_no_more = False
+        """True once the end of what the stream brings has been passed on, or the end is gone: the rest is dropped."""
         self._stream_over = early_end
         self.bytes_in = sum(len(data) for data in early)
         self.bytes_out = 0
         self.over = False
-        mux.adopt(stream_id, self)
-        self._pause("start", 0.0)
+        attached = mux.adopt(stream_id, self)
+        begin = self._begin if attached else self._begin_too_late
+        self._read_pause: asyncio.Handle | None = loop.call_soon(begin)
+        self._write_pause: asyncio.Handle | None = self._read_pause
 
     def accepted(self, extra_window: int) -> None:
         """Part of :class:`~tunnelconsole.engine.transport.mux.StreamUser`: nothing to do, data need not wait for it."""
 
     def received(self, data: bytes) -> None:
-        self._pending.append(data)
         self.bytes_in += len(data)
-        if self._may_deliver():
+        if self._end_takes_no_more:
+            self._mux.consumed(self._stream_id, len(data))
+            return
+        self._pending.append(data)
+        if not self._writing and self._write_pause is None:
             self._deliver()
 
     def can_send(self) -> None:
-        if not self.over and not self._end_over and "read" not in self._pauses and "start" not in self._pauses:
-            self._readable()
+        if self._read_pause is None and not self._end_over:
+            self._read()
 
     def half_closed(self) -> None:
         self._stream_over = True
-        if self._may_deliver():
+        if not self._writing and self._write_pause is None:
             self._deliver()
 
     def lost(self, reason: str) -> None:
@@ -110,62 +120,61 @@ class StreamPump:
         self._end.abort()
         self._loop.call_soon(self._finished, reason)
 
-    def _may_deliver(self) -> bool:
-        return not self._writing and "write" not in self._pauses and "start" not in self._pauses
+    def _begin(self) -> None:
+        self._write_pause = None
+        self._deliver()
+        if not self.over:
+            self._read_on()
 
-    def _pause(self, which: str, seconds: float) -> None:
-        self._pauses[which] = self._loop.call_later(seconds, self._resume, which)
+    def _begin_too_late(self) -> None:
+        self._break("the stream was over before it could be joined")
 
-    def _resume(self, which: str) -> None:
-        del self._pauses[which]
-        if which != "read":
-            self._deliver()
-        if which != "write" and not self.over:
-            self._readable()
+    def _read_on(self) -> None:
+        self._read_pause = None
+        self._read()
 
-    def _readable(self) -> None:
+    def _read(self) -> None:
+        """Passes on what the end brings, as far as the stream and the rate allow."""
         while not self.over:
             size = self._mux.room(self._stream_id)
             if not size:
-                self._stop_reading()
+                self._input.stop()
                 return
             try:
                 data = self._end.receive(min(size, self._pace.read_size if self._pace else READ_SIZE))
             except BlockingIOError:
-                self._read_on()
+                self._input.start()
                 return
             except OSError as error:
                 self.abort(f"connection lost: {error.strerror or error}")
                 return
             if not data:
-                self._stop_reading()
-                self._end_over = True
-                self._mux.send_eof(self._stream_id)
-                self._check_over()
+                self._end_has_ended()
                 return
             self.bytes_out += len(data)
-            self._mux.send(self._stream_id, data)
             wait = self._pace.take(len(data), self._loop.time()) if self._pace else 0.0
             if wait > 0:
-                self._stop_reading()
-                self._pause("read", wait)
-                return
-            if not self._end.holds_input():
-                self._read_on()
+                self._input.stop()
+                self._read_pause = self._loop.call_later(wait, self._read_on)
+            elif not self._end.holds_input():
+                self._input.start()
+            self._mux.send(self._stream_id, data)
+            if self._read_pause is not None or self._input.active:
                 return
 
-    def _read_on(self) -> None:
-        if not self._reading and not self.over:
-            self._loop.add_reader(self._end.fileno(), self._readable)
-            self._reading = True
-
-    def _stop_reading(self) -> None:
-        if self._reading:
-            self._loop.remove_reader(self._end.fileno())
-            self._reading = False
+    def _end_has_ended(self) -> None:
+        self._input.stop()
+        self._end_over = True
+        if self._end_broken:
+            self.abort("connection lost: connection reset")
+        else:
+            self._mux.send_eof(self._stream_id)
+            self._check_over()
 
     def _deliver(self) -> None:
-        delivered = 0
+        """Passes on what the stream has brought, and its end, as far as the end and the rate allow."""
+        self._write_pause = None
+        delivered, done = 0, False
         try:
             while self._pending:
                 data = self._pending[0]
@@ -175,22 +184,37 @@ class StreamPump:
                     self._pending.popleft()
                 else:
                     self._pending[0] = memoryview(data)[sent:]
-            flushed = self._end.flush()
+            done = self._end.flush()
+            if done and self._stream_over and not self._end_takes_no_more:
+                self._end_takes_no_more = True
+                self._end.send_eof()
+                done = self._end.flush()
         except BlockingIOError:
-            flushed = False
+            pass  # done later, when the end can be written
         except OSError as error:
-            self.abort(f"connection lost: {error.strerror or error}")
-            return
+            self._end_is_gone(error)
+            done = True
         if delivered:
             self._mux.consumed(self._stream_id, delivered)
-        if flushed == self._writing:
-            self._wait_to_write(not flushed)
-        if flushed and self._stream_over:
-            self._pass_on_end()
-        elif self._pace and delivered:
-            wait = self._pace.take(delivered, self._loop.time())
-            if wait > 0:
-                self._pause("write", wait)
+        if self.over:
+            return
+        if done == self._writing:
+            self._wait_to_write(not done)
+        wait = self._pace.take(delivered, self._loop.time()) if self._pace and delivered else 0.0
+        if done and wait > 0:
+            self._write_pause = self._loop.call_later(wait, self._deliver)
+        self._check_over()
+
+    def _end_is_gone(self, error: OSError) -> None:
+        """The end takes nothing more. What it sent before is still passed on, and its end as what it is.
+
+        As in :meth:`tunnelconsole.engine.transport.pump.Pump.half_broken`: EPIPE means that it had closed its side.
+        """
+        self._end_takes_no_more = True
+        self._end_broken = not isinstance(error, BrokenPipeError)
+        dropped = sum(len(data) for data in self._pending)
+        self._pending.clear()
+        self._mux.consumed(self._stream_id, dropped)
 
     def _wait_to_write(self, wanted: bool) -> None:
         if wanted:
@@ -199,27 +223,25 @@ class StreamPump:
             self._loop.remove_writer(self._end.fileno())
         self._writing = wanted
 
-    def _pass_on_end(self) -> None:
-        try:
-            self._end.send_eof()
-        except OSError as error:
-            self.abort(f"connection lost: {error.strerror or error}")
-            return
-        self._check_over()
-
     def _check_over(self) -> None:
-        if self._end_over and self._stream_over and not self._pending and not self.over:
-            self._stop()
-            self._mux.forget(self._stream_id)
-            self._end.close()
-            self._loop.call_soon(self._finished, "")
+        """Ends the pump once both directions have ended and nothing waits, here or in the session's connection."""
+        done = self._end_over and self._stream_over and self._end_takes_no_more and not self._writing
+        if not done or self.over:
+            return
+        if not self._mux.flushed:
+            self._mux.call_when_flushed(self._check_over)
+            return
+        self._stop()
+        self._mux.forget(self._stream_id)
+        self._end.close()
+        self._loop.call_soon(self._finished, "")
 
     def _stop(self) -> None:
         self.over = True
-        self._stop_reading()
+        self._input.stop()
         if self._writing:
             self._wait_to_write(wanted=False)
-        for handle in self._pauses.values():
-            handle.cancel()
-        self._pauses.clear()
+        for handle in (self._read_pause, self._write_pause):
+            if handle is not None:
+                handle.cancel()
         self._pending.clear()
