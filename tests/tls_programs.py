@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import functools
 import socket
 import ssl
@@ -20,7 +21,9 @@ NAME = "server.example"
 
 @functools.cache
 def _folder() -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(prefix="certificates-")
+    folder = tempfile.TemporaryDirectory(prefix="certificates-")
+    atexit.register(folder.cleanup)
+    return folder
 
 
 def certificate(name: str = NAME) -> tuple[Path, Path]:
