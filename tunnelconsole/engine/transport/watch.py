@@ -43,6 +43,11 @@ class InputWatch:
             self._held = None
             self._loop.remove_reader(self._descriptor)
 
+    def hand_over(self) -> None:
+        """Watches no more, but lets the loop go on: for whoever starts a watch of their own at once, and so cheaper."""
+        self.active = False
+        self._held = None
+
     def _watch(self) -> None:
         call = partial(self._readable)
         self._held = weakref.ref(call, self._let_go)

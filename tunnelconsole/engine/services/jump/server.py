@@ -26,6 +26,7 @@ from tunnelconsole.engine.transport.farewell import Farewell
 from tunnelconsole.engine.transport.listener import Listener
 from tunnelconsole.engine.transport.pump import Finished, Pump
 from tunnelconsole.engine.transport.tls import TLSEnd
+from tunnelconsole.engine.transport.watch import InputWatch
 from tunnelconsole.engine.units import Duration
 from tunnelconsole.engine.wire.errors import ProtocolError
 from tunnelconsole.engine.wire.hostport import format_host_port
@@ -132,8 +133,8 @@ class Admission:
         "_end",
         "_handshake",
         "_identity",
+        "_input",
         "_peer",
-        "_reading",
         "_server",
         "_target",
         "_task",
@@ -151,8 +152,8 @@ class Admission:
         self._handshake = JumpServerHandshake(make_challenge(secrets.token_bytes), server.secrets)
         loop = server.node.loop
         self._timer = loop.call_later(server.settings.limits.handshake_timeout, self._late)
-        self._reading = True
-        loop.add_reader(end.fileno(), self._readable)
+        self._input = InputWatch(loop, end.fileno(), self._readable)
+        self._input.start()
         server.admissions.add(self)
         if not isinstance(end, TLSEnd):
             self._send_pending()
@@ -214,7 +215,7 @@ class Admission:
         if address is not None:
             self._dial_permitted([address])
         else:
-            self._stop_reading()
+            self._input.stop()
             self._task = self._server.tasks.start(self._resolve(host, port), f"resolve for {self._peer}")
 
     async def _resolve(self, host: str, port: int) -> None:
@@ -237,7 +238,7 @@ class Admission:
         self._dial = Dial(self._server.node.loop, permitted, self._server.settings.dial_timeout, self._dialled)
         self._dial.start()
         if self._dial is not None:  # not connected at once: what the client sends meanwhile stays in the kernel
-            self._stop_reading()
+            self._input.stop()
 
     def _dialled(self, sock: socket.socket | None, error: str) -> None:
         self._dial = None
@@ -292,16 +293,13 @@ class Admission:
         self._leave()
         self._end.close()
 
-    def _stop_reading(self) -> None:
-        if self._reading:
-            self._server.node.loop.remove_reader(self._end.fileno())
-            self._reading = False
-
     def _leave(self, *, keep_reader: bool = False) -> None:
         """Ends the admission, whatever became of the newcomer."""
         self._timer.cancel()
-        if not keep_reader:
-            self._stop_reading()
+        if keep_reader:
+            self._input.hand_over()
+        else:
+            self._input.stop()
         if self._dial is not None:
             self._dial.cancel()
             self._dial = None
