@@ -44,6 +44,7 @@ class Plane:
         self._waiting: list[Pipe] = []
         self._borrowed: set[PipeUser] = set()
         self._sweep: asyncio.TimerHandle | None = None
+        self._closed = False
 
     @property
     def pipes(self) -> int:
@@ -71,9 +72,9 @@ class Plane:
         return pipe
 
     def give_back(self, user: PipeUser, pipe: Pipe, *, empty: bool) -> None:
-        """Takes a pipe back; one with bytes left in it is closed."""
+        """Takes a pipe back; one with bytes left in it, which are another channel's, is closed."""
         self._borrowed.discard(user)
-        if empty:
+        if empty and not self._closed:
             self._waiting.append(pipe)
         else:
             os.close(pipe[0])
@@ -85,7 +86,8 @@ class Plane:
         self._sweep = self.loop.call_later(IDLE_SWEEP, self._sweep_idle) if self._borrowed else None
 
     def close(self) -> None:
-        """Closes the waiting pipes and stops the sweep; pumps must have ended."""
+        """Closes the waiting pipes and stops the sweep; a pipe that is still borrowed is closed when it comes back."""
+        self._closed = True
         if self._sweep is not None:
             self._sweep.cancel()
             self._sweep = None
