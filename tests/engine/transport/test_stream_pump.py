@@ -359,7 +359,8 @@ async def test_a_pump_is_not_over_before_the_session_has_sent_its_last_bytes() -
     received = bytearray()
     while not target.finished:
         received += await remote.read()
-    assert side.mux.flushed
+    waiting = len(side.mux._unsent) + side.mux._session.pending_bytes
+    assert not waiting
     while b"the last bytes" not in received:
         received += await remote.read()
     remote.close()
