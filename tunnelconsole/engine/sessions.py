@@ -271,8 +271,9 @@ class Sessions:
         """
         node, now = self._meters.node, time.monotonic()
         for number, channel in enumerate(list(self.channels.values())):
-            channel.settle(node)
-            channel.tick(elapsed, now)
+            if channel.id in self.channels:  # else it has been closed since the last slice
+                channel.settle(node)
+                channel.tick(elapsed, now)
             if number % SLICE == SLICE - 1:
                 yield
         for number, session in enumerate(list(self.sessions.values())):
