@@ -89,7 +89,7 @@ class PortRange(msgspec.Struct, frozen=True):
         :raises ValueError: it is not one; the text says how one is written.
         """
         first, dash, last = text.partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()):
+        if not text.isascii() or not first.isdecimal() or (dash and not last.isdecimal()):
             raise ValueError(f'"{text}" is not a range of ports; write one as "7001-7020", or "0" for any free ones')
         low, high = int(first), int(last or first)
         if low == high == 0:

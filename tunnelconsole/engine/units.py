@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Self
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -30,7 +31,7 @@ class Duration(float):
         number, unit = _split(text)
         if number is None or unit not in _SECONDS:
             raise ValueError(f'"{text}" is not a duration; write one as "500ms", "30s" or "5m"')
-        return cls(number * _SECONDS[unit])
+        return cls(_counted(number, _SECONDS[unit], text))
 
 
 class Size(int):
@@ -45,7 +46,7 @@ class Size(int):
         number, unit = _split(text)
         if number is None or unit.lower() not in _BYTES:
             raise ValueError(f'"{text}" is not a size; write one as "64KiB" or "1MB"')
-        return cls(number * _BYTES[unit.lower()])
+        return cls(_counted(number, _BYTES[unit.lower()], text))
 
 
 class Rate(float):
@@ -63,7 +64,13 @@ class Rate(float):
             raise ValueError(f'"{text}" is not a rate; write one as "10MB/s"')
         if number <= 0:
             raise ValueError(f'"{text}" lets nothing through; leave the rate out for no limit')
-        return cls(number * _BYTES[unit.lower()])
+        return cls(_counted(number, _BYTES[unit.lower()], text))
+
+
+def _counted(number: float, unit: float, text: str) -> float:
+    if not math.isfinite(number * unit):
+        raise ValueError(f'"{text}" is more than can be counted')
+    return number * unit
 
 
 def _split(text: str) -> tuple[float | None, str]:
