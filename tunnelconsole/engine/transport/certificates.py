@@ -45,14 +45,21 @@ def make_self_signed(certificate: Path, key: Path, name: str) -> None:
         .sign(private, hashes.SHA256())
     )
     key.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    descriptor = os.open(key, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    private_pem = private.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    _write(key, private_pem, 0o600)
+    _write(certificate, made.public_bytes(serialization.Encoding.PEM), 0o644)
+
+
+def _write(path: Path, content: bytes, mode: int) -> None:
+    """Puts a file in its place in one step, so that a crash leaves none that is cut short."""
+    unfinished = path.with_name(f"{path.name}.new")
+    unfinished.unlink(missing_ok=True)
+    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     with os.fdopen(descriptor, "wb") as file:
-        file.write(
-            private.private_bytes(
-                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-            )
-        )
-    certificate.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+        file.write(content)
+    unfinished.replace(path)
 
 
 def certificate_fingerprint(certificate: Path) -> str:

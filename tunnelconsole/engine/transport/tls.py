@@ -62,7 +62,8 @@ class TLSEnd:
                 self.flush()
                 self._fill()
             except ssl.SSLError:
-                self.flush()  # the alert that tells the far side why
+                with contextlib.suppress(OSError):  # the alert that tells the far side why, where it still listens
+                    self.flush()
                 raise
         self.flush()
 
@@ -78,6 +79,9 @@ class TLSEnd:
             except ssl.SSLWantReadError:
                 if pieces:
                     break
+                if self._outgoing.pending:  # reading had to answer, to a change of keys for one
+                    with contextlib.suppress(OSError):  # what came before the break can still be read
+                        self.flush()
                 self._fill()
                 continue
             except ssl.SSLZeroReturnError:
@@ -89,8 +93,6 @@ class TLSEnd:
             self._ended = not piece
             pieces.append(piece)
             taken += len(piece)
-        if self._outgoing.pending:
-            self.flush()
         return b"".join(pieces)
 
     def send(self, data: bytes | memoryview) -> int:
