@@ -63,6 +63,7 @@ def permits(
         ".:443",
         " example.com:443",
         "example.com :443",
+        f"{'ü' * 70}.example:443",
     ],
 )
 def test_what_is_no_destination_is_refused_with_how_one_is_written(text: str) -> None:

@@ -183,6 +183,18 @@ async def test_an_exception_nobody_expected_is_told_and_ends_no_other_service(so
         stream.finish("")
 
 
+async def test_a_task_of_a_service_that_fails_is_told_and_the_service_goes_on() -> None:
+    async def fail() -> None:
+        raise ValueError("a fault")
+
+    async with Engine(one()) as engine:
+        await engine.settled()
+        script(engine).tasks.start(fail(), "visitor 1")
+        event = await hears(engine, Crashed)
+        assert (event.service, event.task, event.error) == ("one", "service one: visitor 1", "ValueError: a fault")
+        assert (state(engine), script(engine).runs) == ("listening", 1)
+
+
 @pytest.mark.parametrize("how", ["returns", "is cancelled from within"])
 async def test_a_run_that_ends_without_an_error_is_followed_by_another(soon: None, how: str) -> None:
     async with Engine(one()) as engine:
