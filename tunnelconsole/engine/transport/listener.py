@@ -1,4 +1,4 @@
-"""Listening sockets: bound to every address of a name, accepting in batches."""
+"""Listening sockets: bound to the first address of a name that this machine has, accepting in batches."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import errno
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from tunnelconsole.engine.transport.ends import tune
 from tunnelconsole.engine.wire.hostport import format_host_port
@@ -25,7 +25,7 @@ Accepted = Callable[[socket.socket, str], None]
 """Told of each connection: the non-blocking socket, and the peer as ``host:port``."""
 
 Exhausted = Callable[[OSError], None]
-"""Told when accepting must pause because descriptors or memory have run out."""
+"""Told when accepting must pause because descriptors or memory have run out; once, until nobody waits any more."""
 
 
 class Listener:
@@ -40,6 +40,7 @@ class Listener:
         self._accepted = accepted
         self._exhausted = exhausted
         self._pause: asyncio.TimerHandle | None = None
+        self._out_of_resources = False
         host, port = sock.getsockname()[:2]
         self.host: str = host
         self.port: int = port
@@ -51,16 +52,24 @@ class Listener:
             try:
                 sock, peer = self._socket.accept()
             except BlockingIOError:
+                self._out_of_resources = False
                 return
             except OSError as error:
+                if self._socket.fileno() < 0:
+                    return  # whoever was told of the connection before has closed us
                 if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                    self._loop.remove_reader(self._socket.fileno())
-                    self._pause = self._loop.call_later(EXHAUSTED_PAUSE, self._accept_again)
-                    self._exhausted(error)
+                    self._wait_for_resources(error)
                     return
                 continue  # the visitor left before it was accepted (accept(2), "Error handling")
             sock.setblocking(False)
             self._accepted(sock, format_host_port(peer[0], peer[1]))
+
+    def _wait_for_resources(self, error: OSError) -> None:
+        self._loop.remove_reader(self._socket.fileno())
+        self._pause = self._loop.call_later(EXHAUSTED_PAUSE, self._accept_again)
+        if not self._out_of_resources:
+            self._out_of_resources = True
+            self._exhausted(error)
 
     def _accept_again(self) -> None:
         self._pause = None
@@ -78,7 +87,7 @@ class Listener:
 
 
 async def listen(host: str, port: int, accepted: Accepted, exhausted: Exhausted) -> Listener:
-    """Listens on ``host`` and ``port`` (0 takes a free one).
+    """Listens on ``host`` and ``port`` (0 takes a free one); of a name, on its first address that this machine has.
 
     :raises ListenFailed: the address is in use, not ours, not permitted, or unknown.
     """
@@ -87,28 +96,52 @@ async def listen(host: str, port: int, accepted: Accepted, exhausted: Exhausted)
         found = await asyncio.get_running_loop().getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else ""
+        raise ListenFailed(f"cannot listen on {wanted}: {reason or error}", "check the host name") from error
+    try:
+        sock = _first_bound([(family, address) for family, _, _, _, address in found])
     except OSError as error:
-        raise ListenFailed(f"cannot listen on {wanted}: {error.strerror or error}", "check the host name") from error
-    family, kind, protocol, _, address = found[0]
-    sock = socket.socket(family, kind, protocol)
+        code = error.errno or 0
+        raise ListenFailed(f"cannot listen on {wanted}: {os.strerror(code)}", _advice(code)) from error
+    return Listener(sock, accepted, exhausted)
+
+
+def _first_bound(addresses: Sequence[tuple[int, tuple[object, ...]]]) -> socket.socket:
+    """A listening socket on the first of these addresses that this machine has.
+
+    :raises OSError: there cannot be one.
+    """
+    *others, last = addresses
+    for family, address in others:
+        try:
+            return _bound(family, address)
+        except OSError as error:
+            if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                raise
+    return _bound(*last)
+
+
+def _bound(family: int, address: tuple[object, ...]) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         tune(sock)  # accepted sockets inherit this, which saves four calls for each
         sock.setblocking(False)
         sock.bind(address)
         sock.listen(BACKLOG)
-    except OSError as error:
+    except BaseException:
         sock.close()
-        raise ListenFailed(f"cannot listen on {wanted}: {os.strerror(error.errno or 0)}", _advice(error)) from error
-    return Listener(sock, accepted, exhausted)
+        raise
+    return sock
 
 
-def _advice(error: OSError) -> str:
-    if error.errno == errno.EADDRINUSE:
+def _advice(code: int) -> str:
+    if code == errno.EADDRINUSE:
         return "another program has this port; stop it or choose another port"
-    if error.errno == errno.EADDRNOTAVAIL:
+    if code in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
         return "this machine does not have that address"
-    if error.errno in (errno.EACCES, errno.EPERM):
+    if code in (errno.EACCES, errno.EPERM):
         return "ports below 1024 need the right to bind them (CAP_NET_BIND_SERVICE)"
     return ""
 
