@@ -178,10 +178,7 @@ async def dial(host: str, port: int, timeout: float = DIAL_TIMEOUT) -> SocketEnd
     connected: asyncio.Future[socket.socket] = loop.create_future()
 
     def done(sock: socket.socket | None, error: str) -> None:
-        if connected.cancelled():
-            if sock is not None:
-                sock.close()
-        elif sock is None:
+        if sock is None:
             connected.set_exception(ConnectFailed(error))
         else:
             connected.set_result(sock)
@@ -189,7 +186,9 @@ async def dial(host: str, port: int, timeout: float = DIAL_TIMEOUT) -> SocketEnd
     attempt = Dial(loop, addresses, timeout, done)
     attempt.start()
     try:
-        return SocketEnd(await connected)
+        return SocketEnd(await asyncio.shield(connected))  # shielded, so that nobody ends it between the two
     except asyncio.CancelledError:
         attempt.cancel()
+        if connected.done() and connected.exception() is None:
+            connected.result().close()  # it came in the very moment in which we were given up
         raise
