@@ -24,7 +24,7 @@ allow = ["127.0.0.1:*"]
 [service.edge]
 kind = "relay-server"
 listen = "127.0.0.1:{edge}"
-ports = "0"
+ports = "{public}"
 public_host = "127.0.0.1"
 
 [service.kept]
@@ -52,7 +52,7 @@ class Node:
     """A daemon with a server and clients of each system, whose ports are known and stay the same."""
 
     def __init__(self, program: Program, echo: EchoServer) -> None:
-        ports = {name: steady_port() for name in ("home", "edge", "kept", "changed")}
+        ports = {name: steady_port() for name in ("home", "edge", "public", "kept", "changed")}
         self.text = SERVICES.format(target=echo.address, **ports)
         self.kept, self.changed = f"127.0.0.1:{ports['kept']}", f"127.0.0.1:{ports['changed']}"
         self.daemon: Daemon = program.daemon(self.text)
@@ -112,11 +112,12 @@ def test_a_changed_jump_server_lets_its_channels_finish_and_judges_newcomers_ane
         assert echoed(old, b"still here") == b"still here"
 
 
-def test_a_visitor_of_a_changed_relay_client_finishes_while_its_successor_answers(node: Node) -> None:
-    with connect(node.daemon.address("exposed")) as old:
+def test_a_visitor_of_a_changed_relay_client_finishes_while_its_successor_answers_at_the_same_port(node: Node) -> None:
+    address = node.daemon.address("exposed")  # the only public port there is
+    with connect(address) as old:
         assert echoed(old, b"before") == b"before"
         node.reload(node.table("exposed", "spare_connections = 1"))
-        address = node.daemon.reaches("exposed", "connected")["address"]
+        assert node.daemon.reaches("exposed", "connected")["address"] == address
         with connect(address) as new:
             assert echoed(new, b"to the new one") == b"to the new one"
             assert echoed(old, b"still here") == b"still here"

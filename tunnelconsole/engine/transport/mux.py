@@ -75,6 +75,8 @@ class Mux:
         returns, because the stream's bytes may follow at once.
     :param closed: told once, when the session has ended, and why ("" for an orderly end).
     :param keepalive: seconds between two pings; a remote that is silent that long after one counts as dead.
+    :param early: what the remote has sent already.
+    :param leaving: told when the remote accepts no new streams any more, while those there are go on.
     """
 
     def __init__(
@@ -87,12 +89,14 @@ class Mux:
         closed: Callable[[str], None],
         keepalive: float,
         early: bytes = b"",
+        leaving: Callable[[], None] | None = None,
     ) -> None:
         self._loop = loop
         self._end = end
         self._session = YamuxSession(client)
         self._opened = opened
         self._closed = closed
+        self._leaving = leaving
         self._keepalive = keepalive
         self._users: dict[int, StreamUser] = {}
         self._starved: set[int] = set()
@@ -293,6 +297,8 @@ class Mux:
                 self.remote_leaving = True
                 if code != GO_AWAY_NORMAL:
                     self.close(f"the other side ended the session with code {code}")
+                elif self._leaving is not None:
+                    self._leaving()
             case DataReceived(stream_id) | WindowOpened(stream_id) | StreamAccepted(stream_id) | HalfClosed(stream_id):
                 user = self._users.get(stream_id)
                 if user is not None:

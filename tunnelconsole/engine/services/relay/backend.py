@@ -80,6 +80,7 @@ class Backend:
             closed=self._closed,
             keepalive=server.settings.keepalive,
             early=first,
+            leaving=self._release_port,  # it takes no more visitors, and whoever comes in its place needs the port
         )
 
     @property
@@ -114,7 +115,7 @@ class Backend:
             await self._turn_down(stream_id, full)
             raise ProtocolError(full)
         address = format_host_port(self._server.settings.public_host, self._listener.port)
-        if not self._say(stream_id, address.encode()):
+        if self._mux.remote_leaving or not self._say(stream_id, address.encode()):
             raise ProtocolError("it left during the handshake")
         self._mux.send_eof(stream_id)
         self._session = self._server.open_session(self._peer, self._end_session, address=address)
