@@ -194,6 +194,9 @@ def fill(descriptor: int) -> int:
 
 def test_a_reset_is_an_error_and_not_an_end() -> None:
     with joined() as (process, far):
+        assert process.stdout is not None
+        far.sendall(b"!")
+        assert process.stdout.read(1) == b"!"  # so that it is the joint that breaks, and not the dial
         far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         far.close()
         assert process.stderr is not None
