@@ -14,6 +14,7 @@ from tcp import Program, connected
 from tls_programs import SecureProgram, ends_of, shake_hands
 from tunnelconsole.engine.transport import plane as plane_module
 from tunnelconsole.engine.transport import pump as pump_module
+from tunnelconsole.engine.transport.buffered import BufferedHalf
 from tunnelconsole.engine.transport.ends import READ_SIZE, End, SocketEnd
 from tunnelconsole.engine.transport.pacing import Pace
 from tunnelconsole.engine.transport.plane import BUFFER_SIZE, PIPE_SIZE, Plane
@@ -315,6 +316,39 @@ async def test_once_told_to_stop_receiving_it_ends_when_the_clients_bytes_are_de
         assert first == said
         assert await joined.target.read_to_end() == b""
         assert await joined.ended() == ""
+
+
+async def test_under_a_rate_every_byte_is_paid_for_however_slowly_it_is_taken(plane: Plane) -> None:
+    paid: list[int] = []
+
+    class Till(Pace):
+        """A rate that notes what was paid."""
+
+        def take(self, count: int, now: float) -> float:
+            paid.append(count)
+            return super().take(count, now)
+
+    said = random.Random(5).randbytes(300_000)
+    async with joint("paced", SMALL) as joined:
+        joined.pump = Pump(
+            plane, joined.left, joined.right, joined.finished.append, early_left=b"early", pace=Till(UNLIMITED)
+        )
+        sending = asyncio.ensure_future(joined.client.send(said))
+        assert await joined.target.read_exactly(len(said) + 5) == b"early" + said
+        await sending
+        assert sum(paid) == len(said) + 5
+
+
+async def test_under_a_rate_what_is_not_paid_for_yet_is_not_read(plane: Plane) -> None:
+    async with joint("paced") as joined:
+        pace = Pace(10.0)
+        joined.pump = Pump(plane, joined.left, joined.right, joined.finished.append, pace=pace)
+        await joined.client.send(bytes(100_000))
+        assert await joined.target.read(pace.read_size) == bytes(pace.read_size)
+        half = joined.pump.left_to_right
+        assert isinstance(half, BufferedHalf)
+        assert half._pause is not None
+        assert joined.pump.bytes_in == pace.read_size
 
 
 async def test_the_path_says_how_the_bytes_travel(plane: Plane, way: str) -> None:
