@@ -112,6 +112,23 @@ def test_a_listener_hears_every_event_at_once_from_when_it_listens() -> None:
     assert [record.event for record in heard] == [common(2)]
 
 
+def test_a_listener_that_fails_hears_no_more_and_neither_publishers_nor_others_suffer() -> None:
+    bus, heard, calls = Bus(), list[Record](), list[Record]()
+
+    def faulty(record: Record) -> None:
+        calls.append(record)
+        raise OSError("nobody reads the log")
+
+    bus.listen(faulty)
+    bus.listen(heard.append)
+    bus.publish(common(1))
+    bus.publish(common(2))
+    assert len(calls) == 1
+    crash = next(record.event for record in heard if isinstance(record.event, Crashed))
+    assert crash.text().startswith("a listener of events, which hears no more of them, failed unexpectedly: OSError")
+    assert [record.event for record in heard if record.event != crash] == [common(1), common(2)]
+
+
 def test_a_reader_takes_what_came_since_the_last_time() -> None:
     bus = Bus()
     bus.publish(common(1))

@@ -338,13 +338,21 @@ class Bus:
         self._recent.append(record)
         if event.level in ("warning", "error"):
             self._notable.append(record)
-        for listener in self._listeners:
-            listener(record)
+        for listener in list(self._listeners):
+            self._tell(listener, record)
         for reader in self._readers:
             reader.offer(record)
 
+    def _tell(self, listener: Listener, record: Record) -> None:
+        try:
+            listener(record)
+        except Exception as error:  # noqa: BLE001 - whoever publishes must not suffer from whoever listens
+            if listener in self._listeners:
+                self._listeners.remove(listener)
+                self.publish(Crashed.by(error, "a listener of events, which hears no more of them,"))
+
     def listen(self, listener: Listener) -> None:
-        """Calls ``listener`` with every record from now on; it must be quick."""
+        """Calls ``listener`` with every record from now on, until it raises; it must be quick."""
         self._listeners.append(listener)
 
     def reader(self) -> Reader:
