@@ -254,6 +254,13 @@ async def test_nobody_else_may_read_what_is_kept(tmp_path: Path) -> None:
     assert set(modes.values()) == {0o600}
 
 
+async def test_an_event_about_a_file_whose_name_is_no_text_is_kept_as_far_as_it_is(tmp_path: Path) -> None:
+    async with Engine(state_dir=tmp_path) as engine:
+        engine.node.bus.publish(ConfigRefused(reason=os.fsdecode(b"caf\xe9.toml")))
+    async with Engine(state_dir=tmp_path) as engine:
+        assert "caf?.toml" in engine.earlier_events[-1].text
+
+
 async def test_a_store_that_is_not_open_says_so(tmp_path: Path) -> None:
     store = Store(tmp_path / NAME)
     with pytest.raises(sqlite3.ProgrammingError, match="the store is not open"):

@@ -137,7 +137,7 @@ class Store:
                 )
                 database.executemany(
                     "INSERT INTO events (time, level, type, service, text) VALUES (?, ?, ?, ?, ?)",
-                    [(event.time, event.level, event.type, event.service, event.text) for event in events],
+                    [(event.time, event.level, event.type, event.service, _storable(event.text)) for event in events],
                 )
                 database.execute(
                     "DELETE FROM events WHERE number <= (SELECT max(number) FROM events) - ?", (KEPT_EVENTS,)
@@ -170,6 +170,11 @@ class Store:
 
     async def _run(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+
+def _storable(text: str) -> str:
+    """The text, with what is no Unicode, such as a byte of a file's name, replaced: SQLite takes no such text."""
+    return text.encode(errors="replace").decode()
 
 
 def _lock_file(path: Path) -> int:
