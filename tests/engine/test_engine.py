@@ -214,10 +214,22 @@ async def test_a_service_that_worked_for_a_stable_time_starts_over_at_the_first_
     soon: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(backoff, "STABLE_AFTER", 0.0)
-    async with Engine(one(fails=(OSError("broken"),) * 3)) as engine:
+    async with Engine(one()) as engine:
+        await until(lambda: state(engine) == "listening")
+        script(engine).end.set_exception(OSError("broken"))  # and so ends every later run, once it listens
+        await until(lambda: script(engine).runs > 3)
+        delays = [event.delay for event in told(engine, ServiceRetrying)][:3]
+        assert delays == [pytest.approx(0.001, rel=backoff.JITTER + 0.01)] * 3
+
+
+async def test_the_time_in_which_a_service_only_tried_does_not_count_as_work(
+    soon: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backoff, "STABLE_AFTER", 1e-9)
+    async with Engine(one(fails=(OSError("no answer"),) * 3)) as engine:
         await until(lambda: state(engine) == "listening")
         delays = [event.delay for event in told(engine, ServiceRetrying)]
-        assert delays == [pytest.approx(0.001, rel=backoff.JITTER + 0.01)] * 3
+        assert delays == [pytest.approx(0.001 * factor, rel=backoff.JITTER + 0.01) for factor in (1, 2, 4)]
 
 
 async def test_refused_credentials_are_final(soon: None) -> None:

@@ -157,8 +157,8 @@ class Engine:
         backoff = Backoff()
         while True:
             supervised.retry_at = None
-            began = time.monotonic()
             error = supervised.error = await self._run_once(service)
+            worked = time.time() - service.since if service.state in ("listening", "connected") else 0.0
             service.address = ""
             if supervised.ending:
                 return
@@ -168,7 +168,7 @@ class Engine:
                 self.node.bus.publish(ServiceFailed(service=service.name, error=str(error)))
                 service.cut_all("the service failed")
                 return
-            backoff.worked_for(time.monotonic() - began)
+            backoff.worked_for(worked)  # the time in which it only tried to connect is none of it
             delay = backoff.next()
             supervised.retry_at = time.time() + delay
             supervised.restarts += 1
