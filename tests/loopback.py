@@ -98,8 +98,8 @@ class Caller:
 
 def reset(writer: asyncio.StreamWriter) -> None:
     """Breaks a connection."""
-    sock = writer.get_extra_info("socket")
-    if sock is not None:  # else it is closed already
+    if not writer.transport.is_closing():
+        sock = writer.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
 

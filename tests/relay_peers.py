@@ -15,7 +15,15 @@ from tunnelconsole.engine.engine import Engine
 from tunnelconsole.engine.services.relay.client import RelayClient, RelayClientSettings
 from tunnelconsole.engine.services.relay.server import RelayServer, RelayServerSettings
 from tunnelconsole.engine.settings import HostPort
-from tunnelconsole.engine.wire.relay import NATIVE_WINDOW, NativeHello, NativeKey, encode_message, parse_message
+from tunnelconsole.engine.wire.relay import (
+    DATA_MAGIC,
+    KEY_LENGTH,
+    NATIVE_WINDOW,
+    NativeHello,
+    NativeKey,
+    encode_message,
+    parse_message,
+)
 from waiting import until
 from yamux_frames import ACK, DATA, FIN, SYN, WINDOW, data, frame
 
@@ -202,39 +210,80 @@ async def shop(
         yield made
 
 
-class RelayHost:
-    """A relay server by hand, which gives every backend the same address.
+def answer(text: bytes, window: int = 0) -> bytes:
+    """What a server says to a backend that asks for a port.
 
-    :param window: bytes by which it acknowledges stream 1; ours says by that who it is.
+    :param text: its public address.
+    :param window: bytes by which stream 1 is acknowledged; ours says by that who it is.
+    """
+    return frame(WINDOW, ACK, 1, window) + data(1, text) + frame(WINDOW, FIN, 1)
+
+
+class RelayHost:
+    """A relay server by hand.
+
+    :param answer: what it says to every backend that asks for a port.
     """
 
-    def __init__(self, said: bytes, window: int) -> None:
-        self._said = said
-        self._window = window
-        self._peers: asyncio.Queue[YamuxPeer] = asyncio.Queue()
+    def __init__(self, answer: bytes) -> None:
+        self._answer = answer
+        self._backends: asyncio.Queue[YamuxPeer] = asyncio.Queue()
+        self._data_connections: asyncio.Queue[Caller] = asyncio.Queue()
         self.released = asyncio.Event()
+        self.address = HostPort("127.0.0.1", 1)
+        self.data_connections = 0
+        """Data connections there have been."""
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        peer = YamuxPeer(reader, writer)
-        await peer.find(WINDOW, 1, SYN)
-        await peer.send(frame(WINDOW, ACK, 1, self._window), data(1, self._said), frame(WINDOW, FIN, 1))
-        self._peers.put_nowait(peer)
+        first = await reader.readexactly(HEADER.size)
+        if first.startswith(DATA_MAGIC):
+            self.data_connections += 1
+            await reader.readexactly(len(DATA_MAGIC) + KEY_LENGTH - len(first))
+            self._data_connections.put_nowait(Caller(reader, writer))
+        else:
+            assert first == frame(WINDOW, SYN, 1)
+            peer = YamuxPeer(reader, writer)
+            await peer.send(self._answer)
+            self._backends.put_nowait(peer)
         await self.released.wait()
 
-    async def peer(self) -> YamuxPeer:
+    async def backend(self) -> YamuxPeer:
         """The next backend that has asked for a port."""
         async with asyncio.timeout(PATIENCE):
-            return await self._peers.get()
+            return await self._backends.get()
+
+    async def native_backend(self) -> YamuxPeer:
+        """The next backend, which has been told a key for data connections."""
+        peer = await self.backend()
+        await peer.find(WINDOW, 3, SYN)
+        await peer.send(frame(WINDOW, ACK, 3))
+        assert (await peer.find(DATA, 3)).payload == encode_message(NativeHello())
+        await peer.send(data(3, encode_message(NativeKey(bytes(KEY_LENGTH)))))
+        return peer
+
+    async def data_connection(self) -> Caller:
+        """The next data connection."""
+        async with asyncio.timeout(PATIENCE):
+            return await self._data_connections.get()
 
 
 @asynccontextmanager
-async def relay_host(
-    said: bytes = b"localhost:7101", *, native: bool = False
-) -> AsyncIterator[tuple[RelayHost, HostPort]]:
-    """A running :class:`RelayHost`, and where it listens."""
-    host = RelayHost(said, NATIVE_WINDOW if native else 0)
+async def relay_host(said: bytes | None = None, *, native: bool = False) -> AsyncIterator[RelayHost]:
+    """A running :class:`RelayHost`.
+
+    :param said: what it says to a backend, an address unless it is given.
+    """
+    host = RelayHost(answer(b"localhost:7101", NATIVE_WINDOW if native else 0) if said is None else said)
     async with target(host.serve) as listening:
+        host.address = listening.address
         try:
-            yield host, listening.address
+            yield host
         finally:
             host.released.set()
+
+
+@asynccontextmanager
+async def attached(host: RelayHost, handler: Handler = echo, **changes: Any) -> AsyncIterator[tuple[Engine, Target]]:
+    """A relay client of ``host`` with these settings changed, and the program it leads to."""
+    async with target(handler) as far, running(shop=relay_client(host.address, far.address, **changes)) as engine:
+        yield engine, far
