@@ -12,6 +12,9 @@ import pytest
 from loopback import open_descriptors
 from tcp import Program, connected
 from tls_programs import SecureProgram, ends_of, shake_hands
+from tunnelconsole.engine.events import Bus
+from tunnelconsole.engine.meters import Meters
+from tunnelconsole.engine.sessions import ANONYMOUS, Sessions
 from tunnelconsole.engine.transport import plane as plane_module
 from tunnelconsole.engine.transport import pump as pump_module
 from tunnelconsole.engine.transport.buffered import BufferedHalf
@@ -349,6 +352,25 @@ async def test_under_a_rate_what_is_not_paid_for_yet_is_not_read(plane: Plane) -
         assert isinstance(half, BufferedHalf)
         assert half._pause is not None
         assert joined.pump.bytes_in == pace.read_size
+
+
+async def test_a_channel_that_moves_nothing_for_too_long_is_cut_and_both_sides_see_a_reset(
+    plane: Plane, way: str
+) -> None:
+    register = Sessions(Bus(), Meters())
+    session = register.open_session("home", "jump-server", "192.0.2.1:5", ANONYMOUS, lambda _reason: None)
+    async with joint(way) as joined:
+        pump = joined.start(plane, way)
+        channel = register.open_channel(session, "there:80", pump, idle_timeout=1e-6)
+        await joined.client.send(b"hello")
+        assert await joined.target.read_exactly(5) == b"hello"
+        list(register.tick(1.0))
+        assert channel.rate_in == 5.0
+        assert not joined.finished
+        list(register.tick(1.0))
+        assert await joined.ended() == "idle for 1e-06 s"
+        assert (await joined.client.read_until_broken())[1]
+        assert (await joined.target.read_until_broken())[1]
 
 
 async def test_the_path_says_how_the_bytes_travel(plane: Plane, way: str) -> None:
