@@ -117,6 +117,16 @@ async def calling(address: str | HostPort, from_host: str = "127.0.0.1") -> Asyn
         await caller.close()
 
 
+async def refuses(address: str) -> None:
+    """Waits until nobody listens at ``address`` any more."""
+    async with asyncio.timeout(PATIENCE):
+        with suppress(ConnectionRefusedError):
+            while True:
+                with suppress(ConnectionResetError):
+                    async with calling(address) as caller:
+                        await caller.read_to_end()
+
+
 class Target:
     """A program that a tunnel leads to.
 

@@ -26,6 +26,7 @@ from loopback import (
     digest_at_end,
     hears,
     listen_only,
+    refuses,
     sha256,
     speak_and_close,
     target,
@@ -43,7 +44,7 @@ from waiting import until
 NO = b"\x01"
 CHALLENGE = framed(b"a" * 32)
 CONNECTED = b"HTTP/1.1 200 Connection established\r\n\r\n"
-BRIEF = LimitSettings(handshake_timeout=Duration(0.1))
+BRIEF = LimitSettings(handshake_timeout=Duration(0.3))
 
 
 async def connect_by_http(address: str, where: object, payload: bytes = b"") -> bytes:
@@ -138,7 +139,7 @@ async def test_a_request_that_takes_too_long_is_ended_with_an_event() -> None:
         async with at.calling() as caller:
             await caller.send(b"\x05")
             assert await caller.read_to_end() == b""
-        await hears(at.engine, PeerRefused, "it did not say where to go within 0.1 s")
+        await hears(at.engine, PeerRefused, "it did not say where to go within 0.3 s")
 
 
 @pytest.mark.parametrize(
@@ -231,14 +232,14 @@ async def test_a_server_that_does_not_take_the_connection_is_given_up_in_time() 
     with blackhole() as silent:
         async with office_at(silent, limits=BRIEF) as (engine, address), calling(address) as caller:
             assert await socks(caller, "127.0.0.1", 80) == Reply.HOST_UNREACHABLE
-            await hears(engine, TargetFailed, f"{silent} did not answer within 0.1 s")
+            await hears(engine, TargetFailed, f"{silent} did not answer within 0.3 s")
 
 
 async def test_a_server_that_is_silent_in_its_handshake_is_given_up_in_time() -> None:
     async with scripted_server(CHALLENGE, close=False) as server:
         async with office_at(server.address, limits=BRIEF) as (engine, address), calling(address) as caller:
             assert await socks(caller, "127.0.0.1", 80) == Reply.HOST_UNREACHABLE
-            await hears(engine, TargetFailed, "did not finish its handshake within 0.1 s")
+            await hears(engine, TargetFailed, "did not finish its handshake within 0.3 s")
         await until(lambda: not server.open)
 
 
@@ -285,9 +286,7 @@ async def test_a_refused_secret_is_final() -> None:
         event = await hears(engine, ServiceFailed, "challenge failed, check secret")
         assert "wr0ng" not in event.text()
         assert engine.services["office"].state == "failed"
-        with pytest.raises(ConnectionRefusedError):
-            async with calling(address):
-                pass
+        await refuses(address)
 
 
 async def test_the_server_can_be_dialled_at_another_address() -> None:

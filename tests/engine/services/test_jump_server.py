@@ -12,11 +12,11 @@ import pytest
 from jump_peers import SECRET, YES, ask, framed, home, jump_server, proof, read_frame, through
 from loopback import (
     BULK,
-    calling,
     digest_at_end,
     hears,
     listen_only,
     open_descriptors,
+    refuses,
     running,
     sha256,
     speak_and_close,
@@ -356,9 +356,7 @@ async def test_a_stopped_service_cuts_its_sessions_and_turns_away_those_in_their
         assert await greeting.broken()
         await until(lambda: not at.far.open)
         assert not at.engine.node.sessions.sessions
-        with pytest.raises(ConnectionRefusedError):
-            async with at.calling():
-                pass
+        await refuses(at.address)
 
 
 async def test_while_the_engine_drains_a_channel_finishes_and_newcomers_are_not_taken() -> None:
@@ -371,9 +369,7 @@ async def test_while_the_engine_drains_a_channel_finishes_and_newcomers_are_not_
 
             async def finish() -> None:
                 await until(lambda: engine.draining)
-                with pytest.raises(ConnectionRefusedError):
-                    async with calling(server):
-                        pass
+                await refuses(server)
                 assert await caller.exchange(BULK) == BULK
 
             await asyncio.gather(engine.stop(drain=30.0), finish())

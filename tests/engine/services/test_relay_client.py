@@ -22,6 +22,7 @@ from loopback import (
     hears,
     listen_only,
     open_descriptors,
+    refuses,
     reset,
     running,
     sha256,
@@ -88,8 +89,8 @@ async def test_bulk_goes_both_ways_at_once_and_each_end_counts_it_to_the_byte(sh
             assert await visitor.exchange(BULK) == BULK
         ours = await hears(at.engine, ChannelClosed)
         theirs = await hears(at.edge.engine, ChannelClosed)
-        for closed in (ours, theirs):
-            assert (closed.bytes_in, closed.bytes_out, closed.cause) == (len(BULK), len(BULK), "")
+        for ended in (ours, theirs):
+            assert (ended.bytes_in, ended.bytes_out, ended.cause) == (len(BULK), len(BULK), "")
         assert theirs.label == visitor.name
 
 
@@ -176,13 +177,13 @@ async def test_a_burst_of_visitors_asks_for_no_more_data_connections_than_it_nee
 
 @pytest.mark.parametrize("native", [True, False], ids=["native", "yamux"])
 async def test_a_target_that_refuses_is_an_event_and_a_reset_for_its_visitor(native: bool) -> None:
-    closed = HostPort("127.0.0.1", unused_port())
-    async with edge() as at, running(shop=relay_client(at.address, closed, native=native)) as engine:
+    nobody = HostPort("127.0.0.1", unused_port())
+    async with edge() as at, running(shop=relay_client(at.address, nobody, native=native)) as engine:
         for _ in range(3):
             async with calling(address_of(engine, "shop")) as visitor:
                 assert await visitor.broken()
         event = await hears(engine, TargetFailed, "connection refused")
-        assert event.target == str(closed)
+        assert event.target == str(nobody)
         assert engine.services["shop"].state == "connected"
         await until(lambda: not at.engine.node.sessions.channels)
 
@@ -346,9 +347,7 @@ async def test_a_stopped_client_cuts_its_visitors_and_gives_its_port_back(native
         assert await visitor.broken()
         await until(lambda: not at.far.open and not at.edge.engine.node.sessions.sessions, within=1.0)
         assert not at.engine.node.sessions.sessions
-        with pytest.raises(ConnectionRefusedError):
-            async with calling(address):
-                pass
+        await refuses(address)
 
 
 @pytest.mark.usefixtures("_brief_backoff")
@@ -380,8 +379,7 @@ async def test_while_the_engine_drains_visitors_finish_and_nobody_new_is_taken(n
 
             async def finish() -> None:
                 await until(lambda: engine.draining)
-                async with calling(address) as late:
-                    await late.broken()
+                await refuses(address)
                 assert await visitor.exchange(BULK) == BULK
                 await until(lambda: not at.engine.node.sessions.sessions)
                 assert not told(engine, ServiceRetrying)

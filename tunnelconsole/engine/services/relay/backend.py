@@ -199,8 +199,6 @@ class Backend:
 
     def _visited(self, sock: socket.socket, peer: str) -> None:
         full = self._server.gate.refuses(new_session=False, new_channel=True)
-        if self._mux.remote_leaving:
-            full = "its backend takes no more visitors"
         if full:
             self._server.refused(peer, full)
             sock.close()
