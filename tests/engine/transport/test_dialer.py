@@ -7,6 +7,7 @@ import errno
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
@@ -126,6 +127,25 @@ async def test_without_descriptors_it_says_so(monkeypatch: pytest.MonkeyPatch) -
         patch.setattr(socket, "socket", refused)
         _, told = dialling([address, address])
     assert await told.error() == "dial tcp 127.0.0.1:9: socket: too many open files"
+
+
+async def test_a_port_where_nobody_listens_is_refused_even_if_the_kernel_takes_it_for_our_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Unlucky(socket.socket):
+        """Gets the very port that it dials."""
+
+        def connect_ex(self, address: Any) -> int:
+            if not self.getsockname()[1]:
+                self.bind(address)
+            return super().connect_ex(address)
+
+    with nobody() as address:
+        pass
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "socket", Unlucky)
+        _, told = dialling([address])
+    assert await told.error() == f"dial tcp {address}: connect: connection refused"
 
 
 async def test_dead_addresses_before_a_live_one_only_cost_time() -> None:

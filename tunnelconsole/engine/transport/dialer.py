@@ -17,6 +17,9 @@ from tunnelconsole.errors import ConnectFailed
 DIAL_TIMEOUT = 5.0
 """Seconds for one address to answer: the original jump host's."""
 
+LOWEST_OWN_PORT = 1024
+"""The lowest port that the kernel may take for our end of a connection, however ``ip_local_port_range`` is set."""
+
 _PENDING = (errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EALREADY)
 
 
@@ -108,7 +111,7 @@ class Dial:
             code = sock.connect_ex(address.sockaddr)
             if code in _PENDING:
                 code = sock.connect_ex(address.sockaddr)  # on loopback it is through by now, which saves a wake-up
-            if code in (0, errno.EISCONN):
+            if code in (0, errno.EISCONN) and not _is_connected_to_itself(sock, address):
                 self._done(sock, "")
                 return
             if code in _PENDING:
@@ -124,12 +127,13 @@ class Dial:
         sock = self._release()
         if sock is None:
             return
+        address = self._addresses[self._next - 1]
         code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if not code:
+        if not code and not _is_connected_to_itself(sock, address):
             self._done(sock, "")
             return
         sock.close()
-        self._error = f"dial tcp {self._addresses[self._next - 1]}: connect: {_cause(code)}"
+        self._error = f"dial tcp {address}: connect: {_cause(code)}"
         self.start()
 
     def _late(self) -> None:
@@ -157,8 +161,17 @@ class Dial:
             sock.close()
 
 
+def _is_connected_to_itself(sock: socket.socket, address: Address) -> bool:
+    """True where nobody listens and the kernel took the dialled port for our own: TCP's simultaneous open with oneself.
+
+    It happens on loopback, once in some ten thousand dials, and would give a visitor an echo in place of a refusal. Go
+    programs guard against it too (``selfConnect`` in ``net/tcpsock_posix.go``).
+    """
+    return address.sockaddr[1] >= LOWEST_OWN_PORT and sock.getsockname()[:2] == address.sockaddr[:2]
+
+
 def _cause(code: int) -> str:
-    if code == errno.ECONNREFUSED:
+    if code in (0, errno.EISCONN, errno.ECONNREFUSED):  # the first two: connected to itself
         return "connection refused"
     if code == errno.EHOSTUNREACH:
         return "no route to host"
