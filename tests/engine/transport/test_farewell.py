@@ -43,10 +43,13 @@ async def test_over_tls_they_arrive_and_end_in_order() -> None:
     await until(lambda: inner.fileno() == -1)
 
 
-async def test_many_words_are_waited_for() -> None:
+@pytest.mark.parametrize("half_closed", [False, True])
+async def test_many_words_are_waited_for(half_closed: bool) -> None:
     near, far = connected(4096)
     peer, end = Program(near), SocketEnd(far)
     part(end, bytes(500_000))
+    if half_closed:
+        await peer.half_close()
     assert await peer.read_to_end() == bytes(500_000)
     peer.close()
     await until(lambda: end.fileno() == -1)

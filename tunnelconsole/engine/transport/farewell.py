@@ -21,13 +21,14 @@ FAREWELL_BYTES = 1024 * 1024
 class Farewell:
     """Sends ``words`` to ``end``, half-closes, and closes it when the peer has, or when its time is up."""
 
-    __slots__ = ("_end", "_input", "_left", "_loop", "_said", "_timer", "_words", "_writing")
+    __slots__ = ("_end", "_heard_all", "_input", "_left", "_loop", "_said", "_timer", "_words", "_writing")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, end: End, words: bytes) -> None:
         self._loop = loop
         self._end = end
         self._words = memoryview(words)
         self._said = False
+        self._heard_all = False
         self._left = FAREWELL_BYTES
         self._writing = False
         self._timer = loop.call_later(FAREWELL_TIME, self._close)
@@ -50,6 +51,7 @@ class Farewell:
             return
         if waits != self._writing:
             self._wait_to_write(waits)
+        self._close_when_done()
 
     def _wait_to_write(self, wanted: bool) -> None:
         if wanted:
@@ -64,9 +66,18 @@ class Farewell:
         except BlockingIOError:
             return
         except OSError:
-            data = b""
+            self._close()
+            return
         self._left -= len(data)
-        if not data or self._left < 0:
+        if self._left < 0:
+            self._close()
+        elif not data:
+            self._heard_all = True
+            self._input.stop()
+            self._close_when_done()
+
+    def _close_when_done(self) -> None:
+        if self._said and self._heard_all and not self._writing:
             self._close()
 
     def _close(self) -> None:
