@@ -194,6 +194,14 @@ class TestGoingAbout:
         terminal.hides(r"edge\s+●", r"exposed\s+●")
         terminal.shows("via-home", "bobs")
 
+    def test_what_is_typed_ahead_of_a_slow_line_lands_in_the_filter(self, node: Node) -> None:
+        terminal = node.console()
+        terminal.press("2")
+        terminal.shows("d hides this")
+        terminal.type("/relay r/s")  # r would restart, s would start, and / would begin again
+        terminal.shows("/relay r/s", r"Services\s+0 of 5")
+        assert not terminal.lines(ASKING)
+
     def test_a_capital_letter_sorts_and_again_the_other_way_round(self, node: Node) -> None:
         terminal = node.console()
         names = ["bobs", "edge", "exposed", "home", "via-home"]

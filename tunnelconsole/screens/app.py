@@ -39,11 +39,25 @@ PLAIN_NAME = re.compile(r"[\w.-]+")
 class ConsoleApp(Frame):
     """The console of one engine; its parameters are those of :class:`~tunnelconsole.screens.frame.Frame`."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding(key, f"key('{key}')", show=False) for key in keys.physical()]
+    # With priority each key does its work before the next one is looked at, so that what is typed ahead, or comes in
+    # one read over a slow line, does what it would have done if typed slowly.
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding(key, f"pressed('{key}')", show=False, priority=True) for key in keys.physical()
+    ]
 
     def __init__(self, socket_path: Path, **options: Any) -> None:
         super().__init__(socket_path, **options)
         self.steering = Steering(self)
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Leaves the keys to the prompt or the dialog while one is open."""
+        if action == "pressed":
+            return not self.prompt.is_open and len(self.screen_stack) == 1
+        return super().check_action(action, parameters)
+
+    async def action_pressed(self, key: str) -> None:
+        """A key was pressed, and nothing that takes keys of its own is open."""
+        await self.action_key(key)
 
     async def action_key(self, key: str) -> None:
         """Does what a key means on this screen, or says why it does nothing."""

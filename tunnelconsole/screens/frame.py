@@ -214,11 +214,8 @@ class Frame(App[ConsoleOutcome], inherit_bindings=False):
         """Gives the keys to the table of the present screen."""
         if self.prompt.is_open or len(self.screen_stack) > 1:
             return
-        table = self.pane.table
-        if table is not None:
-            table.focus(scroll_visible=False)
-        else:
-            self.screen.set_focus(None)
+        # now, and not a turn later: by then the prompt may be open, whose keys they are then
+        self.screen.set_focus(self.pane.table, scroll_visible=False)
 
     def scene(self, *, live: bool = False) -> Scene:
         """What the present screen shows: as it was when it was frozen, unless ``live``."""

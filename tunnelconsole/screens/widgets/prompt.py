@@ -134,7 +134,7 @@ class Prompt(Vertical):
             self._input.value = text
         self._input.cursor_position = len(text)
         self.display = True
-        self._input.focus()
+        self.screen.set_focus(self._input)  # now, and not a turn later: what is typed ahead is meant for it
         self._hint()
 
     def close(self) -> None:
