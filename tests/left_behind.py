@@ -27,4 +27,4 @@ async def nothing_left_behind() -> AsyncIterator[None]:
     yield
     await until(lambda: open_descriptors() <= before)
     await until(lambda: len(asyncio.all_tasks()) <= tasks)
-    assert not raised
+    assert not raised, raised[:3]
