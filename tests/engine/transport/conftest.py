@@ -1,34 +1,16 @@
-"""What every test of the transport must hold besides what it says."""
+"""Both loops must pass, and leave nothing behind; and the plane that pumps share."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any
+from collections.abc import AsyncIterator
 
-import pytest
 import pytest_asyncio
-import uvloop
 
-from loopback import open_descriptors
+from left_behind import nothing_left_behind, pytest_asyncio_loop_factories
 from tunnelconsole.engine.transport.plane import Plane
-from waiting import until
 
-
-def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """Both loops must pass the same tests."""
-    return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
-
-
-@pytest_asyncio.fixture(autouse=True)
-async def nothing_left_behind(request: pytest.FixtureRequest) -> AsyncIterator[None]:
-    """No callback raised, and no descriptor and no task outlives a test."""
-    raised: list[dict[str, Any]] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: raised.append(context))
-    before = open_descriptors()
-    yield
-    await until(lambda: open_descriptors() <= before)
-    assert not raised
+__all__ = ["nothing_left_behind", "pytest_asyncio_loop_factories"]
 
 
 @pytest_asyncio.fixture
