@@ -10,11 +10,24 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from loopback import FREE, PATIENCE, Caller, Handler, Target, address_of, calling, echo, reset, running, target
+from loopback import (
+    FREE,
+    PATIENCE,
+    Caller,
+    Handler,
+    Target,
+    address_of,
+    calling,
+    echo,
+    reset,
+    running,
+    target,
+    unused_port,
+)
 from tunnelconsole.engine.engine import Engine
 from tunnelconsole.engine.services.relay.client import RelayClient, RelayClientSettings
 from tunnelconsole.engine.services.relay.server import RelayServer, RelayServerSettings
-from tunnelconsole.engine.settings import HostPort
+from tunnelconsole.engine.settings import HostPort, PortRange
 from tunnelconsole.engine.wire.relay import (
     DATA_MAGIC,
     KEY_LENGTH,
@@ -126,6 +139,12 @@ class Edge:
             yield peer, await ask_for_port(peer)
 
 
+def one_port() -> PortRange:
+    """A pool of one port that is free now."""
+    port = unused_port()
+    return PortRange(port, port)
+
+
 async def ask_for_port(peer: YamuxPeer) -> str:
     """Opens stream 1 and returns what the relay writes there, as the original's client does."""
     await peer.send(frame(WINDOW, SYN, 1))
@@ -133,6 +152,12 @@ async def ask_for_port(peer: YamuxPeer) -> str:
     await peer.find(WINDOW, 1, FIN)
     await peer.send(frame(WINDOW, FIN, 1))
     return text
+
+
+async def attaches(at: Edge) -> str:
+    """Proves that a newcomer gets a public port, and returns it."""
+    async with at.backend() as (_, address):
+        return address
 
 
 async def ask_for_key(peer: YamuxPeer) -> bytes:

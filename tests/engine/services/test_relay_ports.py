@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from loopback import calling, hears, open_descriptors, refuses, running, told, unused_port
-from relay_peers import Edge, YamuxPeer, ask_for_key, ask_for_port, edge, relay_server
+from loopback import calling, hears, open_descriptors, refuses, running, told
+from relay_peers import Edge, YamuxPeer, ask_for_key, ask_for_port, attaches, edge, one_port, relay_server
 from tunnelconsole.engine import limits
 from tunnelconsole.engine.engine import Engine
 from tunnelconsole.engine.events import BackendAttached, BackendLeft, ChannelClosed, PeerRefused, ServiceRetrying
@@ -19,18 +19,6 @@ from tunnelconsole.engine.transport.listener import Listener, listen
 from tunnelconsole.engine.units import Duration
 from waiting import until
 from yamux_frames import ACK, DATA, FIN, GO_AWAY, PING, RST, SYN, WINDOW, data, frame
-
-
-def one_port() -> PortRange:
-    """A pool of one port that is free now."""
-    port = unused_port()
-    return PortRange(port, port)
-
-
-async def attaches(at: Edge) -> str:
-    """Proves that a newcomer gets a public port, and returns it."""
-    async with at.backend() as (_, address):
-        return address
 
 
 def leave_by_reset(peer: YamuxPeer) -> None:

@@ -6,12 +6,11 @@ import asyncio
 
 import pytest
 
-from loopback import BULK, calling, hears, told, unused_port
-from relay_peers import Edge, Frame, ask_for_key, edge, shop_at
+from loopback import BULK, calling, hears, told
+from relay_peers import Frame, ask_for_key, attaches, edge, one_port, shop_at
 from tunnelconsole.engine.events import BackendLeft, ChannelClosed, PeerRefused
 from tunnelconsole.engine.limits import LimitSettings
 from tunnelconsole.engine.services.relay import backend as backend_module
-from tunnelconsole.engine.settings import PortRange
 from tunnelconsole.engine.units import Duration
 from tunnelconsole.engine.wire.relay import NATIVE_WINDOW, NativeHello, encode_data_hello, encode_message
 from waiting import until
@@ -19,18 +18,6 @@ from yamux_frames import ACK, DATA, FIN, GO_AWAY, PING, RST, SYN, WINDOW, data, 
 
 PROTOCOL_ERROR = Frame(GO_AWAY, 0, 0, 1)
 WINDOW_SIZE = 262_144
-
-
-def one_port() -> PortRange:
-    """A pool of one port that is free now."""
-    port = unused_port()
-    return PortRange(port, port)
-
-
-async def attaches(at: Edge) -> str:
-    """Proves that a newcomer gets a public port, and returns it."""
-    async with at.backend() as (_, address):
-        return address
 
 
 async def test_a_backend_gets_a_port_and_its_visitors_come_on_streams_of_their_own() -> None:
