@@ -9,7 +9,8 @@ from contextlib import suppress
 import pytest
 
 from echo import EchoServer, connect, echoed
-from installed import Daemon, Program, steady_port
+from installed import Daemon, Program
+from ports import steady_port
 from waiting import until_true
 
 pytestmark = pytest.mark.e2e
@@ -123,14 +124,17 @@ def test_a_visitor_of_a_changed_relay_client_finishes_while_its_successor_answer
             assert echoed(old, b"still here") == b"still here"
 
 
-def test_a_changed_relay_server_lets_its_visitors_finish_and_its_clients_come_back(node: Node) -> None:
-    with connect(node.daemon.address("exposed")) as old:
+def test_a_changed_relay_server_lets_its_visitors_finish_while_its_clients_come_back(node: Node) -> None:
+    address = node.daemon.address("exposed")
+    with connect(address) as old:
         assert echoed(old, b"before") == b"before"
         node.reload(node.table("edge", 'keepalive = "5s"'))
-        assert echoed(old, b"still here") == b"still here"
-    address = node.daemon.reaches("exposed", "connected")["address"]
-    with connect(address) as new:
-        assert echoed(new, b"through the new one") == b"through the new one"
+        node.daemon.process.says("the server takes no new visitors")
+        assert node.daemon.reaches("exposed", "connected")["address"] == address
+        with connect(address) as new:
+            assert echoed(new, b"through the new one") == b"through the new one"
+            assert echoed(old, b"still here") == b"still here"
+    until_true(lambda: len(node.daemon.json("sessions", "--service", "exposed")) == 1)
 
 
 def test_a_removed_service_lets_its_channels_finish_and_takes_nobody_new(node: Node) -> None:

@@ -285,7 +285,7 @@ async def test_a_server_that_restarts_gets_its_backend_back_with_a_port(native: 
         assert await visitor.read(4) == b"ping"
         await at.edge.engine.restart_service("edge")
         assert await visitor.broken()
-        await hears(at.engine, ServiceRetrying, "closed")
+        await hears(at.engine, ServiceRetrying, "takes no new visitors")
         await until(lambda: len(told(at.engine, ServiceConnected)) == 2)
         await at.serves()
         assert len(at.engine.node.sessions.sessions) == 1

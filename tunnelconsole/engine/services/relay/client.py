@@ -97,11 +97,12 @@ class RelayClient(Service[RelayClientSettings]):
             except TimeoutError as error:
                 raise ConnectFailed(f"{settings.server} did not give a public port within {timeout:g} s") from error
             self.connected(settings.server, address)
-            reason = await attachment.ended
+            reason = await attachment.left
             await self._wait_if_stopping()
             raise ConnectFailed(f"{settings.server}: {reason or 'the server closed the session'}")
         finally:
-            attachment.close("the service stopped")
+            if not attachment.server_leaves:  # else its visitors finish while the next session begins
+                attachment.close("the service stopped")
             self._attachment = None
 
     async def _wait_if_stopping(self) -> None:
@@ -127,7 +128,10 @@ class Attachment:
         self._dialer = dialer
         self._loop = client.node.loop
         self.public_address: asyncio.Future[str] = self._loop.create_future()
-        self.ended: asyncio.Future[str] = self._loop.create_future()
+        self.left: asyncio.Future[str] = self._loop.create_future()
+        """Why no visitor can come any more: the session has ended, or ends with the visitors there are."""
+        self.server_leaves = False
+        """Whether the server takes no more visitors for this session, and may for another."""
         self._session: Session | None = None
         self._key: bytes | None = None
         self._spare: set[asyncio.Task[None]] = set()
@@ -136,6 +140,7 @@ class Attachment:
         """Whether the last of them failed: its reason has been told, and need not be told for each."""
         self._flows: set[Flow] = set()
         self._retired = False
+        self._ended = False
         self._cause = ""
         self._mux = Mux(
             self._loop,
@@ -144,6 +149,7 @@ class Attachment:
             opened=self._opened,
             closed=self._closed,
             keepalive=client.settings.keepalive,
+            leaving=self._server_leaves,
         )
         request = AddressRequest(self)
         request.stream_id = self._mux.open(request) or 0
@@ -162,6 +168,14 @@ class Attachment:
         self._drop_spare()
         if not self._flows:
             self.close("")
+
+    def _server_leaves(self) -> None:
+        """The server stops, or was configured anew."""
+        if self._session is None or self._retired:
+            return  # it gives no port, and says why; or we leave ourselves
+        self.server_leaves = True
+        self.left.set_result("the server takes no new visitors")
+        self.stop_accepting()
 
     def server_is_ours(self) -> None:
         """The server showed that it takes data connections."""
@@ -337,7 +351,7 @@ class Attachment:
 
         def ended(reason: str) -> None:
             self._flows.discard(flow)
-            if self.ended.done():
+            if self._ended:
                 self._close_session_when_empty()
             elif self._retired and not self._flows:
                 self.close("")
@@ -353,8 +367,9 @@ class Attachment:
                 ConnectFailed(f"{self._client.settings.server} {reason or 'closed before it gave a public port'}")
             )
             self.public_address.exception()  # looked at here, because nobody may be waiting any more
-        if not self.ended.done():  # cancelled where the service stops
-            self.ended.set_result(reason)
+        self._ended = True
+        if not self.left.done():  # cancelled where the service stops
+            self.left.set_result(reason)
         for flow in list(self._flows):
             flow.abort(reason or "the server closed the session")
         self._close_session_when_empty()
