@@ -7,23 +7,18 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sysconfig
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from random import SystemRandom
 from typing import Any
 
 from waiting import until_true
 
 COMMAND_TIMEOUT = 20.0
 """Seconds a command that ends by itself may take: it needs a fifth of one, and a busy machine has patience."""
-
-STEADY_PORTS = range(15000, 30000)
-"""Below the ports that systems hand out by themselves, so that one stays free while nobody listens on it."""
 
 _STANDING = re.compile(r"^(?:listening|connected) service=(\S+) kind=\S+ address=(\S+)", re.MULTILINE)
 
@@ -34,22 +29,6 @@ def installed() -> str:
     if path is None:
         raise LookupError("tunnelconsole is not installed beside the Python that runs the tests; run: pip install -e .")
     return path
-
-
-def steady_port() -> int:
-    """A port that nobody has, and that nobody gets by chance."""
-    while True:
-        port = SystemRandom().choice(STEADY_PORTS)
-        with socket.socket() as sock, suppress(OSError):
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.bind(("127.0.0.1", port))
-            return port
-
-
-def split(address: str) -> tuple[str, int]:
-    """Host and port of ``host:port``, the host without brackets."""
-    host, _, port = address.rpartition(":")
-    return host.strip("[]"), int(port)
 
 
 class Process:

@@ -13,7 +13,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Self
 
-from installed import split
+from ports import split
 
 PATIENCE = 10.0
 """Seconds a held-back connection waits for its next byte."""

@@ -19,7 +19,8 @@ import pytest
 import tunnelconsole
 from complaint import is_one_line
 from echo import EchoServer, connect, echoed
-from installed import Daemon, Process, Program, steady_port
+from installed import Daemon, Process, Program
+from ports import steady_port
 from waiting import until_true
 
 SECRET = "only for these tests"

@@ -12,7 +12,8 @@ import pytest
 
 from complaint import is_one_line
 from echo import EchoServer, connect, echoed
-from installed import Daemon, Program, steady_port
+from installed import Daemon, Program
+from ports import steady_port
 from waiting import until_true
 
 SECRET = "only for these tests"

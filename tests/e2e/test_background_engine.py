@@ -9,7 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from installed import Program, steady_port
+from installed import Program
+from ports import steady_port
 from terminal import Terminal
 from waiting import until_true
 

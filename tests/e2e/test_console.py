@@ -10,7 +10,8 @@ from contextlib import ExitStack
 import pytest
 
 from echo import EchoServer, connect, echoed
-from installed import Daemon, Program, steady_port
+from installed import Daemon, Program
+from ports import steady_port
 from terminal import Terminal
 from waiting import until_true
 

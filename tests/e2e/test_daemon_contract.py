@@ -11,7 +11,8 @@ import psutil
 import pytest
 
 from echo import EchoServer, connect, echoed
-from installed import Daemon, Program, split, steady_port
+from installed import Daemon, Program
+from ports import split, steady_port
 from waiting import until_true
 
 pytestmark = pytest.mark.e2e

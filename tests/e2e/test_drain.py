@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from installed import Daemon, Process, Program, split, steady_port
+from installed import Daemon, Process, Program
 from origins import Answer, HeldOrigin
+from ports import split, steady_port
 from waiting import until_true
 
 pytestmark = [pytest.mark.e2e, pytest.mark.system("curl")]

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from installed import Daemon, Program, steady_port
+from installed import Daemon, Program
 from origins import HELLO, HeldOrigin, WebOrigin, web_origin
+from ports import steady_port
 
 pytestmark = [pytest.mark.e2e, pytest.mark.system("curl")]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,8 +14,9 @@ from pathlib import Path
 import pytest
 
 import system_tools
-from installed import STEADY_PORTS, Process, Program, steady_port
+from installed import Process, Program
 from origins import HELLO, web_origin
+from ports import steady_port, steady_ports
 from sshd import TOOLS, Sshd
 
 ROOT = Path(__file__).parents[2]
@@ -144,23 +144,11 @@ def free_ports(text: str) -> dict[int, int]:
     pairs = [match for _, block in FENCE.findall(text) for match in PORT.findall(block)]
     for first, last in sorted(pairs, key=lambda pair: not pair[1]):
         if last:
-            start = free_range(int(last) - int(first) + 1)
+            start = steady_ports(int(last) - int(first) + 1)
             found |= {int(first) + at: start + at for at in range(int(last) - int(first) + 1)}
         elif int(first) not in found:
             found[int(first)] = steady_port()
     return found
-
-
-def free_range(length: int) -> int:
-    """The first of so many ports in a row that nobody has."""
-    while True:
-        start = min(steady_port(), STEADY_PORTS.stop - length)
-        try:
-            for port in range(start, start + length):
-                socket.create_server(("127.0.0.1", port)).close()
-        except OSError:
-            continue
-        return start
 
 
 @pytest.fixture

@@ -8,8 +8,9 @@ from contextlib import suppress
 
 import pytest
 
-from installed import Daemon, Program, split, steady_port
+from installed import Daemon, Program
 from origins import HELLO, WebOrigin
+from ports import split, steady_port
 from waiting import until_true
 
 pytestmark = [pytest.mark.e2e, pytest.mark.system("curl")]

@@ -10,7 +10,8 @@ import psutil
 import pytest
 
 from echo import EchoServer, connect, echoed
-from installed import Daemon, Program, steady_port
+from installed import Daemon, Program
+from ports import steady_port
 from waiting import until_true
 
 pytestmark = pytest.mark.e2e

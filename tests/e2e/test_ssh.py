@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from installed import Daemon, Program, split, steady_port
+from installed import Daemon, Program
+from ports import split, steady_port
 from sshd import TOOLS, Sshd
 
 pytestmark = [pytest.mark.e2e, pytest.mark.system(*TOOLS)]

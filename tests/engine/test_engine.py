@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from installed import steady_port
 from jump_peers import jump_server, through
 from left_behind import nothing_left_behind
 from loopback import hears, target, told
+from ports import steady_port
 from tunnelconsole.engine import backoff
 from tunnelconsole.engine import engine as engine_module
 from tunnelconsole.engine.engine import Engine
