@@ -21,6 +21,7 @@ from jump_peers import (
 )
 from loopback import (
     BULK,
+    address_of,
     blackhole,
     calling,
     digest_at_end,
@@ -34,6 +35,7 @@ from loopback import (
     unused_port,
 )
 from tunnelconsole.engine import limits
+from tunnelconsole.engine.engine import Engine
 from tunnelconsole.engine.events import ChannelClosed, PeerRefused, ServiceFailed, SessionOpened, TargetFailed
 from tunnelconsole.engine.limits import LimitSettings
 from tunnelconsole.engine.settings import HostPort, ListenAddress, NetworkPattern, Secret
@@ -379,6 +381,25 @@ async def test_a_stopped_client_cuts_its_channels_and_those_still_asking() -> No
         assert await asking.broken()
         await until(lambda: not at.home.far.open)
         assert not at.engine.node.sessions.sessions
+
+
+async def test_while_the_engine_drains_a_channel_finishes_and_nobody_new_is_taken() -> None:
+    async with home() as at:
+        engine = Engine({"office": jump_client(at.address)})
+        await engine.start()
+        await engine.settled()
+        address = address_of(engine, "office")
+        async with calling(address) as piped, calling(address) as asking:
+            assert await socks(piped, at.far.address.host, at.far.address.port) == Reply.SUCCEEDED
+            await until(lambda: len(engine.services["office"].tasks))
+
+            async def finish() -> None:
+                assert await asking.broken()
+                await refuses(address)
+                assert await piped.exchange(BULK) == BULK
+
+            await asyncio.gather(engine.stop(drain=30.0), finish())
+        assert [event.cause for event in told(engine, ChannelClosed)] == [""]
 
 
 async def test_many_programs_at_once_are_all_served() -> None:

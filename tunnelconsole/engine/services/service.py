@@ -6,9 +6,9 @@ import asyncio
 import ssl
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import ClassVar, Generic, Literal, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import msgspec
 
@@ -80,6 +80,7 @@ class Service(ABC, Generic[S]):
         self.error: str | None = None
         self.exposed = False
         self.notes: dict[str, str] = {}
+        self._newcomers: set[asyncio.Task[None]] = set()
         self.attached: set[Session] = set()
         """Sessions that this run of the service has let in."""
         self.channels = 0
@@ -183,6 +184,17 @@ class Service(ABC, Generic[S]):
         flow = start(finished)
         session = self.open_session(peer, flow.abort, identity=identity)
         channel = self.open_channel(session, label, flow)
+
+    def receive_newcomer(self, greeting: Coroutine[Any, Any, None], peer: str) -> None:
+        """Runs ``greeting`` as a task until it has let a newcomer in or turned it away; see :meth:`leave_newcomers`."""
+        task = self.tasks.start(greeting, f"newcomer {peer}")
+        self._newcomers.add(task)
+        task.add_done_callback(self._newcomers.discard)
+
+    def leave_newcomers(self) -> None:
+        """Cancels every greeting that is still under way, because the service takes nobody any more."""
+        for task in self._newcomers:
+            task.cancel()
 
     def cut_all(self, reason: str) -> None:
         """Ends every session that is still attached."""

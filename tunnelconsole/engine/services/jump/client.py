@@ -214,6 +214,7 @@ class JumpClient(Service[JumpClientSettings]):
     def stop_accepting(self) -> None:
         if self._listener is not None:
             self._listener.close()
+        self.leave_newcomers()
 
     def _accepted(self, sock: socket.socket, peer: str) -> None:
         full = self.gate.refuses(new_session=True, new_channel=True)
@@ -225,7 +226,7 @@ class JumpClient(Service[JumpClientSettings]):
             self.refused(peer, full)
             sock.close()
         else:
-            self.tasks.start(self._serve(SocketEnd(sock), peer), f"visitor {peer}")
+            self.receive_newcomer(self._serve(SocketEnd(sock), peer), peer)
 
     async def _serve(self, local: SocketEnd, peer: str) -> None:
         try:

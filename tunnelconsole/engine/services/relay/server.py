@@ -69,7 +69,6 @@ class RelayServer(Service[RelayServerSettings]):
         self.ports = PortPool(settings.bind, settings.ports)
         self.backends: dict[bytes, Backend] = {}
         """Backends that are attached or about to be, by the key of their data connections."""
-        self._newcomers: set[asyncio.Task[None]] = set()
         self._listener: Listener | None = None
         self._tls: ServerTLS | None = None
 
@@ -87,8 +86,7 @@ class RelayServer(Service[RelayServerSettings]):
     def stop_accepting(self) -> None:
         if self._listener is not None:
             self._listener.close()
-        for newcomer in self._newcomers:
-            newcomer.cancel()
+        self.leave_newcomers()
         for backend in list(self.backends.values()):
             backend.stop_accepting()
 
@@ -106,9 +104,7 @@ class RelayServer(Service[RelayServerSettings]):
             sock.close()
         else:
             end = TLSEnd(sock, self._tls.context, server_side=True) if self._tls else SocketEnd(sock)
-            newcomer = self.tasks.start(self._greet(end, peer), f"newcomer {peer}")
-            self._newcomers.add(newcomer)
-            newcomer.add_done_callback(self._newcomers.discard)
+            self.receive_newcomer(self._greet(end, peer), peer)
 
     def _count(self) -> tuple[int, int]:
         sessions, channels = super()._count()
