@@ -66,9 +66,9 @@ def demonstrate() -> None:
 def _check_terminal() -> None:
     """Makes sure that there is somebody to show a console to.
 
-    :raises TunnelConsoleError: standard input or output is no terminal.
+    :raises TunnelConsoleError: standard input, output or error is no terminal.
     """
-    if not (os.isatty(0) and os.isatty(1)):
+    if not (os.isatty(0) and os.isatty(1) and os.isatty(2)):  # the screen is drawn on standard error
         raise TunnelConsoleError(
             "the console needs a terminal", "without one, there are: tunnelconsole status, services, events ..."
         )

@@ -71,6 +71,10 @@ class JumpServerSettings(ServiceSettings, frozen=True, kw_only=True):
             for name, secret in self.secrets.items()
             if not secret
         ]
+        if len(set(self.secrets.values())) < len(self.secrets):
+            found.append(("secrets", "two identities have the same secret, so nobody could tell them apart"))
+        if self.dial_timeout <= 0:
+            found.append(("dial_timeout", "must be above 0"))
         return found
 
 
