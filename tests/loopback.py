@@ -13,6 +13,7 @@ from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
+from ports import steady_port
 from tunnelconsole.engine.engine import Engine
 from tunnelconsole.engine.events import Event
 from tunnelconsole.engine.services.service import ServiceSettings
@@ -252,10 +253,14 @@ def blackhole() -> Iterator[HostPort]:
         yield HostPort(*server.getsockname())
 
 
-def unused_port() -> int:
-    """A port on which nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
+def steady() -> ListenAddress:
+    """Where a service listens whose address must not become another's once it has gone."""
+    return ListenAddress("127.0.0.1", steady_port())
+
+
+def nobody() -> HostPort:
+    """An address where nobody listens."""
+    return HostPort("127.0.0.1", steady_port())
 
 
 def sha256(data: bytes) -> bytes:

@@ -22,8 +22,8 @@ from loopback import (
     reset,
     running,
     target,
-    unused_port,
 )
+from ports import steady_port
 from tunnelconsole.engine.engine import Engine
 from tunnelconsole.engine.services.relay.client import RelayClient, RelayClientSettings
 from tunnelconsole.engine.services.relay.server import RelayServer, RelayServerSettings
@@ -141,7 +141,7 @@ class Edge:
 
 def one_port() -> PortRange:
     """A pool of one port that is free now."""
-    port = unused_port()
+    port = steady_port()
     return PortRange(port, port)
 
 

@@ -22,10 +22,10 @@ from loopback import (
     digest_at_end,
     echo,
     listen_only,
+    nobody,
     open_descriptors,
     sha256,
     speak_and_close,
-    unused_port,
 )
 from tunnelconsole import jump
 from tunnelconsole.engine.settings import FilePath, Fingerprint, TLSSettings
@@ -198,7 +198,7 @@ async def test_a_wrong_secret_raises() -> None:
 async def test_a_target_that_cannot_be_dialled_raises_with_the_servers_reason() -> None:
     async with home() as at:
         with pytest.raises(TargetRefused, match="connection refused"):
-            async with jump.connect(at.address, SECRET, f"127.0.0.1:{unused_port()}"):
+            async with jump.connect(at.address, SECRET, str(nobody())):
                 pass
         with pytest.raises(TargetRefused, match="not allowed here"):
             async with jump.connect(at.address, SECRET, "10.0.0.1:80"):
@@ -207,7 +207,7 @@ async def test_a_target_that_cannot_be_dialled_raises_with_the_servers_reason() 
 
 async def test_a_server_that_cannot_be_reached_raises() -> None:
     with pytest.raises(ConnectFailed, match="connection refused"):
-        async with jump.connect(f"127.0.0.1:{unused_port()}", SECRET, "a.example:80"):
+        async with jump.connect(str(nobody()), SECRET, "a.example:80"):
             pass
 
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 import tunnelconsole
-from loopback import BULK, calling, listen_only, refuses, target, unused_port
+from loopback import BULK, calling, listen_only, nobody, refuses, steady, target
 from relay_peers import edge, one_port, relay_host
 from tunnelconsole import relay
-from tunnelconsole.engine.settings import Fingerprint, ListenAddress, TLSSettings
+from tunnelconsole.engine.settings import Fingerprint, TLSSettings
 from tunnelconsole.errors import ConnectFailed, CredentialsRefused
 from waiting import until
 
@@ -21,7 +21,7 @@ from waiting import until
 @pytest.mark.parametrize("native", [True, False], ids=["native", "yamux"])
 @pytest.mark.parametrize("tls", [None, TLSSettings()], ids=["plain", "tls"])
 async def test_a_target_is_exposed_until_the_block_ends(native: bool, tls: TLSSettings | None) -> None:
-    async with edge(tls=tls) as at, target() as far:
+    async with edge(tls=tls, ports=one_port()) as at, target() as far:
         pinned = TLSSettings(fingerprint=Fingerprint(at.service.notes["fingerprint"])) if tls else None
         async with relay.expose(at.address, str(far.address), tls=pinned, native=native) as exposed:
             address = exposed.address
@@ -68,7 +68,7 @@ async def test_an_error_in_the_block_comes_out_as_it_is() -> None:
 
 async def test_it_connects_again_by_itself_and_says_where_it_is_then(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tunnelconsole.engine.backoff.FIRST_DELAY", 0.05)
-    listen = ListenAddress("127.0.0.1", unused_port())
+    listen = steady()
     async with edge(listen=listen) as at, target() as far, relay.expose(at.address, str(far.address)) as exposed:
         assert exposed.address
         await at.engine.stop_service("edge")
@@ -81,7 +81,7 @@ async def test_it_connects_again_by_itself_and_says_where_it_is_then(monkeypatch
 
 async def test_a_server_that_cannot_be_reached_raises() -> None:
     with pytest.raises(ConnectFailed, match="connection refused"):
-        async with relay.expose(f"127.0.0.1:{unused_port()}", "127.0.0.1:1"):
+        async with relay.expose(str(nobody()), "127.0.0.1:1"):
             pass
 
 

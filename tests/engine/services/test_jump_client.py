@@ -27,18 +27,19 @@ from loopback import (
     digest_at_end,
     hears,
     listen_only,
+    nobody,
     refuses,
     sha256,
     speak_and_close,
+    steady,
     target,
     told,
-    unused_port,
 )
 from tunnelconsole.engine import limits
 from tunnelconsole.engine.engine import Engine
 from tunnelconsole.engine.events import ChannelClosed, PeerRefused, ServiceFailed, SessionOpened, TargetFailed
 from tunnelconsole.engine.limits import LimitSettings
-from tunnelconsole.engine.settings import HostPort, ListenAddress, NetworkPattern, Secret
+from tunnelconsole.engine.settings import HostPort, NetworkPattern, Secret
 from tunnelconsole.engine.units import Duration, Rate
 from tunnelconsole.engine.wire.socks5 import Reply
 from waiting import until
@@ -212,20 +213,20 @@ async def test_http_tells_the_program_why_the_server_would_not_dial(reason: str,
 
 
 async def test_a_program_that_comes_for_a_fixed_target_which_refuses_is_reset() -> None:
-    async with home() as at, office_at(at.address, target=HostPort("127.0.0.1", unused_port())) as (engine, address):
+    async with home() as at, office_at(at.address, target=nobody()) as (engine, address):
         async with calling(address) as caller:
             assert await caller.broken()
         await hears(engine, TargetFailed, "connection refused")
 
 
 async def test_while_the_server_cannot_be_reached_each_program_is_told_and_later_ones_get_through() -> None:
-    port = unused_port()
-    async with office_at(HostPort("127.0.0.1", port)) as (engine, address):
+    listen = steady()
+    async with office_at(str(listen)) as (engine, address):
         async with calling(address) as caller:
             assert await socks(caller, "127.0.0.1", 80) == Reply.GENERAL_FAILURE
-        await hears(engine, TargetFailed, f"127.0.0.1:{port}")
+        await hears(engine, TargetFailed, str(listen))
         assert engine.services["office"].state == "listening"
-        async with home(listen=ListenAddress("127.0.0.1", port)) as at, calling(address) as caller:
+        async with home(listen=listen) as at, calling(address) as caller:
             assert await socks(caller, at.far.address.host, at.far.address.port) == Reply.SUCCEEDED
             assert await caller.exchange(b"ping") == b"ping"
 
@@ -282,7 +283,7 @@ async def test_what_the_target_says_in_the_same_read_as_the_servers_answer_is_de
 
 
 async def test_a_refused_secret_is_final() -> None:
-    async with home() as at, office_at(at.address, secret=Secret("wr0ng")) as (engine, address):
+    async with home() as at, office_at(at.address, secret=Secret("wr0ng"), listen=steady()) as (engine, address):
         async with calling(address) as caller:
             assert await socks(caller, "127.0.0.1", 80) == Reply.GENERAL_FAILURE
         event = await hears(engine, ServiceFailed, "challenge failed, check secret")
@@ -385,7 +386,7 @@ async def test_a_stopped_client_cuts_its_channels_and_those_still_asking() -> No
 
 async def test_while_the_engine_drains_a_channel_finishes_and_nobody_new_is_taken() -> None:
     async with home() as at:
-        engine = Engine({"office": jump_client(at.address)})
+        engine = Engine({"office": jump_client(at.address, listen=steady())})
         await engine.start()
         await engine.settled()
         address = address_of(engine, "office")

@@ -15,14 +15,15 @@ from loopback import (
     digest_at_end,
     hears,
     listen_only,
+    nobody,
     open_descriptors,
     refuses,
     running,
     sha256,
     speak_and_close,
+    steady,
     target,
     told,
-    unused_port,
 )
 from tunnelconsole.engine import limits
 from tunnelconsole.engine.engine import Engine
@@ -255,7 +256,7 @@ async def test_each_way_out_of_the_handshake_gives_its_place_back(ending: str, m
                     case "bad target":
                         assert await ask(caller, "nonsense")
                     case "refused":
-                        assert await ask(caller, f"127.0.0.1:{unused_port()}")
+                        assert await ask(caller, str(nobody()))
                     case "denied":
                         assert await ask(caller, "10.0.0.1:80")
                     case "cut":
@@ -349,7 +350,7 @@ async def test_refused_newcomers_leave_no_descriptor_open() -> None:
 
 
 async def test_a_stopped_service_cuts_its_sessions_and_turns_away_those_in_their_handshake() -> None:
-    async with home(listen_only) as at, at.through() as piped, at.calling() as greeting:
+    async with home(listen_only, listen=steady()) as at, at.through() as piped, at.calling() as greeting:
         await read_frame(greeting)
         await at.engine.stop_service("home")
         assert await piped.broken()
@@ -361,7 +362,7 @@ async def test_a_stopped_service_cuts_its_sessions_and_turns_away_those_in_their
 
 async def test_while_the_engine_drains_a_channel_finishes_and_newcomers_are_not_taken() -> None:
     async with target() as far:
-        engine = Engine({"home": jump_server()})
+        engine = Engine({"home": jump_server(listen=steady())})
         await engine.start()
         await engine.settled()
         server = str(engine.services["home"].address)

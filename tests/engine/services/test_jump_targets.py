@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from jump_peers import YES, ask, framed, home, proof
-from loopback import blackhole, hears, target, told, unused_port
+from loopback import blackhole, hears, nobody, target, told
 from tunnelconsole.engine.events import TargetFailed
 from tunnelconsole.engine.limits import LimitSettings
 from tunnelconsole.engine.services.jump import server as jump_server_module
-from tunnelconsole.engine.settings import DestinationPattern, HostPort
+from tunnelconsole.engine.settings import DestinationPattern
 from tunnelconsole.engine.transport.dialer import Address
 from tunnelconsole.engine.units import Duration
 from tunnelconsole.errors import ConnectFailed
@@ -138,7 +138,7 @@ async def test_ipv6_targets_are_reached() -> None:
 
 
 async def test_a_target_that_refuses_is_told_in_the_words_of_go() -> None:
-    closed = HostPort("127.0.0.1", unused_port())
+    closed = nobody()
     async with home() as at:
         async with at.calling() as caller:
             assert await ask(caller, closed) == f"dial tcp {closed}: connect: connection refused"

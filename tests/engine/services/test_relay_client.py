@@ -21,17 +21,18 @@ from loopback import (
     echo,
     hears,
     listen_only,
+    nobody,
     open_descriptors,
     refuses,
     reset,
     running,
     sha256,
     speak_and_close,
+    steady,
     target,
     told,
-    unused_port,
 )
-from relay_peers import Edge, Shop, edge, relay_client, shop, shop_at
+from relay_peers import Edge, Shop, edge, one_port, relay_client, shop, shop_at
 from tunnelconsole.engine.engine import Engine
 from tunnelconsole.engine.events import (
     ChannelClosed,
@@ -45,7 +46,7 @@ from tunnelconsole.engine.events import (
 )
 from tunnelconsole.engine.limits import LimitSettings
 from tunnelconsole.engine.services.relay import backend as backend_module
-from tunnelconsole.engine.settings import FilePath, Fingerprint, HostPort, ListenAddress, PortRange, TLSSettings
+from tunnelconsole.engine.settings import FilePath, Fingerprint, HostPort, TLSSettings
 from tunnelconsole.engine.transport.certificates import make_self_signed
 from tunnelconsole.engine.units import Duration, Rate
 from waiting import until
@@ -177,13 +178,13 @@ async def test_a_burst_of_visitors_asks_for_no_more_data_connections_than_it_nee
 
 @pytest.mark.parametrize("native", [True, False], ids=["native", "yamux"])
 async def test_a_target_that_refuses_is_an_event_and_a_reset_for_its_visitor(native: bool) -> None:
-    nobody = HostPort("127.0.0.1", unused_port())
-    async with edge() as at, running(shop=relay_client(at.address, nobody, native=native)) as engine:
+    closed = nobody()
+    async with edge() as at, running(shop=relay_client(at.address, closed, native=native)) as engine:
         for _ in range(3):
             async with calling(address_of(engine, "shop")) as visitor:
                 assert await visitor.broken()
         event = await hears(engine, TargetFailed, "connection refused")
-        assert event.target == str(nobody)
+        assert event.target == str(closed)
         assert engine.services["shop"].state == "connected"
         await until(lambda: not at.engine.node.sessions.channels)
 
@@ -279,7 +280,7 @@ def _brief_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("_brief_backoff")
 @pytest.mark.parametrize("native", [True, False], ids=["native", "yamux"])
 async def test_a_server_that_restarts_gets_its_backend_back_with_a_port(native: bool) -> None:
-    listen = ListenAddress("127.0.0.1", unused_port())
+    listen = steady()
     async with shop(server={"listen": listen}, native=native) as at, at.visiting() as visitor:
         await visitor.send(b"ping")
         assert await visitor.read(4) == b"ping"
@@ -293,16 +294,16 @@ async def test_a_server_that_restarts_gets_its_backend_back_with_a_port(native: 
 
 @pytest.mark.usefixtures("_brief_backoff")
 async def test_a_backend_that_finds_no_free_port_says_so_and_gets_one_later() -> None:
-    port = unused_port()
+    pool = one_port()
     async with (
-        edge(ports=PortRange(port, port)) as at,
+        edge(ports=pool) as at,
         shop_at(at) as first,
         running(second=relay_client(at.address, first.far.address)) as engine,
     ):
-        await hears(engine, ServiceRetrying, f"gave no public port: no public port of {port}-{port} is free")
+        await hears(engine, ServiceRetrying, f"gave no public port: no public port of {pool.first}-{pool.last} is free")
         await first.engine.stop_service("shop")
         await until(lambda: engine.services["second"].state == "connected")
-        assert address_of(engine, "second") == f"127.0.0.1:{port}"
+        assert address_of(engine, "second") == f"127.0.0.1:{pool.first}"
 
 
 async def test_another_certificate_than_the_pinned_one_is_final() -> None:
@@ -340,7 +341,7 @@ async def test_data_connections_to_a_server_whose_certificate_was_replaced_are_a
 
 @pytest.mark.parametrize("native", [True, False], ids=["native", "yamux"])
 async def test_a_stopped_client_cuts_its_visitors_and_gives_its_port_back(native: bool) -> None:
-    async with shop(listen_only, native=native) as at, at.visiting() as visitor:
+    async with shop(listen_only, {"ports": one_port()}, native=native) as at, at.visiting() as visitor:
         await until(lambda: at.far.open)
         address = at.address
         await at.engine.stop_service("shop")
@@ -365,7 +366,7 @@ async def test_a_kicked_session_is_cut_with_its_visitors_and_taken_up_again() ->
 
 @pytest.mark.parametrize("native", [True, False], ids=["native", "yamux"])
 async def test_while_the_engine_drains_visitors_finish_and_nobody_new_is_taken(native: bool) -> None:
-    async with edge() as at, target() as far, home(listen_only) as elsewhere:
+    async with edge(ports=one_port()) as at, target() as far, home(listen_only) as elsewhere:
         other = jump_client(elsewhere.address, target=elsewhere.far.address)
         engine = Engine({"shop": relay_client(at.address, far.address, native=native), "other": other})
         await engine.start()

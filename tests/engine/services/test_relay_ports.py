@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from loopback import calling, hears, open_descriptors, refuses, running, told
+from loopback import calling, hears, open_descriptors, refuses, running, steady, told
 from relay_peers import Edge, YamuxPeer, ask_for_key, ask_for_port, attaches, edge, one_port, relay_server
 from tunnelconsole.engine import limits
 from tunnelconsole.engine.engine import Engine
@@ -238,7 +238,8 @@ async def test_an_idle_visitor_is_cut_with_the_reason(monkeypatch: pytest.Monkey
 
 
 async def test_a_stopped_relay_ends_everything_and_frees_its_ports() -> None:
-    async with edge() as at, at.calling(), at.backend() as (peer, address), calling(address) as visitor:
+    settings = {"listen": steady(), "ports": one_port()}
+    async with edge(**settings) as at, at.calling(), at.backend() as (peer, address), calling(address) as visitor:
         await peer.visitor()
         await at.engine.stop_service("edge")
         assert await visitor.broken()
@@ -251,7 +252,7 @@ async def test_a_stopped_relay_ends_everything_and_frees_its_ports() -> None:
 
 @pytest.mark.parametrize("way", ["yamux", "waiting"])
 async def test_while_the_engine_drains_visitors_finish_and_nobody_new_is_taken(way: str) -> None:
-    engine = Engine({"edge": relay_server()})
+    engine = Engine({"edge": relay_server(listen=steady(), ports=one_port())})
     await engine.start()
     await engine.settled()
     at = Edge(engine, str(engine.services["edge"].address))

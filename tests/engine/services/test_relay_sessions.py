@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from loopback import blackhole, digest_at_end, hears, listen_only, running, sha256, told, unused_port
+from loopback import blackhole, digest_at_end, hears, listen_only, nobody, running, sha256, told
 from relay_peers import Frame, answer, attached, relay_client, relay_host
 from tunnelconsole.engine.engine import Engine
 from tunnelconsole.engine.events import Crashed, PeerRefused, ServiceConnected, ServiceRetrying, SessionClosed
@@ -62,7 +62,7 @@ async def test_a_visitor_who_leaves_before_its_target_is_connected_leaves_nothin
 
 
 async def test_a_target_that_refuses_is_a_reset_of_the_stream() -> None:
-    closed = HostPort("127.0.0.1", unused_port())
+    closed = nobody()
     async with relay_host() as host, running(shop=relay_client(host.address, closed)):
         peer = await host.backend()
         await peer.send(frame(WINDOW, SYN, 2))
@@ -100,7 +100,7 @@ async def test_a_server_that_does_not_take_the_connection_is_given_up_in_time() 
 
 
 async def test_a_server_that_is_not_there_is_tried_again_until_it_is() -> None:
-    closed = HostPort("127.0.0.1", unused_port())
+    closed = nobody()
     async with running(shop=relay_client(closed, NOWHERE)) as engine:
         await until(lambda: len(told(engine, ServiceRetrying)) >= 2)
         assert "connection refused" in told(engine, ServiceRetrying)[0].error

@@ -8,7 +8,7 @@ import struct
 
 import pytest
 
-from loopback import Handler, blackhole, target, unused_port
+from loopback import Handler, blackhole, nobody, target
 from tunnelconsole.engine.services.service import ServerDialer
 from tunnelconsole.engine.settings import Fingerprint, HostPort, TLSSettings
 from tunnelconsole.errors import ConnectFailed
@@ -59,7 +59,7 @@ async def test_the_address_to_connect_to_stands_in_for_the_servers() -> None:
 
 
 async def test_a_server_that_is_not_there_is_told_by_the_address_that_was_dialled() -> None:
-    closed = HostPort("127.0.0.1", unused_port())
+    closed = nobody()
     assert f"dial tcp {closed}: connect: connection refused" in await refusal(
         HostPort("home.invalid", 1), connect=closed
     )
