@@ -158,6 +158,15 @@ def test_networks_hold_the_addresses_that_they_reach_however_those_are_written(
         "64:ff9b::a9fe:a9fe",
         "64:ff9b:1::127.0.0.1",
         "::127.0.0.1",
+        "2002:7f00:1::",
+        "2002:7f00:1::5",
+        "2002:a9fe:a9fe::1",
+        "2002:c633:6401::1",
+        "2002:0:0::1",
+        "2001:0:cb00:7107:8000:0:80ff:fffe",
+        "2001:0:cb00:7107:8000:0:5601:5601",
+        "2001:0:cb00:7107:8000:0:39cc:9bfe",
+        "2001:0:7f00:1:8000:0:34ff:8ef8",
     ],
 )
 class TestAnAddressThatIsClosedByDefault:
@@ -178,9 +187,36 @@ class TestAnAddressThatIsClosedByDefault:
         assert not permits(address, allow=("*:*",), deny=ANYWHERE)
 
 
-@pytest.mark.parametrize("address", [PUBLIC, "10.0.0.1", "192.168.1.1", "100.64.0.1", "2a00::1", "fd00::1"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        PUBLIC,
+        "10.0.0.1",
+        "192.168.1.1",
+        "100.64.0.1",
+        "2a00::1",
+        "fd00::1",
+        "2002:cb00:7107::1",
+        "2001:0:cb00:7107:8000:0:34ff:8ef8",
+    ],
+)
 def test_any_other_address_is_open_by_default(address: str) -> None:
     assert permits(address)
+
+
+SIX_TO_FOUR, TEREDO = "2002:a01:203::1", "2001:0:cb00:7107:8000:0:f5fe:fdfc"
+"""Addresses that lead through 10.1.2.3."""
+
+
+@pytest.mark.parametrize("address", [SIX_TO_FOUR, TEREDO])
+def test_a_tunnel_through_a_denied_address_is_denied_and_one_through_an_allowed_address_is_not_allowed_by_that(
+    address: str,
+) -> None:
+    assert permits(address)
+    assert not permits(address, deny=("10.0.0.0/8:*",))
+    assert not permits(address, allow=("*:*",), deny=("10.1.2.3:443",))
+    assert not permits(address, allow=("10.0.0.0/8:*",))
+    assert permits(address, allow=("[2000::/3]:*",))
 
 
 @pytest.mark.parametrize("literal", ["2130706433", "0177.0.0.1", "0x7f000001", "127.1", "localhost"])

@@ -136,6 +136,17 @@ def plain_address(text: str) -> IPAddress:
     return address
 
 
+@functools.lru_cache(maxsize=REMEMBERED_ADDRESSES)
+def _with_way_points(address: IPAddress) -> tuple[IPAddress, ...]:
+    """The address, and those IPv4 ones through which a tunnel leads to it: 6to4 (RFC 3056), Teredo (RFC 4380).
+
+    What lies at the end of a tunnel is not its way point: a rule that opens the one does not open the other.
+    """
+    if isinstance(address, ipaddress.IPv4Address):
+        return (address,)
+    return (address, *(address.teredo or ()), *((address.sixtofour,) if address.sixtofour else ()))
+
+
 class OwnAddresses:
     """This host's own addresses, read again from time to time."""
 
@@ -164,6 +175,7 @@ class Destinations:
     """Where a jump may lead.
 
     ``deny`` wins. Without ``allow``, anything but this host's own addresses, link-local, multicast and reserved ones.
+    Both also keep closed what is reached by a tunnel through an address that they keep closed.
     A name pattern in ``allow`` opens names, not what they may be made to point at: an address that the default would
     keep closed needs a pattern of its own (the guard against DNS rebinding).
     """
@@ -177,7 +189,7 @@ class Destinations:
         """True when ``host`` (as asked for), which resolved to ``address_text``, may be dialled on ``port``."""
         address = plain_address(address_text)
         for rule in self._deny:
-            if rule.covers_port(port) and (rule.contains(address) or rule.names(host)):
+            if rule.covers_port(port) and (rule.names(host) or any(map(rule.contains, _with_way_points(address)))):
                 return False
         if not self._allow:
             return self._ordinary(address)
@@ -187,7 +199,10 @@ class Destinations:
         return False
 
     def _ordinary(self, address: IPAddress) -> bool:
-        return not (address in self._own or address.is_link_local or address.is_multicast or address.is_reserved)
+        return not any(map(self._is_special, _with_way_points(address)))
+
+    def _is_special(self, address: IPAddress) -> bool:
+        return address in self._own or address.is_link_local or address.is_multicast or address.is_reserved
 
 
 class Clients:
