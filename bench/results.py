@@ -6,6 +6,20 @@ from dataclasses import dataclass, field
 from statistics import median
 
 from bench.measures import Effort, Figure, Idle, Taken
+from bench.route import Contender
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Something that could not be measured."""
+
+    contender: Contender
+    what: str
+    """What was measured; empty where the contender could not even be opened."""
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.contender.name}{', ' if self.what else ''}{self.what}: {self.why}"
 
 
 @dataclass
@@ -22,10 +36,14 @@ class Results:
     """Gbit/s on one stream, where iperf3 is installed."""
     status_seconds: list[float] = field(default_factory=list)
     first_paint_seconds: list[float] = field(default_factory=list)
-    failures: list[str] = field(default_factory=list)
-    """What could not be measured and why, one sentence each."""
+    failures: list[Failure] = field(default_factory=list)
     absent: list[str] = field(default_factory=list)
     """Contenders whose programs are not installed."""
+
+    @property
+    def own_failures(self) -> list[Failure]:
+        """Those that are ours to mend; the others say something about a peer, which is a result."""
+        return [failure for failure in self.failures if not failure.contender.is_peer]
 
     def values(self, contender: str, figure: Figure) -> list[float]:
         """The figure's value in each round that has it."""

@@ -41,6 +41,11 @@ class Contender:
     most_held: int = 60_000
     """The most idle channels it is asked to hold."""
 
+    @property
+    def is_peer(self) -> bool:
+        """True for another project's program."""
+        return bool(self.needs)
+
     def missing(self) -> list[str]:
         """The programs it needs that are not installed."""
         return [program for program in self.needs if shutil.which(program, path=ADMIN_PATH) is None]

@@ -13,7 +13,7 @@ from bench.console import first_paint_seconds, status_seconds
 from bench.flow import Flow
 from bench.measures import MEASUREMENTS, Effort, hold_idle, iperf3
 from bench.processes import BenchError, free_port, running, wait_until
-from bench.results import Results
+from bench.results import Failure, Results
 from bench.route import Contender, Route
 
 DESCRIPTORS_EACH = 2
@@ -66,18 +66,19 @@ class Run:
 
     def _take_rounds(self, sink: int) -> None:
         with ExitStack() as stack:
-            routes = {each.name: route for each in self._contenders if (route := self._open(stack, each, sink))}
+            routes = [(each, route) for each in self._contenders if (route := self._open(stack, each, sink))]
             for number in range(1, self._effort.rounds + 1):
                 tell(f"round {number} of {self._effort.rounds}")
                 self._check_sink(sink)
-                for name in routes:
-                    self.results.rounds.setdefault(name, []).append({})
+                for contender, _ in routes:
+                    self.results.rounds.setdefault(contender.name, []).append({})
                 for measurement in MEASUREMENTS:
-                    for name, route in routes.items():
+                    for contender, route in routes:
                         try:
-                            self.results.rounds[name][-1].update(measurement(self._flow, route, self._effort))
+                            taken = measurement(self._flow, route, self._effort)
+                            self.results.rounds[contender.name][-1].update(taken)
                         except BenchError as error:
-                            self._failed(f"{name}, {measurement.__name__.removeprefix('take_')}: {error}")
+                            self._failed(contender, measurement.__name__.removeprefix("take_"), error)
 
     def _hold_channels(self, sink: int) -> None:
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -94,7 +95,7 @@ class Run:
                         self._flow, route, self._effort, count, partial(self._take_waits, route)
                     )
                 except BenchError as error:
-                    self._failed(f"{contender.name}, idle channels: {error}")
+                    self._failed(contender, "idle channels", error)
 
     def _take_waits(self, route: Route) -> None:
         if route.config is None or not route.handshake:  # once is enough: with the jump server
@@ -111,7 +112,7 @@ class Run:
                     if not route.handshake:  # iperf3 speaks none
                         self.results.iperf3[contender.name] = self._first_iperf3(route)
                 except BenchError as error:
-                    self._failed(f"{contender.name}, iperf3: {error}")
+                    self._failed(contender, "iperf3", error)
 
     def _first_iperf3(self, route: Route) -> float:
         taken: list[float] = []
@@ -131,10 +132,11 @@ class Run:
             route = contender.open(stack, self._folder, target)
             self._flow.wait_until_open(route)
         except BenchError as error:
-            self._failed(f"{contender.name}: {error}")
+            self._failed(contender, "", error)
             return None
         return route
 
-    def _failed(self, what: str) -> None:
-        tell(what)
-        self.results.failures.append(what)
+    def _failed(self, contender: Contender, what: str, error: BenchError) -> None:
+        failure = Failure(contender, what, str(error))
+        tell(str(failure))
+        self.results.failures.append(failure)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import platform
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
@@ -120,7 +121,10 @@ def _goals(results: Results) -> str:
 
 def _notes(results: Results) -> str:
     absent = [f"Not installed, so not measured: {', '.join(results.absent)}."] if results.absent else []
-    return "\n".join(absent + [f"- {failure}" for failure in results.failures])
+    counted = Counter(str(failure) for failure in results.failures)
+    return "\n".join(
+        absent + [f"- {failure}{'' if times == 1 else f' ({times} times)'}" for failure, times in counted.items()]
+    )
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -11,7 +11,12 @@ from bench.contenders import CONTENDERS
 from bench.goals import GOALS
 from bench.measures import BULK_UP, CONNECTIONS, FIGURES, QUICK, Idle, requests_per_second
 from bench.processes import BenchError
-from bench.results import Results
+from bench.results import Failure, Results
+from bench.route import Contender
+
+
+def _contender(name: str) -> Contender:
+    return next(each for each in CONTENDERS if each.name == name)
 
 
 def _results(**rounds: list[float]) -> Results:
@@ -57,11 +62,19 @@ def test_the_report_has_a_row_for_each_contender_with_its_ratio() -> None:
 
 def test_what_failed_and_what_is_not_installed_is_said(tmp_path: Path) -> None:
     results = _results(direct=[10])
-    results.failures.append("frp: no bytes came through")
+    failure = Failure(_contender("frp"), "bulk", "no bytes came through")
+    results.failures += [failure, failure]
     results.absent.append("bore")
     report = table.render(results)
-    assert "frp: no bytes came through" in report
+    assert "- frp, bulk: no bytes came through (2 times)\n" in report
     assert "bore" in report
+
+
+def test_what_a_peer_cannot_do_is_no_failure_of_ours() -> None:
+    results = _results(direct=[10])
+    own = Failure(_contender("jump"), "bulk", "3 bytes were lost")
+    results.failures += [Failure(_contender("frp"), "", "it ended"), own]
+    assert results.own_failures == [own]
 
 
 def test_the_report_replaces_only_what_stands_between_the_marks(tmp_path: Path) -> None:
