@@ -10,12 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunnelconsole.engine.wire.channel import (
-    MAX_CHID,
-    MAX_FIRST_LINE,
-    MAX_LINE,
-    MAX_REASON,
-    MAX_RECEIVERS,
-    MAX_TIMEOUT,
     ChannelClientHandshake,
     ChannelServerHandshake,
     ClientEvent,
@@ -25,6 +19,14 @@ from tunnelconsole.engine.wire.channel import (
     PasswordRefused,
     Rejected,
     ServerEvent,
+)
+from tunnelconsole.engine.wire.channel_lines import (
+    MAX_CHID,
+    MAX_FIRST_LINE,
+    MAX_LINE,
+    MAX_REASON,
+    MAX_RECEIVERS,
+    MAX_TIMEOUT,
     check_chid,
 )
 from tunnelconsole.engine.wire.early_data import MAX_EARLY_DATA

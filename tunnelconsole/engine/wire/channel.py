@@ -19,166 +19,27 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol, TypeVar
 
-import msgspec
-
+from tunnelconsole.engine.wire.channel_lines import (
+    MAX_FIRST_LINE,
+    MAX_LINE,
+    MAX_REASON,
+    ClientSealing,
+    Lines,
+    ServerSealing,
+    WrongPassword,
+    check_chid,
+    check_receivers,
+    check_timeout,
+    checked,
+    encode,
+    read_request,
+    read_response,
+)
 from tunnelconsole.engine.wire.early_data import EarlyData
 from tunnelconsole.engine.wire.errors import ProtocolError
 
-#: Bytes of a chid in UTF-8: as long as a host name in practice, short enough for a table.
-MAX_CHID = 128
-#: Receivers that one client may name; who has more sends to all.
-MAX_RECEIVERS = 1024
-#: Seconds that a client may ask for as its timeout: 30 days, beyond which nobody means it.
-MAX_TIMEOUT = 30 * 24 * 3600
-#: Bytes in the first line: a chid with every character escaped, and whatever else a client may add.
-MAX_FIRST_LINE = 4096
-#: Bytes in any later line: as many receivers as there may be, each as long as it may be, in quotes and in base64.
-MAX_LINE = 192 * 1024
-#: Characters of a reason told to the other end, or taken from it: a sentence or two.
-MAX_REASON = 512
-
 _OK = b'{"result":"OK","rsp":"hs4"}'
-_encode = msgspec.json.Encoder().encode
-
-
-def check_chid(chid: str) -> None:
-    """Accept a chid: 1 to :data:`MAX_CHID` bytes of UTF-8, printable, without spaces.
-
-    :raises ValueError: it is not one; the text says why.
-    """
-    if not chid:
-        raise ValueError("a chid is not empty")
-    if not chid.isprintable() or " " in chid:
-        raise ValueError("a chid is made of printable characters without spaces")
-    if len(chid.encode("utf-8")) > MAX_CHID:
-        raise ValueError(f"a chid has at most {MAX_CHID} bytes")
-
-
-def check_receivers(receivers: Sequence[str]) -> tuple[str, ...]:
-    """Return the receivers, each once, in their order.
-
-    :raises ValueError: one of them is no chid, or there are more than :data:`MAX_RECEIVERS`.
-    """
-    if len(receivers) > MAX_RECEIVERS:
-        raise ValueError(f"there are more than {MAX_RECEIVERS} receivers; name none to send to all")
-    for receiver in receivers:
-        check_chid(receiver)
-    return tuple(dict.fromkeys(receivers))
-
-
-def check_timeout(seconds: float) -> None:
-    """Accept a timeout: 0, for none, to :data:`MAX_TIMEOUT` seconds.
-
-    :raises ValueError: it is none.
-    """
-    if not 0 <= seconds <= MAX_TIMEOUT:
-        raise ValueError(f"a timeout is 0 to {MAX_TIMEOUT} seconds")
-
-
-class WrongPassword(ProtocolError):
-    """The first sealed line was sealed with no password that is known here."""
-
-
-class Sealing(Protocol):
-    """Seals and opens the lines of one end."""
-
-    def seal(self, text: bytes) -> bytes:
-        """Return what travels in place of ``text``, without LF."""
-
-    def open(self, line: bytes) -> bytes:
-        """Return the text that ``line`` carries.
-
-        :raises WrongPassword: it is the first, and sealed with an unknown password.
-        :raises ProtocolError: it was changed, or is no sealed line.
-        """
-
-
-class ServerSealing(Sealing, Protocol):
-    """The server's end of a sealed handshake, fresh for each connection."""
-
-    @property
-    def greeting(self) -> bytes:
-        """The line with which the server begins, without LF."""
-
-    @property
-    def identity(self) -> str | None:
-        """Whose password sealed the first line; None before it has come."""
-
-
-class ClientSealing(Sealing, Protocol):
-    """The client's end of a sealed handshake, fresh for each connection."""
-
-    def receive_greeting(self, line: bytes) -> bytes:
-        """Return the salt that ``line`` tells.
-
-        :raises ProtocolError: it is no greeting.
-        """
-
-    def use_key(self, key: bytes) -> None:
-        """Take the key that password and salt make."""
-
-
-class _Lines:
-    """Cuts the lines of a handshake out of its bytes; each is taken when whoever reads is ready for it."""
-
-    __slots__ = ("_buffer", "_searched", "who")
-
-    def __init__(self, who: str) -> None:
-        self._buffer = bytearray()
-        self._searched = 0
-        self.who = who
-
-    def __len__(self) -> int:
-        return len(self._buffer)
-
-    def add(self, data: bytes) -> None:
-        self._buffer += data
-
-    def take(self, limit: int) -> bytes | None:
-        """Remove the next line and return it without its LF; None while it is incomplete.
-
-        :raises ProtocolError: it is longer than ``limit`` bytes.
-        """
-        end = self._buffer.find(b"\n", self._searched)
-        if end >= limit or (end < 0 and len(self._buffer) >= limit):
-            raise ProtocolError(f"the {self.who} sent a line of more than {limit} bytes; is it a channel {self.who}?")
-        if end < 0:
-            self._searched = len(self._buffer)
-            return None
-        line = bytes(self._buffer[:end])
-        del self._buffer[: end + 1]
-        self._searched = 0
-        return line
-
-    def take_rest(self) -> bytes:
-        rest = bytes(self._buffer)
-        self._buffer.clear()
-        self._searched = 0
-        return rest
-
-
-class _Request(msgspec.Struct):
-    """A line of the client's."""
-
-    req: str
-    chid: str | None = None
-    recvers: list[str] | None = None
-    timeout: int | float | None = None
-
-
-class _Response(msgspec.Struct):
-    """A line of the server's."""
-
-    rsp: str
-    chid: str | None = None
-    result: str | None = None
-    desc: str | None = None
-
-
-_decode_request = msgspec.json.Decoder(_Request).decode
-_decode_response = msgspec.json.Decoder(_Response).decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +92,7 @@ class ChannelServerHandshake:
         self._make_chid = make_chid
         self._sealing = sealing
         self._chid = ""
-        self._lines = _Lines("client")
+        self._lines = Lines("client")
         self._early = EarlyData()
         self._output = bytearray(b"" if sealing is None else sealing.greeting + b"\n")
         self._step = _ServerStep.NAME
@@ -303,7 +164,7 @@ class ChannelServerHandshake:
         """
         if self._step in (_ServerStep.OPEN, _ServerStep.CLOSED):
             raise RuntimeError("refuse() after the handshake was over")
-        self._say(_encode({"desc": reason[:MAX_REASON], "result": "FAIL", "rsp": "hs4"}))
+        self._say(encode({"desc": reason[:MAX_REASON], "result": "FAIL", "rsp": "hs4"}))
         self._lines.take_rest()
         self._step = _ServerStep.CLOSED
 
@@ -319,20 +180,20 @@ class ChannelServerHandshake:
                 raise WrongPassword("this channel server encrypts its handshake: a handshake password is needed")
             line = self._sealing.open(line)
             events.append(Authenticated(self._sealing.identity or ""))
-        request = _read_request(line, "hs1")
+        request = read_request(line, "hs1")
         if request.chid:
-            _check(check_chid, request.chid)
+            checked(check_chid, request.chid)
         self._chid = request.chid or self._make_chid()
-        self._say(_encode({"chid": self._chid, "rsp": "hs2"}))
+        self._say(encode({"chid": self._chid, "rsp": "hs2"}))
         self._step = _ServerStep.RECEIVERS
 
     def _read_receivers(self, line: bytes) -> JoinAsked:
         if self._sealing is not None:
             line = self._sealing.open(line)
-        request = _read_request(line, "hs3")
-        receivers = _check(check_receivers, request.recvers or ())
+        request = read_request(line, "hs3")
+        receivers = checked(check_receivers, request.recvers or ())
         timeout = request.timeout or 0
-        _check(check_timeout, timeout)
+        checked(check_timeout, timeout)
         self._step = _ServerStep.JOINING
         return JoinAsked(self._chid, receivers, float(timeout))
 
@@ -403,7 +264,7 @@ class ChannelClientHandshake:
         self._receivers = check_receivers(receivers)
         self._timeout = math.ceil(timeout)
         self._sealing = sealing
-        self._lines = _Lines("server")
+        self._lines = Lines("server")
         self._early = EarlyData()
         self._output = bytearray()
         self._step = _ClientStep.GREETING
@@ -472,7 +333,7 @@ class ChannelClientHandshake:
         self._step = _ClientStep.NAME
 
     def _say(self, fields: dict[str, object]) -> None:
-        text = _encode(fields)
+        text = encode(fields)
         self._output += (text if self._sealing is None else self._sealing.seal(text)) + b"\n"
 
     def _read(self, line: bytes, events: list[ClientEvent]) -> None:
@@ -486,7 +347,7 @@ class ChannelClientHandshake:
                 self._step = _ClientStep.KEY
                 return
             line = self._sealing.open(line)
-        response = _read_response(line)
+        response = read_response(line)
         if response.rsp == "hs4" and response.result == "FAIL":
             reason = (response.desc or "the channel server gave no reason")[:MAX_REASON]
             # In the clear it answers what it could not open; anybody could have said it, and no more than close.
@@ -509,33 +370,3 @@ class ChannelClientHandshake:
         self._lines.take_rest()
         self._step = _ClientStep.CLOSED
         events.append(event)
-
-
-def _read_request(line: bytes, due: str) -> _Request:
-    try:
-        request = _decode_request(line)
-    except (ValueError, RecursionError):  # msgspec's errors, and UnicodeDecodeError, are ValueErrors
-        raise ProtocolError(f"the {due} line is not the JSON that a channel client sends") from None
-    if request.req != due:
-        raise ProtocolError(f'the {due} line is something else; its "req" must be "{due}"')
-    return request
-
-
-def _read_response(line: bytes) -> _Response:
-    try:
-        response = _decode_response(line)
-    except (ValueError, RecursionError):
-        raise ProtocolError("the channel server's line is not the JSON that one sends; is it one?") from None
-    return response
-
-
-_Given = TypeVar("_Given")
-_Checked = TypeVar("_Checked")
-
-
-def _check(check: Callable[[_Given], _Checked], given: _Given) -> _Checked:
-    """Turn a mistake of the client's into the error that is told to it."""
-    try:
-        return check(given)
-    except ValueError as error:
-        raise ProtocolError(str(error)) from None

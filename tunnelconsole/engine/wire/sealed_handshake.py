@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from tunnelconsole.engine.wire.channel import WrongPassword
+from tunnelconsole.engine.wire.channel_lines import WrongPassword
 from tunnelconsole.engine.wire.errors import ProtocolError
 from tunnelconsole.engine.wire.passphrase import KEY_LENGTH, SALT_LENGTH
 
@@ -69,7 +69,7 @@ class _Direction:
 
 
 class ServerSealedLines:
-    """The server's end, as :class:`~tunnelconsole.engine.wire.channel.ServerSealing`.
+    """The server's end, as :class:`~tunnelconsole.engine.wire.channel_lines.ServerSealing`.
 
     :param keys: scrypt's key of each identity's password, :data:`MAX_PASSWORDS` at most. Of two that are equal the
         first identity is the one seen.
@@ -114,7 +114,7 @@ class ServerSealedLines:
 
 
 class ClientSealedLines:
-    """The client's end, as :class:`~tunnelconsole.engine.wire.channel.ClientSealing`.
+    """The client's end, as :class:`~tunnelconsole.engine.wire.channel_lines.ClientSealing`.
 
     :param random_bytes: returns that many random bytes; give it ``secrets.token_bytes``.
     """
