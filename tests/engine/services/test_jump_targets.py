@@ -13,11 +13,10 @@ from jump_peers import YES, ask, framed, home, proof
 from loopback import blackhole, hears, nobody, target, told
 from tunnelconsole.engine.events import TargetFailed
 from tunnelconsole.engine.limits import LimitSettings
-from tunnelconsole.engine.services.jump import server as jump_server_module
 from tunnelconsole.engine.settings import DestinationPattern
-from tunnelconsole.engine.transport.dialer import Address
+from tunnelconsole.engine.transport import dialer
+from tunnelconsole.engine.transport.lookup import Found
 from tunnelconsole.engine.units import Duration
-from tunnelconsole.errors import ConnectFailed
 from waiting import until
 
 
@@ -31,11 +30,11 @@ class NameService:
         self._hosts = hosts
         self.answers = asyncio.Event()
 
-    async def resolve(self, host: str, port: int) -> list[Address]:
+    async def find(self, host: str, port: int) -> Found:
         await self.answers.wait()
         if not self._hosts:
-            raise ConnectFailed(f"dial tcp: lookup {host}: no such host")
-        return [Address(socket.AF_INET, (address, port)) for address in self._hosts]
+            raise socket.gaierror(socket.EAI_NONAME, f"{host}: Name or service not known")
+        return [(socket.AF_INET, (address, port)) for address in self._hosts]
 
 
 def names(monkeypatch: pytest.MonkeyPatch, *hosts: str, silent: bool = False) -> NameService:
@@ -43,7 +42,7 @@ def names(monkeypatch: pytest.MonkeyPatch, *hosts: str, silent: bool = False) ->
     service = NameService(*hosts)
     if not silent:
         service.answers.set()
-    monkeypatch.setattr(jump_server_module, "resolve", service.resolve)
+    monkeypatch.setattr(dialer, "LOOKUPS", service)
     return service
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from tunnelconsole.engine.transport.ends import SocketEnd, tune
+from tunnelconsole.engine.transport.lookup import LOOKUPS
 from tunnelconsole.engine.wire.hostport import format_host_port
 from tunnelconsole.errors import ConnectFailed
 
@@ -54,22 +55,23 @@ def numeric(host: str, port: int) -> Address | None:
     return None
 
 
-async def resolve(host: str, port: int) -> list[Address]:
+async def resolve(host: str, port: int, timeout: float = DIAL_TIMEOUT) -> list[Address]:
     """The addresses of ``host`` in the system's order of preference.
 
-    :raises ConnectFailed: there are none.
+    :param timeout: seconds to find them, the wait for a thread that looks them up included.
+    :raises ConnectFailed: there are none, or none in that time.
     """
     address = numeric(host, port)
     if address is not None:
         return [address]
     try:
-        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        async with asyncio.timeout(timeout):
+            found = await LOOKUPS.find(host, port)
+    except TimeoutError as error:
+        raise ConnectFailed(f"dial tcp: lookup {host}: i/o timeout") from error
     except (OSError, UnicodeError) as error:
         raise ConnectFailed(f"dial tcp: lookup {host}: no such host") from error
-    return [
-        Address(family, cast("SocketAddress", sockaddr))  # typeshed also lists Bluetooth's shape
-        for family, _, _, _, sockaddr in found
-    ]
+    return [Address(family, cast("SocketAddress", sockaddr)) for family, sockaddr in found]
 
 
 Dialled = Callable[[socket.socket | None, str], None]
@@ -183,10 +185,10 @@ def _cause(code: int) -> str:
 async def dial(host: str, port: int, timeout: float = DIAL_TIMEOUT) -> SocketEnd:
     """Connects to ``host`` and ``port``.
 
-    :param timeout: seconds for each address.
-    :raises ConnectFailed: no address answered; the text names the last one and why.
+    :param timeout: seconds to look the name up, and then for each address.
+    :raises ConnectFailed: there is no address, or none answered; the text names the last one and why.
     """
-    addresses = await resolve(host, port)
+    addresses = await resolve(host, port, timeout)
     loop = asyncio.get_running_loop()
     connected: asyncio.Future[socket.socket] = loop.create_future()
 

@@ -6,9 +6,11 @@ import asyncio
 import errno
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
+from tunnelconsole.engine.transport.dialer import numeric
 from tunnelconsole.engine.transport.ends import tune
+from tunnelconsole.engine.transport.lookup import LOOKUPS, Found
 from tunnelconsole.engine.wire.hostport import format_host_port
 from tunnelconsole.errors import ListenFailed
 
@@ -92,22 +94,22 @@ async def listen(host: str, port: int, accepted: Accepted, exhausted: Exhausted)
     :raises ListenFailed: the address is in use, not ours, not permitted, or unknown.
     """
     wanted = format_host_port(host, port)
+    address = numeric(host, port)
+    found: Found
     try:
-        found = await asyncio.get_running_loop().getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
+        found = [(address.family, address.sockaddr)] if address else await LOOKUPS.find(host, port, socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else ""
         raise ListenFailed(f"cannot listen on {wanted}: {reason or error}", "check the host name") from error
     try:
-        sock = _first_bound([(family, address) for family, _, _, _, address in found])
+        sock = _first_bound(found)
     except OSError as error:
         code = error.errno or 0
         raise ListenFailed(f"cannot listen on {wanted}: {os.strerror(code)}", _advice(code)) from error
     return Listener(sock, accepted, exhausted)
 
 
-def _first_bound(addresses: Sequence[tuple[int, tuple[object, ...]]]) -> socket.socket:
+def _first_bound(addresses: Found) -> socket.socket:
     """A listening socket on the first of these addresses that this machine has.
 
     :raises OSError: there cannot be one.

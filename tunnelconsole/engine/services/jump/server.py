@@ -224,12 +224,9 @@ class Admission:
 
     async def _resolve(self, host: str, port: int) -> None:
         try:
-            async with asyncio.timeout(self._server.settings.dial_timeout):
-                addresses = await resolve(host, port)
+            addresses = await resolve(host, port, self._server.settings.dial_timeout)
         except ConnectFailed as error:
             self._fail(format_host_port(host, port), error.message)
-        except TimeoutError:
-            self._fail(format_host_port(host, port), f"dial tcp: lookup {host}: i/o timeout")
         else:
             self._dial_permitted(addresses)
 
