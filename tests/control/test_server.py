@@ -17,8 +17,9 @@ import pytest_asyncio
 from tunnelconsole.control import answers, messages, server
 from tunnelconsole.control.client import ControlClient
 from tunnelconsole.control.messages import Refused, Watch
+from tunnelconsole.engine.bus import Reader
 from tunnelconsole.engine.engine import Engine
-from tunnelconsole.engine.events import ConfigReloaded, PeerRefused, Reader
+from tunnelconsole.engine.events import ConfigReloaded, PeerRefused
 from tunnelconsole.engine.services.jump.server import JumpServerSettings
 from tunnelconsole.engine.sessions import Session
 from tunnelconsole.engine.settings import ListenAddress, Secret

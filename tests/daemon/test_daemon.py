@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import resource
 import signal
 import socket
@@ -384,6 +385,31 @@ class TestAnUnfriendlyWorld:
         daemon.ask("reload")
         daemon.stops()
         assert "superBigSecret" not in daemon.process.said
+
+
+class TestFloods:
+    @pytest.mark.parametrize("log_format", ["text", "json"])
+    def test_a_flood_of_refused_peers_is_a_few_lines_and_the_last_of_them_is_counted(
+        self, program: Program, log_format: str
+    ) -> None:
+        daemon = Daemon(program, JUMP + 'clients_deny = ["127.0.0.0/8"]\n', f'log_format = "{log_format}"')
+        daemon.launch()
+        daemon.process.says("ready")
+        address = daemon.reaches("home", "listening")["address"]
+        for _ in range(300):
+            with connect(address) as visitor:
+                assert visitor.recv(1) == b""
+        assert daemon.stops() == 0
+        if log_format == "json":
+            rows = [json.loads(line) for line in daemon.process.err.splitlines()]
+            told = [row for row in rows if row["event"] == "peer-refused"]
+            counts = [row["count"] for row in rows if row["event"] == "repeated"]
+        else:
+            lines = daemon.process.err.splitlines()
+            told = [line for line in lines if re.search(r' peer-refused .*"refused 127\.0\.0\.1:\d+: ', line)]
+            counts = [int(line.rpartition(" count=")[2]) for line in lines if " warning repeated " in line]
+        assert len(told) + sum(counts) == 300
+        assert len(told) + len(counts) < 50
 
 
 class TestItsProcess:

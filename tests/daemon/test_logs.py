@@ -13,7 +13,8 @@ from hypothesis import given, strategies
 
 from tunnelconsole.daemon import logs
 from tunnelconsole.daemon.logs import LibraryHandler, LineWriter, Log, LogFormat, json_line, text_line
-from tunnelconsole.engine.events import Crashed, PeerRefused, Record
+from tunnelconsole.engine.bus import Record
+from tunnelconsole.engine.events import Crashed, PeerRefused, Repeated
 from waiting import until_true
 
 REFUSED = Record(7, 1_700_000_000.25, PeerRefused(service="home", peer="192.0.2.7:40112", reason="wrong secret"))
@@ -75,6 +76,18 @@ class TestLines:
             "service": "home",
             "text": "refused 192.0.2.7:40112: wrong secret",
         }
+
+    def test_what_happened_more_often_has_its_count_for_programs_too(self, pipe: Pipe) -> None:
+        event = Repeated(
+            service="home", of="peer-refused", who="192.0.2.7", reason="wrong secret", count=1234, seconds=10.01
+        )
+        (line,) = logged(pipe, "text", Record(1, 0.0, event))
+        assert line.partition("Z ")[2] == (
+            "warning repeated service=home "
+            'text="1,234 more peer-refused in 10 s from 192.0.2.7: wrong secret" of=peer-refused count=1234'
+        )
+        (line,) = logged(pipe, "json", Record(1, 0.0, event))
+        assert (json.loads(line)["of"], json.loads(line)["count"]) == ("peer-refused", 1234)
 
     def test_a_crash_has_its_traceback_below_it(self, pipe: Pipe) -> None:
         record = Record(1, 0.0, Crashed.by(ZeroDivisionError("why"), "a task"))

@@ -14,13 +14,15 @@ from jump_peers import jump_server, through
 from left_behind import nothing_left_behind
 from loopback import hears, target, told
 from ports import steady_port
-from tunnelconsole.engine import backoff
+from tunnelconsole.engine import backoff, floods
 from tunnelconsole.engine import engine as engine_module
 from tunnelconsole.engine.engine import Engine
 from tunnelconsole.engine.events import (
     ChannelClosed,
     Crashed,
     EngineStopping,
+    PeerRefused,
+    Repeated,
     ServiceFailed,
     ServiceRetrying,
     ServiceStopped,
@@ -669,3 +671,17 @@ async def test_settled_does_not_wait_for_a_service_that_is_stopped_meanwhile() -
 def test_an_engine_that_was_not_started_has_no_registers() -> None:
     with pytest.raises(RuntimeError, match="use `async with Engine"):
         _ = Engine().node
+
+
+async def test_a_flood_is_counted_while_the_engine_runs_and_when_it_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_module, "TICK", 0.01)
+    monkeypatch.setattr(floods, "INTERVAL", 0.05)
+    async with Engine() as engine:
+        for _ in range(1000):
+            engine.node.bus.publish(PeerRefused(peer="192.0.2.7:1", reason="wrong secret"))
+        await hears(engine, Repeated, "995 more peer-refused")
+        monkeypatch.setattr(floods, "INTERVAL", 1000.0)
+        for _ in range(100):
+            engine.node.bus.publish(PeerRefused(peer="192.0.2.7:1", reason="wrong secret"))
+    counted = sum(event.count for event in told(engine, Repeated))
+    assert counted + len(told(engine, PeerRefused)) == 1100

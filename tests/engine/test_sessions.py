@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tunnelconsole.engine.bus import Bus
 from tunnelconsole.engine.events import (
     BackendAttached,
     BackendLeft,
-    Bus,
     ChannelClosed,
     ChannelOpened,
     Event,

@@ -8,8 +8,16 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from tunnelconsole.daemon import loop_factory
+from tunnelconsole.engine.bus import Record
 from tunnelconsole.engine.engine import Engine
-from tunnelconsole.engine.events import Event, Record, ServiceConnected, ServiceFailed, ServiceRetrying, TargetFailed
+from tunnelconsole.engine.events import (
+    Event,
+    Repeated,
+    ServiceConnected,
+    ServiceFailed,
+    ServiceRetrying,
+    TargetFailed,
+)
 from tunnelconsole.engine.services.jump.connection import CONNECT_TIMEOUT, reach
 from tunnelconsole.engine.services.relay.client import RelayClientSettings
 from tunnelconsole.engine.services.service import ServerDialer
@@ -19,7 +27,7 @@ from tunnelconsole.errors import TunnelConsoleError
 
 _NAME = "tcp"
 
-TOLD = (ServiceConnected, ServiceRetrying, ServiceFailed, TargetFailed)
+TOLD = (ServiceConnected, ServiceRetrying, ServiceFailed, TargetFailed, Repeated)
 """The events that :func:`forward` tells; sessions, channels and the rest are for a console."""
 
 

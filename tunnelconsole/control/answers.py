@@ -15,8 +15,9 @@ import msgspec
 from tunnelconsole.control import messages
 from tunnelconsole.control.messages import MIN_INTERVAL, Watch, encode
 from tunnelconsole.control.snapshot import Snapshot, channel_row, event_row, session_row
+from tunnelconsole.engine.bus import Reader
 from tunnelconsole.engine.engine import Engine
-from tunnelconsole.engine.events import Crashed, Reader
+from tunnelconsole.engine.events import Crashed
 from tunnelconsole.errors import RequestRefused, TunnelConsoleError
 
 SLICE = 256

@@ -19,8 +19,9 @@ from tunnelconsole.control.answers import Answers, check_topics
 from tunnelconsole.control.messages import MAX_REQUEST, MIN_INTERVAL, PROTOCOL, Refused, Watch, encode
 from tunnelconsole.control.snapshot import Snapshot
 from tunnelconsole.control.unix_socket import UnixSocket, peer_uid
+from tunnelconsole.engine.bus import Reader
 from tunnelconsole.engine.engine import Engine
-from tunnelconsole.engine.events import PeerRefused, Reader
+from tunnelconsole.engine.events import PeerRefused
 from tunnelconsole.errors import RequestRefused
 
 MAX_CLIENTS = 64

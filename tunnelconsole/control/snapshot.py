@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 import psutil
 
 from tunnelconsole.control.messages import ChannelRow, EventRow, History, ServiceRow, SessionRow, Status
+from tunnelconsole.engine.bus import Record
 from tunnelconsole.engine.engine import Engine, Supervised
-from tunnelconsole.engine.events import Record
 from tunnelconsole.engine.meters import TICK
 from tunnelconsole.engine.sessions import Channel, Session
 from tunnelconsole.engine.store import StoredEvent

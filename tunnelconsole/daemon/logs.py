@@ -23,7 +23,8 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Final, Literal
 
-from tunnelconsole.engine.events import Crashed, Record
+from tunnelconsole.engine.bus import Record
+from tunnelconsole.engine.events import Crashed, Repeated
 
 LogFormat = Literal["text", "json"]
 
@@ -161,7 +162,10 @@ class Log:
     def _record_line(self, record: Record) -> str:
         event = record.event
         where = {"service": event.service, "session": event.session, "channel": event.channel}
-        fields = {key: value for key, value in where.items() if value} | {"text": event.text()}
+        fields: dict[str, object] = {key: value for key, value in where.items() if value}
+        fields["text"] = event.text()
+        if isinstance(event, Repeated):
+            fields |= {"of": event.of, "count": event.count}
         if isinstance(event, Crashed) and event.trace:
             fields["traceback"] = event.trace
         return self._line(record.time, event.level, event.type, fields)

@@ -23,10 +23,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from tunnelconsole.engine.backoff import Backoff
+from tunnelconsole.engine.bus import Record
 from tunnelconsole.engine.events import (
     Crashed,
     EngineStopping,
-    Record,
     ServiceFailed,
     ServiceRetrying,
     ServiceStopped,
@@ -330,6 +330,7 @@ class Engine:
             service.cut_all("the engine stops")
         await self._tasks.close()
         await asyncio.sleep(0)  # pumps that were cut report their end on the next turn of the loop
+        node.bus.tell_repeated(early=True)
         await self._close_store()
         node.plane.close()
         self._forget_scratch()
@@ -394,6 +395,7 @@ class Engine:
             for _ in self.node.sessions.tick(now - last):
                 await asyncio.sleep(0)
             last = now
+            self.node.bus.tell_repeated()
             if now - saved >= SAVE_INTERVAL:
                 saved = now
                 await self._save()

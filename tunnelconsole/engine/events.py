@@ -1,28 +1,15 @@
-"""Events: typed, with a time, on a bounded bus. The console, the log and the store all learn from here.
-
-Publishing never waits: a reader that is too slow loses the oldest of its events and is told how many.
-"""
+"""Events: what can happen, each with a type, a level and a sentence. The bus carries them."""
 
 from __future__ import annotations
 
-import time
 import traceback
-from collections import deque
-from collections.abc import Callable, Iterator
 from typing import ClassVar, Literal
 
 import msgspec
 
+from tunnelconsole.engine.floods import Cause
+
 Level = Literal["debug", "info", "warning", "error"]
-
-RECENT = 2000
-"""Events of any level kept for a console that attaches later: the last few dozen screenfuls."""
-
-RECENT_NOTABLE = 500
-"""Warnings and errors kept besides, so that a burst of connections does not push them out."""
-
-READER_BACKLOG = 1000
-"""Events a reader may be behind before its oldest are dropped and counted."""
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,6 +24,10 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     def text(self) -> str:
         """One sentence for a person."""
         raise NotImplementedError
+
+    def flooded_by(self) -> Cause | None:
+        """Who brings this about, and why, where strangers can do so without end; None: it is told each time."""
+        return None
 
 
 class ServiceListening(Event, frozen=True, kw_only=True):
@@ -191,6 +182,9 @@ class PeerRefused(Event, frozen=True, kw_only=True):
     def text(self) -> str:
         return f"refused {self.peer}: {self.reason}"
 
+    def flooded_by(self) -> Cause:
+        return Cause(_without_port(self.peer), self.reason)
+
 
 class TargetFailed(Event, frozen=True, kw_only=True):
     """A target could not be dialled, or is not allowed."""
@@ -203,6 +197,27 @@ class TargetFailed(Event, frozen=True, kw_only=True):
 
     def text(self) -> str:
         return f"{self.peer} wanted {self.target}: {self.reason}"
+
+    def flooded_by(self) -> Cause:
+        return Cause(_without_port(self.peer), self.reason)
+
+
+class Repeated(Event, frozen=True, kw_only=True):
+    """Something happened more often than it was told one by one."""
+
+    type: ClassVar[str] = "repeated"
+    level: ClassVar[Level] = "warning"
+    of: str
+    """The type of the events that were not told."""
+    who: str
+    """The address that brought them about, or that they were others."""
+    reason: str
+    count: int
+    seconds: float
+    """Within which it was."""
+
+    def text(self) -> str:
+        return f"{self.count:,} more {self.of} in {self.seconds:.0f} s from {self.who}: {self.reason}"
 
 
 class ResourcesExhausted(Event, frozen=True, kw_only=True):
@@ -281,94 +296,6 @@ class StoreFailed(Event, frozen=True, kw_only=True):
         return f"state is not being saved: {self.reason}"
 
 
-class Record(msgspec.Struct, frozen=True):
-    """An event as the bus numbered and timed it."""
-
-    id: int
-    """1 for the first since the engine started, rising by one."""
-    time: float
-    """Unix seconds."""
-    event: Event
-
-
-Listener = Callable[[Record], None]
-
-
-class Reader:
-    """One slow-or-fast reader's queue of events."""
-
-    def __init__(self, bus: Bus) -> None:
-        self._bus = bus
-        self._queue: deque[Record] = deque()
-        self._dropped = 0
-
-    def offer(self, record: Record) -> None:
-        """Queues a record; the oldest goes when the queue is full."""
-        if len(self._queue) >= READER_BACKLOG:
-            self._queue.popleft()
-            self._dropped += 1
-        self._queue.append(record)
-
-    def take(self) -> tuple[list[Record], int]:
-        """All that came since the last call, and how many were dropped meanwhile."""
-        records, dropped = list(self._queue), self._dropped
-        self._queue.clear()
-        self._dropped = 0
-        return records, dropped
-
-    def close(self) -> None:
-        """Takes no more events."""
-        self._bus.forget(self)
-
-
-class Bus:
-    """Where events are published. Listeners are called at once and must not block; readers take when they like."""
-
-    def __init__(self) -> None:
-        self._last_id = 0
-        self._recent: deque[Record] = deque(maxlen=RECENT)
-        self._notable: deque[Record] = deque(maxlen=RECENT_NOTABLE)
-        self._listeners: list[Listener] = []
-        self._readers: set[Reader] = set()
-
-    def publish(self, event: Event) -> None:
-        """Numbers, keeps and hands out an event."""
-        self._last_id += 1
-        record = Record(self._last_id, time.time(), event)
-        self._recent.append(record)
-        if event.level in ("warning", "error"):
-            self._notable.append(record)
-        for listener in list(self._listeners):
-            self._tell(listener, record)
-        for reader in self._readers:
-            reader.offer(record)
-
-    def _tell(self, listener: Listener, record: Record) -> None:
-        try:
-            listener(record)
-        except Exception as error:  # noqa: BLE001 - whoever publishes must not suffer from whoever listens
-            if listener in self._listeners:
-                self._listeners.remove(listener)
-                self.publish(Crashed.by(error, "a listener of events, which hears no more of them,"))
-
-    def listen(self, listener: Listener) -> None:
-        """Calls ``listener`` with every record from now on, until it raises; it must be quick."""
-        self._listeners.append(listener)
-
-    def reader(self) -> Reader:
-        """A new queue of its own."""
-        reader = Reader(self)
-        self._readers.add(reader)
-        return reader
-
-    def forget(self, reader: Reader) -> None:
-        """Ends a reader; see :meth:`Reader.close`."""
-        self._readers.discard(reader)
-
-    def recent(self) -> Iterator[Record]:
-        """What is kept, oldest first, each once."""
-        oldest_recent = self._recent[0].id if self._recent else self._last_id + 1
-        for record in self._notable:
-            if record.id < oldest_recent:
-                yield record
-        yield from list(self._recent)
+def _without_port(peer: str) -> str:
+    host, colon, port = peer.rpartition(":")
+    return host if colon and port.isdigit() else peer

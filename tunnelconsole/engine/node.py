@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from tunnelconsole.engine.events import Bus, Crashed
+from tunnelconsole.engine.bus import Bus
+from tunnelconsole.engine.events import Crashed
 from tunnelconsole.engine.meters import Meters
 from tunnelconsole.engine.sessions import Sessions
 from tunnelconsole.engine.tasks import Tasks

@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
+from tunnelconsole.engine.bus import Bus
 from tunnelconsole.engine.events import (
     BackendAttached,
     BackendLeft,
-    Bus,
     ChannelClosed,
     ChannelOpened,
     SessionClosed,

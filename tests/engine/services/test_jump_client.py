@@ -120,6 +120,7 @@ async def test_a_socks_request_one_byte_at_a_time_works() -> None:
         assert await caller.exchange(b"ping") == b"ping"
 
 
+@pytest.mark.usefixtures("all_told")
 @pytest.mark.parametrize(
     ("proxy", "request_text"),
     [("socks5", b"\x05\x01\x00" + socks_request("localhost", 80)), ("http", b"CONNECT a:1 HTTP/1.1\r\n\r\n")],

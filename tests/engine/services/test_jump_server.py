@@ -94,6 +94,7 @@ async def test_a_handshake_one_byte_at_a_time_works() -> None:
         assert await caller.exchange(b"ping") == b"ping"
 
 
+@pytest.mark.usefixtures("all_told")
 async def test_a_handshake_cut_at_any_byte_is_an_event_and_disturbs_nobody() -> None:
     async with home() as at:
         whole = 1 + 20 + 1 + len(str(at.far.address))

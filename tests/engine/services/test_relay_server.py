@@ -109,6 +109,7 @@ async def test_a_session_one_byte_at_a_time_works() -> None:
             assert await visitor.read_to_end() == b"answer"
 
 
+@pytest.mark.usefixtures("all_told")
 @pytest.mark.parametrize("said", [frame(WINDOW, SYN, 1), encode_data_hello(bytes(32))], ids=["yamux", "native"])
 async def test_a_handshake_cut_at_any_byte_is_an_event_and_disturbs_nobody(said: bytes) -> None:
     async with edge() as at, at.backend() as (peer, address), calling(address) as visitor:

@@ -12,7 +12,7 @@ import pytest
 from loopback import open_descriptors
 from tcp import Program, connected
 from tls_programs import SecureProgram, ends_of, shake_hands
-from tunnelconsole.engine.events import Bus
+from tunnelconsole.engine.bus import Bus
 from tunnelconsole.engine.meters import Meters
 from tunnelconsole.engine.sessions import ANONYMOUS, Sessions
 from tunnelconsole.engine.transport import plane as plane_module
