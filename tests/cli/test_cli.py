@@ -199,7 +199,7 @@ def test_check_counts_the_services_of_a_good_configuration(program: Program, nod
 def test_check_names_every_mistake_on_a_line_of_its_own(program: Program) -> None:
     config = program.write(
         "mistakes.toml",
-        'version = 1\n[service.a]\nkind = "jump-sever"\n[service.b]\nkind = "relay-server"\nlisten = 5\n',
+        'version = 1\n[service.a]\nkind = "bridge"\n[service.b]\nkind = "relay-server"\nlisten = 5\n',
     )
     answer = program.run("check", "-c", str(config))
     assert answer.code == 1

@@ -26,6 +26,20 @@ listen = "127.0.0.1:9527"
 secret = "superBigSecret"
 """
 
+EDGE = """
+[service.edge]
+kind = "relay-server"
+listen = "127.0.0.1:7000"
+"""
+
+VIA_HOME = """
+[service.via-home]
+kind = "jump-client"
+server = "{server}"
+secret = "superBigSecret"
+listen = "{listen}"
+"""
+
 DESIGNED = """
 version = 1
 
@@ -269,6 +283,7 @@ class TestMistakes:
             "service.one.tls.key",
             "service.one.limits.sessions",
             "service.one.listen",
+            "service.one.secret",
             "service.two.server",
             "service.two.target",
         ]
@@ -351,8 +366,8 @@ class TestMistakes:
         assert problem == "service.home.secret: an empty secret would let everybody in"
 
     def test_a_mistyped_kind_is_answered_with_the_nearest(self, tmp_path: Path) -> None:
-        assert problems(tmp_path, '[service.a]\nkind = "jump-sever"') == [
-            'service.a.kind: there is no kind "jump-sever"; did you mean "jump-server"?'
+        assert problems(tmp_path, HOME.replace("jump-server", "jump-sever")) == [
+            'service.home.kind: there is no kind "jump-sever"; did you mean "jump-server"?'
         ]
 
     @pytest.mark.parametrize("kind", ["bridge", ""])
@@ -366,7 +381,7 @@ class TestMistakes:
 
     @pytest.mark.parametrize("name", ["a b", "", "-a", "ä", "x" * 64, "a\\u001b"])
     def test_a_service_has_a_plain_name(self, tmp_path: Path, name: str) -> None:
-        (problem,) = problems(tmp_path, f'[service."{name}"]')
+        (problem,) = problems(tmp_path, HOME.replace("service.home", f'service."{name}"'))
         assert "a service's name is made of" in problem
         assert problem.isprintable()
 
@@ -379,10 +394,66 @@ class TestMistakes:
         assert problems(tmp_path, "[service]\nhome = 5") == ["service.home: expected a table, found a number"]
 
     @pytest.mark.parametrize("version", ["2", '"1"', "true", "1.0"])
-    def test_a_file_of_another_version_is_not_read_further(self, tmp_path: Path, version: str) -> None:
-        assert problems(tmp_path, f"version = {version}\nnew = true") == [
-            "version: expected 1, the only one this program reads"
+    def test_a_file_of_another_version_hides_no_other_mistake(self, tmp_path: Path, version: str) -> None:
+        assert problems(tmp_path, f"version = {version}\nnew = true\n{HOME}limits = {{ sessions = -1 }}") == [
+            "version: expected 1, the only one this program reads",
+            "new: unknown key; there are engine, service, version",
+            "service.home.limits.sessions: expected a whole number, 0 or more",
         ]
+
+    def test_a_kind_that_was_surely_meant_hides_no_other_mistake(self, tmp_path: Path) -> None:
+        text = HOME.replace("jump-server", "jump-sever").replace("9527", "http")
+        keys = [problem.partition(": ")[0] for problem in problems(tmp_path, text)]
+        assert keys == ["service.home.kind", "service.home.listen"]
+
+    def test_without_a_kind_what_every_service_has_is_read(self, tmp_path: Path) -> None:
+        text = '[service.a]\nclients_deny = ["all"]\nlisten = 5\n[service.a.limits]\nhandshake_timeout = "0s"'
+        keys = [problem.partition(": ")[0] for problem in problems(tmp_path, text)]
+        assert keys == ["service.a.kind", "service.a.limits.handshake_timeout", "service.a.clients_deny[0]"]
+
+    def test_what_is_wrong_between_keys_is_told_beside_what_is_wrong_with_one(self, tmp_path: Path) -> None:
+        text = """
+            [engine]
+            log_level = "loud"
+            control = "/LONG"
+            [service."a b"]
+            kind = "relay-server"
+            listen = "127.0.0.1:9527"
+            keepalive = "0s"
+            [service.one]
+            kind = "jump-client"
+            server = "nowhere"
+            secret = "hush"
+            listen = "127.0.0.1:9527"
+            proxy = "http"
+            target = "127.0.0.1:22"
+            [service.two]
+            kind = "jump-server"
+            listen = "127.0.0.1:0"
+            secret = "hush"
+            allow = ["nowhere"]
+            tls = { certificate = "CERTIFICATE", ca = 5 }
+        """
+        (tmp_path / "here").write_text("")
+        text = text.replace("LONG", "x" * 200).replace("CERTIFICATE", str(tmp_path / "here"))
+        keys = [problem.partition(": ")[0] for problem in problems(tmp_path, text)]
+        assert keys == [
+            "engine.log_level",
+            "engine.control",
+            'service."a b"',
+            'service."a b".keepalive',
+            "service.one.server",
+            "service.one.target",
+            "service.two.tls.ca",
+            "service.two.tls.key",
+            "service.two.allow[0]",
+            "service.one.listen",
+        ]
+
+    def test_a_secret_that_cannot_be_read_is_not_missed_as_well(self, tmp_path: Path) -> None:
+        text = HOME.replace('secret = "superBigSecret"', 'secrets = { alice_file = "none" }')
+        (problem,) = problems(tmp_path, text)
+        assert problem.startswith("service.home.secrets.alice_file: cannot read")
 
     def test_a_file_without_a_version_is_told_how_to_begin(self, tmp_path: Path) -> None:
         path = tmp_path / "config.toml"
@@ -391,19 +462,169 @@ class TestMistakes:
             config.load(path)
         assert caught.value.problems == ["version: missing; begin the file with: version = 1"]
 
-    def test_two_services_cannot_listen_in_one_place(self, tmp_path: Path) -> None:
-        other = HOME.replace("service.home", "service.other")
-        assert problems(tmp_path, HOME + other) == ["service.other.listen: 127.0.0.1:9527 is taken by service home"]
-        (problem,) = problems(tmp_path, HOME + other.replace("127.0.0.1", "0.0.0.0"))
-        assert problem.startswith("service.other.listen")
+    @pytest.mark.parametrize(
+        ("kind", "line"),
+        [
+            ("jump-server", 'limits = { handshake_timeout = "0s" }'),
+            ("jump-server", 'dial_timeout = "0ms"'),
+            ("relay-server", 'keepalive = "0s"'),
+            ("relay-client", 'keepalive = "0s"'),
+        ],
+    )
+    def test_a_time_in_which_nothing_can_happen_is_refused_with_the_reason(
+        self, tmp_path: Path, kind: str, line: str
+    ) -> None:
+        needs = 'server = "a:1"\ntarget = "b:2"\n' if kind == "relay-client" else 'listen = "127.0.0.1:0"\n'
+        needs += 'secret = "superBigSecret"\n' if kind == "jump-server" else ""
+        (problem,) = problems(tmp_path, f'[service.a]\nkind = "{kind}"\n{needs}{line}')
+        key, _, sentence = problem.partition(": ")
+        assert key.startswith("service.a.")
+        assert key.rpartition(".")[2] in line
+        assert sentence.startswith("must be above 0: ")
 
-    @pytest.mark.parametrize("change", [("9527", "9528"), ("127.0.0.1", "127.0.0.2"), ("9527", "0")])
+    def test_no_time_to_finish_and_no_end_of_idling_can_be_asked_for(self, tmp_path: Path) -> None:
+        found = read(tmp_path, f'[engine]\ndrain = "0s"\n{HOME}limits = {{ idle_timeout = "0s" }}')
+        assert found.engine.drain == found.services["home"].limits.idle_timeout == Duration(0)
+
+    @pytest.mark.parametrize("key", ["bind", "public_host"])
+    @pytest.mark.parametrize(
+        ("host", "reason"),
+        [
+            ("", "the host is empty"),
+            ("two words", "is not a host name"),
+            ("a\\u0007b", "is not a host name"),
+            ("a!b", "is not a host name"),
+            ("-a.example", "is not a host name"),
+            ("300.1.2.3", "is not an IPv4 address"),
+            ("1.2.3.4.5", "is not an IPv4 address"),
+            ("[::1]", "takes no scheme, no brackets and no port"),
+            ("http://edge.example.net", "takes no scheme, no brackets and no port"),
+            ("edge.example.net:7000", "takes no scheme, no brackets and no port"),
+            (".".join(["a" * 60] * 5), "are possible"),
+        ],
+    )
+    def test_a_host_that_no_machine_can_have_is_refused(self, tmp_path: Path, key: str, host: str, reason: str) -> None:
+        (problem,) = problems(tmp_path, f'{EDGE}{key} = "{host}"')
+        assert problem.startswith(f"service.edge.{key}: ")
+        assert reason in problem
+        assert problem.isprintable()
+
+    @pytest.mark.parametrize(
+        "host", ["edge.example.net", "192.0.2.1", "2001:db8::1", "fe80::1%eth0", "my_host", "bücher"]
+    )
+    def test_a_host_that_some_machine_may_have_is_taken(self, tmp_path: Path, host: str) -> None:
+        edge = read(tmp_path, f'{EDGE}bind = "{host}"\npublic_host = "{host}"').services["edge"]
+        assert isinstance(edge, RelayServerSettings)
+        assert edge.bind == edge.public_host == host
+
+    @pytest.mark.parametrize(
+        ("listen", "reason"),
+        [
+            ("127.0.0.256:7000", "is not an IPv4 address"),
+            ("[::g]:7000", "is not an IPv6 address"),
+            ("a!b:0", "is not a host name"),
+            (":7000", "the host is empty"),
+        ],
+    )
+    def test_a_listener_is_somewhere_where_a_machine_can_be(self, tmp_path: Path, listen: str, reason: str) -> None:
+        (problem,) = problems(tmp_path, HOME.replace("127.0.0.1:9527", listen))
+        assert problem.startswith("service.home.listen: ")
+        assert reason in problem
+
+
+class TestServicesInEachOthersWay:
+    @pytest.mark.parametrize(
+        "hosts",
+        [
+            ("127.0.0.1", "127.0.0.1"),
+            ("127.0.0.1", "0.0.0.0"),
+            ("localhost", "127.0.0.1"),
+            ("[::]", "127.0.0.1"),
+            ("[::1]", "[0::1]"),
+            ("Home.example", "home.example"),
+        ],
+    )
+    def test_two_services_cannot_listen_in_one_place(self, tmp_path: Path, hosts: tuple[str, str]) -> None:
+        one, other = (HOME.replace("127.0.0.1", host) for host in hosts)
+        (problem,) = problems(tmp_path, one + other.replace("service.home", "service.other"))
+        assert problem.startswith("service.other.listen: ")
+        assert f"overlaps with service.home.listen, which is {hosts[0]}:9527" in problem
+
+    @pytest.mark.parametrize(
+        "change",
+        [("9527", "9528"), ("127.0.0.1", "127.0.0.2"), ("9527", "0"), ("127.0.0.1", "[::1]"), ("127.0.0.1", "a.test")],
+    )
     def test_services_may_share_a_host_or_a_port(self, tmp_path: Path, change: tuple[str, str]) -> None:
-        assert len(read(tmp_path, HOME + HOME.replace("service.home", "service.other").replace(*change)).services) == 2
+        other = HOME.replace("service.home", "service.other").replace(*change)
+        assert len(read(tmp_path, HOME + other).services) == 2
+
+    def test_any_address_of_one_family_leaves_those_of_the_other(self, tmp_path: Path) -> None:
+        other = HOME.replace("service.home", "service.other").replace("127.0.0.1", "[::1]")
+        assert len(read(tmp_path, HOME.replace("127.0.0.1", "0.0.0.0") + other).services) == 2
 
     def test_a_disabled_service_takes_no_address(self, tmp_path: Path) -> None:
         other = HOME.replace("service.home", "service.other") + "enabled = false"
         assert len(read(tmp_path, HOME + other).services) == 2
+
+    @pytest.mark.parametrize(
+        ("ports", "overlap"), [("7010-7030", True), ("7020", True), ("7021-7030", False), ("0", False)]
+    )
+    def test_two_relays_have_public_ports_of_their_own(self, tmp_path: Path, ports: str, overlap: bool) -> None:
+        one = f'{EDGE}ports = "7001-7020"\n'
+        other = EDGE.replace("edge", "other").replace("7000", "6999") + f'ports = "{ports}"\n'
+        if overlap:
+            (problem,) = problems(tmp_path, one + other)
+            assert problem.startswith("service.other.ports: 127.0.0.1:70")
+            assert "overlaps with service.edge.ports, which is 127.0.0.1:7001-7020" in problem
+        else:
+            assert len(read(tmp_path, one + other).services) == 2
+        apart = one + other + 'bind = "127.0.0.2"\n'
+        assert len(read(tmp_path, apart).services) == 2
+
+    def test_a_public_port_is_not_where_the_relay_or_another_service_listens(self, tmp_path: Path) -> None:
+        assert problems(tmp_path, HOME.replace("9527", "7005") + EDGE + 'ports = "7000-7020"') == [
+            f"service.edge.ports: 127.0.0.1:7000-7020 overlaps with {other}; choose another port"
+            for other in (
+                "service.home.listen, which is 127.0.0.1:7005",
+                "service.edge.listen, which is 127.0.0.1:7000",
+            )
+        ]
+
+    @pytest.mark.parametrize(
+        ("listen", "server"),
+        [
+            ("127.0.0.1:1080", "127.0.0.1:1080"),
+            ("127.0.0.1:1080", "localhost:1080"),
+            ("127.0.0.1:1080", "0.0.0.0:1080"),
+            ("0.0.0.0:1080", "127.0.0.1:1080"),
+            ("[::]:1080", "[::1]:1080"),
+        ],
+    )
+    def test_a_client_does_not_connect_to_itself(self, tmp_path: Path, listen: str, server: str) -> None:
+        (problem,) = problems(tmp_path, VIA_HOME.format(server=server, listen=listen))
+        assert problem == (
+            f"service.via-home.server: {server} is its own service.via-home.listen, so it would connect to itself"
+        )
+        elsewhere = VIA_HOME.format(server="home.example.net:1", listen=listen)
+        (problem,) = problems(tmp_path, f'{elsewhere}connect = "{server}"')
+        assert problem.startswith("service.via-home.connect: ")
+
+    @pytest.mark.parametrize(
+        ("listen", "server"),
+        [
+            ("127.0.0.1:1080", "127.0.0.1:1081"),
+            ("0.0.0.0:1080", "192.0.2.1:1080"),
+            ("0.0.0.0:1080", "home.example.net:1080"),
+            ("192.0.2.1:1080", "0.0.0.0:1080"),
+            ("0.0.0.0:1080", "[::1]:1080"),
+        ],
+    )
+    def test_a_client_whose_server_may_be_another_is_let_be(self, tmp_path: Path, listen: str, server: str) -> None:
+        assert read(tmp_path, VIA_HOME.format(server=server, listen=listen)).services
+
+    def test_a_client_that_is_led_elsewhere_may_name_its_server_as_itself(self, tmp_path: Path) -> None:
+        text = VIA_HOME.format(server="127.0.0.1:1080", listen="127.0.0.1:1080")
+        assert read(tmp_path, f'{text}connect = "192.0.2.1:1080"').services
 
 
 class TestMistakesInFiles:
@@ -423,6 +644,11 @@ class TestMistakesInFiles:
         with pytest.raises(ConfigError) as caught:
             config.load(path)
         assert caught.value.problems == [f"{path}: {problem}"]
+
+    def test_a_byte_order_mark_is_no_part_of_the_text(self, tmp_path: Path) -> None:
+        path = tmp_path / "config.toml"
+        path.write_bytes(b"\xef\xbb\xbfversion = 1\n")
+        assert config.load(path).path == path
 
     def test_a_folder_is_no_configuration(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
@@ -461,6 +687,40 @@ class TestMistakesInFiles:
     def test_a_client_has_no_certificate_of_its_own(self, tmp_path: Path) -> None:
         text = '[service.a]\nkind = "relay-client"\nserver = "a:1"\ntarget = "b:2"\ntls = { certificate = "here" }'
         assert problems(tmp_path, text) == ["service.a.tls.certificate: is for servers; leave it out here"]
+
+
+class TestWarnings:
+    @pytest.mark.parametrize("mode", [0o640, 0o604, 0o644])
+    @pytest.mark.parametrize("line", ['secret = "superBigSecret"', 'secrets = { alice = "a${HOME}" }'])
+    def test_secrets_in_a_file_that_others_can_read_are_warned_of(self, tmp_path: Path, mode: int, line: str) -> None:
+        path = write(tmp_path, HOME.replace('secret = "superBigSecret"', line))
+        path.chmod(mode)
+        warning = f"{path}: holds secrets, and others on this machine can read it; run: chmod 600 {path}"
+        assert config.load(path).warnings == (warning,)
+
+    def test_secrets_in_a_file_of_its_owners_alone_are_fine(self, tmp_path: Path) -> None:
+        path = write(tmp_path, HOME)
+        path.chmod(0o600)
+        assert config.load(path).warnings == ()
+
+    def test_a_file_that_says_where_its_secrets_are_may_be_read_by_all(self, tmp_path: Path) -> None:
+        (tmp_path / "alice").touch(0o600)
+        (tmp_path / "alice").write_text("hush")
+        text = HOME.replace('secret = "superBigSecret"', 'secrets = { alice_file = "alice", bob = "${HOME}" }')
+        path = write(tmp_path, text)
+        path.chmod(0o644)
+        assert config.load(path).warnings == ()
+
+    def test_a_mistake_hides_no_warning(self, tmp_path: Path) -> None:
+        path = write(tmp_path, HOME + "enabled = 5")
+        path.chmod(0o644)
+        report = config.examine(path)
+        assert (report.config, len(report.problems), len(report.warnings)) == (None, 1, 1)
+
+    def test_where_no_file_was_found_is_told_with_what_to_do(self, home: Path) -> None:
+        (warning,) = config.load(None).warnings
+        assert warning.startswith(f"there is no configuration at {home / '.config/tunnelconsole/config.toml'}: write")
+        assert "-c FILE" in warning
 
 
 class TestSecretsStaySecret:

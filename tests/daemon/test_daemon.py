@@ -183,7 +183,7 @@ class TestWhatItRefuses:
         assert daemon.process.returns() == 1
         assert daemon.process.err.splitlines()[-1] == (
             f"tunnelconsole: service edge: cannot listen on {echo.address}: Address already in use; "
-            "another program has this port; stop it or choose another port"
+            "another program has this port; stop it or choose another port in service.edge.listen"
         )
         assert "ready" not in daemon.process.out
         assert not daemon.control.exists()

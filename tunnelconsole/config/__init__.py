@@ -24,12 +24,14 @@ import sys
 import tomllib
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import msgspec
 
+from tunnelconsole.config.listening import check_listening
 from tunnelconsole.config.reader import Reader, key_path
-from tunnelconsole.engine.settings import DEFAULT_DRAIN, ListenAddress, TLSSettings
+from tunnelconsole.engine.rules import Problem, Rule
+from tunnelconsole.engine.settings import DEFAULT_DRAIN, TLSSettings
 from tunnelconsole.engine.units import Duration
 from tunnelconsole.errors import ConfigError
 
@@ -42,11 +44,13 @@ VERSION = 1
 MAX_SOCKET_PATH = 103 if sys.platform == "darwin" else 107
 """Bytes in the path of a unix socket at most: ``sun_path`` without its closing zero (unix(7): 108; macOS: 104)."""
 
+BYTE_ORDER_MARK = "\ufeff"
+"""What some editors put before everything else in a file."""
+
 KIND_CUTOFF = 0.85
 """How alike, from 0 to 1, two kinds are when one is a slip of the pen: ``channel-server`` is not ``relay-server``."""
 
 _SERVICE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
-_ANY_HOST = frozenset({"0.0.0.0", "::"})  # noqa: S104 looked for, not listened on
 
 
 def default_path() -> Path:
@@ -76,8 +80,19 @@ def _base_folder(variable: str, otherwise: str) -> Path:
         raise ConfigError([f"{variable}: is not set, and this user has no home folder to use instead"]) from None
 
 
+def _fits_a_socket(state_dir: Path, control: Path) -> list[Problem]:
+    path = default_control(state_dir) if control == Path() else control
+    length = len(os.fsencode(path))
+    if length <= MAX_SOCKET_PATH:
+        return []
+    limit = f"the path of a socket may have {MAX_SOCKET_PATH} at most"
+    return [("control", f"{path} is {length} bytes long; {limit}")]
+
+
 class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The ``[engine]`` table."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (Rule(("state_dir", "control"), _fits_a_socket),)
 
     state_dir: Path = msgspec.field(default_factory=default_state_dir)
     """The folder for what must survive a restart."""
@@ -102,6 +117,19 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     engine: EngineSettings = msgspec.field(default_factory=EngineSettings)
     services: dict[str, ServiceSettings] = msgspec.field(default_factory=dict)
     """Settings by service name, in the file's order."""
+    warnings: tuple[str, ...] = ()
+    """What the user should know of, although nothing is wrong."""
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """All that can be said about a configuration."""
+
+    config: Config | None
+    """None when it has mistakes."""
+    problems: list[str]
+    """Every mistake, with its key path."""
+    warnings: list[str]
+    """What the user should know of besides."""
 
 
 def load(path: Path | None) -> Config:
@@ -110,16 +138,36 @@ def load(path: Path | None) -> Config:
     :param path: the file; None for the one at :func:`default_path`, which need not exist.
     :raises ConfigError: it cannot be read, or something in it is wrong; every mistake is in ``problems``.
     """
-    file = _find(path)
-    reader = _reader(file)
-    document = {} if file is None else _parse(file)
+    report = examine(path)
+    if report.config is None:
+        raise ConfigError(report.problems)
+    return report.config
+
+
+def examine(path: Path | None) -> Report:
+    """Reads a configuration and tells all that is wrong with it, and what should be known besides.
+
+    :param path: as for :func:`load`.
+    """
+    try:
+        file = _find(path)
+        reader = _reader(file)
+        document, lies_open = ({}, False) if file is None else _parse(file)
+    except ConfigError as error:
+        return Report(config=None, problems=error.problems, warnings=[])
     if file is not None:
         _check_version(reader, document)
     engine = _engine(reader, document)
     services = _services(reader, document)
-    if reader.problems or engine is None:
-        raise ConfigError(reader.problems)
-    return Config(path=file, engine=engine, services=services)
+    warnings = []
+    if file is None:
+        warnings.append(f"there is no configuration at {default_path()}: write one there, or name another with -c FILE")
+    elif lies_open and reader.holds_secrets:
+        warnings.append(f"{file}: holds secrets, and others on this machine can read it; run: chmod 600 {file}")
+    config = None
+    if engine is not None and not reader.problems:
+        config = Config(path=file, engine=engine, services=services, warnings=tuple(warnings))
+    return Report(config=config, problems=reader.problems, warnings=warnings)
 
 
 def control_path(path: Path | None) -> Path:
@@ -132,7 +180,7 @@ def control_path(path: Path | None) -> Path:
     """
     file = _find(path)
     reader = _reader(file)
-    engine = _engine(reader, {} if file is None else _parse(file))
+    engine = _engine(reader, {} if file is None else _parse(file)[0])
     if engine is None:
         raise ConfigError(reader.problems)
     return engine.control
@@ -149,10 +197,13 @@ def _reader(file: Path | None) -> Reader:
     return Reader(file.parent if file is not None else Path.cwd(), os.environ)
 
 
-def _parse(file: Path) -> dict[str, object]:
+def _parse(file: Path) -> tuple[dict[str, object], bool]:
+    """What a file says, and whether others than its owner can read it."""
     try:
-        text = file.read_bytes().decode()
-        return tomllib.loads(text)
+        with file.open("rb") as opened:
+            mode = os.fstat(opened.fileno()).st_mode
+            text = opened.read().decode().removeprefix(BYTE_ORDER_MARK)
+        return tomllib.loads(text), stat.S_ISREG(mode) and bool(mode & (stat.S_IRGRP | stat.S_IROTH))
     except OSError as error:
         raise ConfigError([f"{file}: cannot be read: {error.strerror or error}"]) from None
     except UnicodeDecodeError as error:
@@ -169,8 +220,7 @@ def _check_version(reader: Reader, document: Mapping[str, object]) -> None:
     if version is None:
         reader.wrong("version", f"missing; begin the file with: version = {VERSION}")
     elif type(version) is not int or version != VERSION:
-        # What else the file says may mean something else there, so nothing else is reported.
-        raise ConfigError([f"version: expected {VERSION}, the only one this program reads"])
+        reader.wrong("version", f"expected {VERSION}, the only one this program reads")
     for key in document:
         if key not in ("version", "engine", "service"):
             reader.unknown("", key, ("version", "engine", "service"))
@@ -178,53 +228,46 @@ def _check_version(reader: Reader, document: Mapping[str, object]) -> None:
 
 def _engine(reader: Reader, document: Mapping[str, object]) -> EngineSettings | None:
     table = reader.table(document.get("engine", {}), "engine")
-    engine = None if table is None else reader.settings(EngineSettings, table, "engine")
-    if engine is None:
-        return None
-    length = len(os.fsencode(engine.control))
-    if length > MAX_SOCKET_PATH:
-        reader.wrong(
-            "engine.control",
-            f"{engine.control} is {length} bytes long; the path of a socket may have {MAX_SOCKET_PATH} at most",
-        )
-        return None
-    return engine
+    return None if table is None else reader.settings(EngineSettings, table, "engine")
 
 
 def _services(reader: Reader, document: Mapping[str, object]) -> dict[str, ServiceSettings]:
     tables = reader.table(document.get("service", {}), "service") or {}
     services: dict[str, ServiceSettings] = {}
+    readable: dict[str, dict[str, Any]] = {}
     for name, given in tables.items():
         path = key_path("service", name)
         if not _SERVICE_NAME.fullmatch(name):
             reader.wrong(path, "a service's name is made of 1 to 63 letters, digits, dots, dashes and underscores")
-            continue
         table = reader.table(given, path)
-        settings = None if table is None else _service(reader, table, path)
-        if settings is not None:
-            services[name] = settings
-    _check_listeners(reader, services)
+        if table is not None:
+            readable[path], settings = _service(reader, table, path)
+            if settings is not None:
+                services[name] = settings
+    check_listening(reader, readable)
     return services
 
 
-def _service(reader: Reader, table: dict[str, object], path: str) -> ServiceSettings | None:
+def _service(reader: Reader, table: dict[str, object], path: str) -> tuple[dict[str, Any], ServiceSettings | None]:
+    """The values of a service that could be read, and its settings when nothing in them is wrong."""
     from tunnelconsole.engine.services.kinds import KINDS  # noqa: PLC0415 - the engine, which control_path() can spare
+    from tunnelconsole.engine.services.service import ServiceSettings  # noqa: PLC0415 - as above
 
+    before = len(reader.problems)
     kind = _kind(reader, table, path, KINDS)
-    if kind is None:
-        return None
-    # TLS is read apart from the rest, so that its files are looked at even when another key is wrong.
+    # TLS is read apart from the rest, because what it may say is another thing for servers than for clients.
     tls = None if "tls" not in table else _tls(reader, kind, table["tls"], f"{path}.tls")
     rest = {key: given for key, given in table.items() if key not in ("kind", "tls")}
-    settings = reader.settings(KINDS[kind][0], rest, path, also=["kind"])
-    if settings is None:
-        return None
-    for key, sentence in settings.problems():
-        reader.wrong(f"{path}.{key}", sentence)
-    return msgspec.structs.replace(settings, tls=tls)
+    if kind is None:  # what every service has is all that is known of it
+        common = {field.encode_name for field in msgspec.structs.fields(ServiceSettings)}
+        return reader.values(ServiceSettings, {key: rest[key] for key in rest if key in common}, path), None
+    values = reader.values(KINDS[kind][0], rest, path, also=["kind"])
+    wrong = len(reader.problems) > before
+    return values, None if wrong else KINDS[kind][0](**{**values, "tls": tls})
 
 
 def _kind(reader: Reader, table: dict[str, object], path: str, known: Collection[str]) -> str | None:
+    """The kind that a table names, or that was surely meant; None when nobody knows."""
     path = f"{path}.kind"
     kinds = f"the kinds are {', '.join(known)}"
     if "kind" not in table:
@@ -236,29 +279,32 @@ def _kind(reader: Reader, table: dict[str, object], path: str, known: Collection
     nearest = difflib.get_close_matches(kind, known, 1, KIND_CUTOFF)
     advice = f'did you mean "{nearest[0]}"?' if nearest else kinds
     reader.wrong(path, f'there is no kind "{kind}"; {advice}')
-    return None
+    return nearest[0] if nearest else None
 
 
-def _tls(reader: Reader, kind: str, given: object, path: str) -> TLSSettings | None:
+def _tls(reader: Reader, kind: str | None, given: object, path: str) -> TLSSettings | None:
     table = reader.table(given, path)
-    tls = None if table is None else reader.settings(TLSSettings, table, path)
-    if tls is None:
+    if table is None:
         return None
-    server = kind.endswith("-server")
-    if server and tls.certificate and not tls.key:
-        reader.wrong(f"{path}.key", "missing; a certificate needs its private key")
-    if server and tls.key and not tls.certificate:
-        reader.wrong(f"{path}.certificate", "missing; a private key needs its certificate")
+    before = len(reader.problems)
+    files = reader.values(TLSSettings, table, path)
+    complete = len(reader.problems) == before
+    server = kind is not None and kind.endswith("-server")
+    for key, other, sentence in (
+        ("certificate", "key", "a certificate needs its private key"),
+        ("key", "certificate", "a private key needs its certificate"),
+    ):
+        if server and files.get(key) and other in files and not files[other]:
+            reader.wrong(f"{path}.{other}", f"missing; {sentence}")
     of_server, of_client = ("certificate", "key"), ("ca", "fingerprint")
-    for key in of_client if server else of_server:
-        if getattr(tls, key):
+    for key in () if kind is None else of_client if server else of_server:
+        if files.get(key):
             reader.wrong(f"{path}.{key}", f"is for {'clients' if server else 'servers'}; leave it out here")
-    for key in of_server if server else ("ca",):
-        file = getattr(tls, key)
-        sentence = _unreadable(Path(file)) if file else ""
+    for key in () if kind is None else of_server if server else ("ca",):
+        sentence = _unreadable(Path(files[key])) if files.get(key) else ""
         if sentence:
             reader.wrong(f"{path}.{key}", sentence)
-    return tls
+    return TLSSettings(**files) if complete else None
 
 
 def _unreadable(file: Path) -> str:
@@ -268,23 +314,3 @@ def _unreadable(file: Path) -> str:
     except OSError as error:
         return f"cannot read {file}: {error.strerror or error}"
     return "" if os.access(file, os.R_OK) else f"cannot read {file}: Permission denied"
-
-
-def _check_listeners(reader: Reader, services: Mapping[str, ServiceSettings]) -> None:
-    """Notes each enabled service that listens where one before it does."""
-    taken: list[tuple[ListenAddress, str]] = []
-    for name, settings in services.items():
-        for field in msgspec.structs.fields(settings) if settings.enabled else ():
-            address = getattr(settings, field.name)
-            if not isinstance(address, ListenAddress) or address.port == 0:
-                continue
-            for other, owner in taken:
-                if _overlap(address, other):
-                    path = f"{key_path('service', name)}.{field.encode_name}"
-                    reader.wrong(path, f"{address} is taken by service {owner}")
-            taken.append((address, name))
-
-
-def _overlap(one: ListenAddress, other: ListenAddress) -> bool:
-    hosts = {"127.0.0.1" if address.host == "localhost" else address.host for address in (one, other)}
-    return one.port == other.port and (len(hosts) == 1 or not hosts.isdisjoint(_ANY_HOST))

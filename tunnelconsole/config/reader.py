@@ -18,9 +18,12 @@ from types import NoneType, UnionType
 from typing import Any, Final, Literal, TypeVar, Union, get_args, get_origin
 
 import msgspec
+from msgspec.structs import FieldInfo
 
 from tunnelconsole.config.secret_file import read_secret_file
+from tunnelconsole.engine.rules import broken
 from tunnelconsole.engine.settings import FilePath, Secret
+from tunnelconsole.errors import ConfigError
 
 FILE_TWIN = "_file"
 """What a secret's key ends with when its value is the file that holds the secret."""
@@ -62,6 +65,8 @@ class Reader:
         self._folder = folder
         self._environment = environment
         self.problems: list[str] = []
+        self.holds_secrets = False
+        """Whether a table that was read held a secret itself, rather than naming a file or a variable that does."""
 
     def wrong(self, path: str, sentence: str) -> _Wrong:
         """Notes a mistake at a key path."""
@@ -97,6 +102,16 @@ class Reader:
         :param also: keys of the table that somebody else reads.
         """
         before = len(self.problems)
+        values = self.values(wanted, table, path, also)
+        return wanted(**values) if len(self.problems) == before else None
+
+    def values(
+        self, wanted: type[msgspec.Struct], table: Mapping[str, object], path: str, also: Collection[str] = ()
+    ) -> dict[str, Any]:
+        """The values of settings of type ``wanted``, by key, defaults included; what is wrong or missing is left out.
+
+        :param also: keys of the table that somebody else reads.
+        """
         fields = {field.encode_name: field for field in msgspec.structs.fields(wanted)}
         twins = {f"{key}{FILE_TWIN}": key for key, field in fields.items() if _plain(field.type) is Secret}
         known = [*fields, *twins, *also]
@@ -108,9 +123,26 @@ class Reader:
                 values[field.name] = self._from_file(table, key, path)
             elif key in table:
                 values[field.name] = self._value(field.type, table[key], key_path(path, key))
-            elif field.required and key not in meant:
+            elif key in meant:
+                continue
+            elif field.required:
                 self.wrong(key_path(path, key), f"missing; give {key} or {twin}" if twin else "missing")
-        return wanted(**values) if len(self.problems) == before else None
+            else:
+                values[field.name] = self._default(field)
+        right = {key: value for key, value in values.items() if value is not WRONG}
+        for key, sentence in broken(getattr(wanted, "rules", ()), right):
+            self.wrong(f"{path}.{key}", sentence)
+            right.pop(key, None)
+        return right
+
+    def _default(self, field: FieldInfo) -> Any:
+        if field.default_factory is msgspec.NODEFAULT:
+            return field.default
+        try:
+            return field.default_factory()
+        except ConfigError as error:
+            self.problems += error.problems
+            return WRONG
 
     def _value(self, wanted: Any, given: object, path: str) -> Any:
         """``given`` as a value of type ``wanted``, or WRONG."""
@@ -133,6 +165,8 @@ class Reader:
         text = self.text(given, path)
         if text is None:
             return WRONG
+        if wanted is Secret and _holds_text(given):
+            self.holds_secrets = True
         if wanted in (FilePath, Path):
             return self._path(wanted, text, path)
         return wanted(text)
@@ -251,6 +285,11 @@ def _as_text(wanted: Any, given: object) -> str:
     except ValueError as error:
         return str(error)
     return "write it in quotes"
+
+
+def _holds_text(given: object) -> bool:
+    """Whether a text has anything in it but variables."""
+    return isinstance(given, str) and _VARIABLE.sub(lambda found: found[1], given) != ""
 
 
 def _quoted(text: str) -> str:

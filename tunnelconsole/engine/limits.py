@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import msgspec
 
+from tunnelconsole.engine.rules import Rule, above_zero
 from tunnelconsole.engine.transport.pacing import Pace
 from tunnelconsole.engine.units import Duration, Rate
 
@@ -16,6 +18,8 @@ and no others; beyond them newcomers are turned away until one is free."""
 
 class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``[service.NAME.limits]``."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (above_zero("handshake_timeout", "no newcomer could be done in no time"),)
 
     sessions: int = 0
     """Sessions at once; 0 for as many as come."""

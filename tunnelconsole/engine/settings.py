@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ipaddress
+import re
+import socket
 from pathlib import Path
 from typing import Self
 
@@ -9,13 +12,43 @@ import msgspec
 
 from tunnelconsole.engine.access import Clients, Destination
 from tunnelconsole.engine.transport.tls import plain_fingerprint
-from tunnelconsole.engine.wire.hostport import format_host_port, parse_host_port
+from tunnelconsole.engine.wire.hostport import check_host, format_host_port, parse_host_port
 
 MAX_PORTS = 65535
 """Ports there are."""
 
 DEFAULT_DRAIN = 30.0
 """Seconds channels may take to finish when the engine stops or a service's settings change."""
+
+_LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?")
+"""One part of a host's name (RFC 1123, section 2.1), with the underscore that many have all the same."""
+
+
+def check_own_host(text: str) -> None:
+    """Accepts a name or an IP address, without brackets, that this machine may have.
+
+    Nothing is looked up: whether the machine has it shows when it is listened on.
+
+    :raises ValueError: no machine can have it; the text says why.
+    """
+    if ":" in text:
+        try:
+            ipaddress.IPv6Address(text)
+        except ValueError:
+            raise ValueError(f"{text!r} is not a host; it takes no scheme, no brackets and no port") from None
+    try:
+        name = check_host(text)
+    except ValueError as error:
+        raise ValueError(str(error).removesuffix("; expected host:port")) from None
+    if ":" in name:
+        return
+    if set(name) <= set("0123456789."):
+        try:
+            socket.inet_aton(name)
+        except OSError:
+            raise ValueError(f"{text!r} is not an IPv4 address, which has four numbers from 0 to 255") from None
+    elif not all(_LABEL.fullmatch(label) for label in name.removesuffix(".").split(".")):
+        raise ValueError(f"{text!r} is not a host name, which has letters, digits and dashes between its dots")
 
 
 class Secret(str):
@@ -68,12 +101,12 @@ class ListenAddress(msgspec.Struct, frozen=True):
     def parse(cls, text: str) -> Self:
         """Reads ``host:port``, where the port may be 0.
 
-        :raises ValueError: it is not that; the text says what is wrong.
+        :raises ValueError: it is not that, or no machine can have that host; the text says what is wrong.
         """
-        if text.endswith(":0"):
-            host, _ = parse_host_port(text[:-1] + "1")
-            return cls(host, 0)
-        return cls(*parse_host_port(text))
+        any_port = text.endswith(":0")
+        host, port = parse_host_port(text[:-1] + "1" if any_port else text)
+        check_own_host(host)
+        return cls(host, 0 if any_port else port)
 
 
 class PortRange(msgspec.Struct, frozen=True):

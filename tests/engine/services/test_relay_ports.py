@@ -286,7 +286,13 @@ async def test_a_port_in_use_is_told_with_what_to_do_and_tried_again() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         listen = ListenAddress("127.0.0.1", taken.getsockname()[1])
         async with running(edge=relay_server(listen=listen)) as engine:
-            await hears(engine, ServiceRetrying, "stop it or choose another port")
+            await hears(engine, ServiceRetrying, "stop it or choose another port in service.edge.listen")
+
+
+async def test_an_address_for_public_ports_that_is_not_ours_is_told_at_once_with_its_key() -> None:
+    async with running(edge=relay_server(bind="192.0.2.1")) as engine:
+        event = await hears(engine, ServiceRetrying, "cannot listen on 192.0.2.1: ")
+        assert "choose one that it has in service.edge.bind" in event.error
 
 
 async def test_public_ports_are_told_with_the_public_host() -> None:

@@ -226,7 +226,7 @@ async def test_a_port_in_use_is_refused_with_what_to_do() -> None:
 @pytest.mark.parametrize(
     ("host", "advice"),
     [
-        ("192.0.2.1", "this machine does not have that address"),
+        ("192.0.2.1", "this machine does not have that address; choose one that it has"),
         ("no-such-host.invalid", "check the host name"),
         ("x" * 64 + ".example", "check the host name"),
     ],

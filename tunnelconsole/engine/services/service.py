@@ -16,6 +16,7 @@ from tunnelconsole.engine.access import Clients
 from tunnelconsole.engine.events import PeerRefused, ResourcesExhausted, ServiceConnected, ServiceListening
 from tunnelconsole.engine.limits import Gate, LimitSettings
 from tunnelconsole.engine.node import Node
+from tunnelconsole.engine.rules import Problem, Rule, broken
 from tunnelconsole.engine.sessions import ANONYMOUS, Channel, Flow, Session
 from tunnelconsole.engine.settings import HostPort, ListenAddress, NetworkPattern, TLSSettings
 from tunnelconsole.engine.transport.dialer import dial
@@ -41,6 +42,9 @@ State = Literal["starting", "listening", "connecting", "connected", "backoff", "
 class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What every ``[service.NAME]`` may have besides its own keys."""
 
+    rules: ClassVar[tuple[Rule, ...]] = ()
+    """What must hold of a kind's own keys beyond their types."""
+
     enabled: bool = True
     """False keeps the service stopped until it is started by hand."""
     tls: TLSSettings | None = None
@@ -50,9 +54,9 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     clients_deny: tuple[NetworkPattern, ...] = ()
     """Networks whose peers may not; wins over ``clients_allow``."""
 
-    def problems(self) -> list[tuple[str, str]]:
-        """What is wrong between keys that are right one by one: pairs of key and sentence."""
-        return []
+    def problems(self) -> list[Problem]:
+        """What is wrong by the kind's own rules."""
+        return broken(self.rules, msgspec.structs.asdict(self))
 
 
 S = TypeVar("S", bound=ServiceSettings)
@@ -214,7 +218,14 @@ class Service(ABC, Generic[S]):
 
         :raises ListenFailed: the address cannot be listened on.
         """
-        return await listen(address.host, address.port, accepted, self.exhausted)
+        try:
+            return await listen(address.host, address.port, accepted, self.exhausted)
+        except ListenFailed as error:
+            raise self.blame("listen", error) from error
+
+    def blame(self, key: str, error: ListenFailed) -> ListenFailed:
+        """``error`` with the key path of what to change."""
+        return ListenFailed(error.message, f"{error.hint} in service.{self.name}.{key}")
 
     def _count(self) -> tuple[int, int]:
         return len(self.attached), self.channels

@@ -89,11 +89,20 @@ class Listener:
 
 
 async def listen(host: str, port: int, accepted: Accepted, exhausted: Exhausted) -> Listener:
-    """Listens on ``host`` and ``port`` (0 takes a free one); of a name, on its first address that this machine has.
+    """Listens as :func:`bound` does, and accepts.
 
     :raises ListenFailed: the address is in use, not ours, not permitted, or unknown.
     """
-    wanted = format_host_port(host, port)
+    return Listener(await bound(host, port), accepted, exhausted)
+
+
+async def bound(host: str, port: int) -> socket.socket:
+    """A listening socket on ``host`` and ``port`` (0 takes a free one); of a name, on its first address that we have.
+
+    :raises ListenFailed: the address is in use, not ours, not permitted, or unknown; the hint goes on with where it is
+        set.
+    """
+    wanted = format_host_port(host, port) if port else host
     address = numeric(host, port)
     found: Found
     try:
@@ -102,11 +111,10 @@ async def listen(host: str, port: int, accepted: Accepted, exhausted: Exhausted)
         reason = error.strerror if isinstance(error, OSError) else ""
         raise ListenFailed(f"cannot listen on {wanted}: {reason or error}", "check the host name") from error
     try:
-        sock = _first_bound(found)
+        return _first_bound(found)
     except OSError as error:
         code = error.errno or 0
         raise ListenFailed(f"cannot listen on {wanted}: {os.strerror(code)}", _advice(code)) from error
-    return Listener(sock, accepted, exhausted)
 
 
 def _first_bound(addresses: Found) -> socket.socket:
@@ -142,10 +150,10 @@ def _advice(code: int) -> str:
     if code == errno.EADDRINUSE:
         return "another program has this port; stop it or choose another port"
     if code in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
-        return "this machine does not have that address"
+        return "this machine does not have that address; choose one that it has"
     if code in (errno.EACCES, errno.EPERM):
-        return "ports below 1024 need the right to bind them (CAP_NET_BIND_SERVICE)"
-    return ""
+        return "ports below 1024 need the right to bind them (CAP_NET_BIND_SERVICE); or choose a higher one"
+    return "choose another address"
 
 
 def is_loopback(host: str) -> bool:

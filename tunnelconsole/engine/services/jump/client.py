@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from typing import Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
 from tunnelconsole.engine.events import TargetFailed
 from tunnelconsole.engine.node import Node
+from tunnelconsole.engine.rules import Problem, Rule
 from tunnelconsole.engine.services.jump.connection import reach
 from tunnelconsole.engine.services.service import ServerDialer, Service, ServiceSettings
 from tunnelconsole.engine.settings import HostPort, ListenAddress, Secret
@@ -25,8 +26,23 @@ PROXY_READ = 4096
 _TIMED_OUT = ("i/o timeout", "connection timed out", "did not answer within", "did not finish its handshake")
 
 
+def _proxy_or_target(proxy: str | None, target: HostPort | None) -> list[Problem]:
+    if proxy is not None and target is not None:
+        return [("target", "a fixed target and a proxy exclude each other; leave one out")]
+    return []
+
+
+def _no_empty_secret(secret: Secret) -> list[Problem]:
+    return [] if secret else [("secret", "the secret is empty; no jump server accepts that")]
+
+
 class JumpClientSettings(ServiceSettings, frozen=True, kw_only=True):
     """``kind = "jump-client"``."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(("proxy", "target"), _proxy_or_target),
+        Rule(("secret",), _no_empty_secret),
+    )
 
     server: HostPort
     connect: HostPort | None = None
@@ -37,14 +53,6 @@ class JumpClientSettings(ServiceSettings, frozen=True, kw_only=True):
     """What local programs speak; ``socks5`` unless there is a ``target``."""
     target: HostPort | None = None
     """One fixed destination, in place of a proxy."""
-
-    def problems(self) -> list[tuple[str, str]]:
-        found = []
-        if self.proxy is not None and self.target is not None:
-            found.append(("target", "a fixed target and a proxy exclude each other; leave one out"))
-        if not self.secret:
-            found.append(("secret", "the secret is empty; no jump server accepts that"))
-        return found
 
 
 class Doorman(Protocol):

@@ -11,12 +11,15 @@ import asyncio
 import secrets
 import socket
 import ssl
+from collections.abc import Mapping
+from typing import ClassVar
 
 import msgspec
 
 from tunnelconsole.engine.access import Destinations
 from tunnelconsole.engine.events import TargetFailed
 from tunnelconsole.engine.node import Node
+from tunnelconsole.engine.rules import Problem, Rule, above_zero
 from tunnelconsole.engine.services.service import ServerTLS, Service, ServiceSettings
 from tunnelconsole.engine.sessions import ANONYMOUS
 from tunnelconsole.engine.settings import DestinationPattern, ListenAddress, Secret
@@ -44,9 +47,36 @@ from tunnelconsole.errors import ConnectFailed
 HANDSHAKE_READ = 512
 """Bytes read at once during the handshake: both of the client's frames, and a little more."""
 
+EMPTY_SECRET = "an empty secret would let everybody in"  # noqa: S105 - a sentence
+"""What is wrong with it."""
+
+
+def _some_secret(secret: Secret | None, secrets: Mapping[str, Secret]) -> list[Problem]:
+    if secret is None and not secrets:
+        return [("secret", "a jump server needs a secret: set secret, secret_file, or a secrets table")]
+    return []
+
+
+def _no_empty_secret(secret: Secret | None) -> list[Problem]:
+    return [("secret", EMPTY_SECRET)] if secret == "" else []
+
+
+def _usable_secrets(secrets: Mapping[str, Secret]) -> list[Problem]:
+    found = [(f"secrets.{name}", EMPTY_SECRET) for name, secret in secrets.items() if not secret]
+    if len(set(secrets.values())) < len(secrets):
+        found.append(("secrets", "two identities have the same secret, so nobody could tell them apart"))
+    return found
+
 
 class JumpServerSettings(ServiceSettings, frozen=True, kw_only=True):
     """``kind = "jump-server"``."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(("secret", "secrets"), _some_secret),
+        Rule(("secret",), _no_empty_secret),
+        Rule(("secrets",), _usable_secrets),
+        above_zero("dial_timeout", "no address could answer in no time"),
+    )
 
     listen: ListenAddress
     secret: Secret | None = None
@@ -59,23 +89,6 @@ class JumpServerSettings(ServiceSettings, frozen=True, kw_only=True):
     """Where it may not; wins over ``allow``."""
     dial_timeout: Duration = Duration(DIAL_TIMEOUT)
     """Seconds for each address of a target to answer."""
-
-    def problems(self) -> list[tuple[str, str]]:
-        found = []
-        if self.secret is None and not self.secrets:
-            found.append(("secret", "a jump server needs a secret: set secret, secret_file, or a secrets table"))
-        if self.secret == "":
-            found.append(("secret", "an empty secret would let everybody in"))
-        found += [
-            (f"secrets.{name}", "an empty secret would let everybody in")
-            for name, secret in self.secrets.items()
-            if not secret
-        ]
-        if len(set(self.secrets.values())) < len(self.secrets):
-            found.append(("secrets", "two identities have the same secret, so nobody could tell them apart"))
-        if self.dial_timeout <= 0:
-            found.append(("dial_timeout", "must be above 0"))
-        return found
 
 
 class JumpServer(Service[JumpServerSettings]):

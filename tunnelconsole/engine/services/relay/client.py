@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from typing import ClassVar
 
 from tunnelconsole.engine.events import TargetFailed
 from tunnelconsole.engine.node import Node
-from tunnelconsole.engine.services.relay.server import KEEPALIVE
+from tunnelconsole.engine.rules import Problem, Rule, above_zero
+from tunnelconsole.engine.services.relay.server import KEEPALIVE, NO_PAUSE
 from tunnelconsole.engine.services.service import ServerDialer, Service, ServiceSettings, Start
 from tunnelconsole.engine.sessions import Flow, Session
 from tunnelconsole.engine.settings import HostPort
@@ -42,8 +44,19 @@ FRAME_READ = 4096
 """Bytes read at once while a data connection waits for its visitor."""
 
 
+def _few_spare_connections(count: int) -> list[Problem]:
+    if 0 <= count <= MAX_DATA_CONNECTIONS:
+        return []
+    return [("spare_connections", f"must be between 0 and {MAX_DATA_CONNECTIONS}")]
+
+
 class RelayClientSettings(ServiceSettings, frozen=True, kw_only=True):
     """``kind = "relay-client"``."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        above_zero("keepalive", NO_PAUSE),
+        Rule(("spare_connections",), _few_spare_connections),
+    )
 
     server: HostPort
     connect: HostPort | None = None
@@ -56,14 +69,6 @@ class RelayClientSettings(ServiceSettings, frozen=True, kw_only=True):
     """Data connections kept ready."""
     keepalive: Duration = Duration(KEEPALIVE)
     """Seconds between two keepalives."""
-
-    def problems(self) -> list[tuple[str, str]]:
-        found = []
-        if self.keepalive <= 0:
-            found.append(("keepalive", "must be above 0"))
-        if not 0 <= self.spare_connections <= MAX_DATA_CONNECTIONS:
-            found.append(("spare_connections", f"must be between 0 and {MAX_DATA_CONNECTIONS}"))
-        return found
 
 
 class RelayClient(Service[RelayClientSettings]):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tunnelconsole.engine.settings import PortRange
-from tunnelconsole.engine.transport.listener import Accepted, Listener, listen
+from tunnelconsole.engine.transport.listener import Accepted, Listener, bound, listen
 from tunnelconsole.errors import ListenFailed
 
 
@@ -20,6 +20,13 @@ class PortPool:
         self._bind = bind
         self._ports = ports
         self._taken: set[int] = set()
+
+    async def check(self) -> None:
+        """Makes sure that this machine has the address, without which no port could ever be opened.
+
+        :raises ListenFailed: it has not.
+        """
+        (await bound(self._bind, 0)).close()
 
     async def open(self, accepted: Accepted, exhausted: Callable[[OSError], None]) -> Listener:
         """Listens on a free port; give it back with :meth:`release`.

@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from typing import ClassVar
 
 from tunnelconsole.engine.node import Node
+from tunnelconsole.engine.rules import Rule, above_zero, own_host
 from tunnelconsole.engine.services.relay.backend import Backend
 from tunnelconsole.engine.services.relay.ports import PortPool
 from tunnelconsole.engine.services.service import ServerTLS, Service, ServiceSettings
@@ -20,21 +22,31 @@ from tunnelconsole.engine.transport.listener import Listener
 from tunnelconsole.engine.transport.tls import TLSEnd, complete_handshake
 from tunnelconsole.engine.units import Duration
 from tunnelconsole.engine.wire.errors import ProtocolError
-from tunnelconsole.engine.wire.hostport import format_host_port
-from tunnelconsole.engine.wire.relay import DataHello, is_native, parse_public_address
+from tunnelconsole.engine.wire.relay import MAX_PUBLIC_ADDRESS, DataHello, is_native
+from tunnelconsole.errors import ListenFailed
 
 KEEPALIVE = 10.0
 """Seconds between two questions whether the other end lives; unanswered, it is gone twice that long after it died. The
 original waits 30 s, which is long to hold a public port that leads nowhere."""
 
+NO_PAUSE = "the other end would be asked without a pause"
+"""Why the time between two keepalives is not 0."""
+
 FIRST_READ = 4096
 """Bytes read at once until it is clear who a newcomer is."""
 
-_HIGHEST_PORT = 65535
+LONGEST_PUBLIC_HOST = MAX_PUBLIC_ADDRESS - len(":65535")
+"""Bytes of the host that backends are told: an original takes no longer address."""
 
 
 class RelayServerSettings(ServiceSettings, frozen=True, kw_only=True):
     """``kind = "relay-server"``."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        own_host("bind"),
+        own_host("public_host", LONGEST_PUBLIC_HOST),
+        above_zero("keepalive", NO_PAUSE),
+    )
 
     listen: ListenAddress
     ports: PortRange = PortRange(0, 0)
@@ -47,16 +59,6 @@ class RelayServerSettings(ServiceSettings, frozen=True, kw_only=True):
     """Whether our own clients may bring visitors over data connections of their own; False leaves yamux only."""
     keepalive: Duration = Duration(KEEPALIVE)
     """Seconds between two keepalives."""
-
-    def problems(self) -> list[tuple[str, str]]:
-        found = []
-        if self.keepalive <= 0:
-            found.append(("keepalive", "must be above 0"))
-        try:
-            parse_public_address(format_host_port(self.public_host, _HIGHEST_PORT).encode())
-        except ProtocolError as error:
-            found.append(("public_host", str(error)))
-        return found
 
 
 class RelayServer(Service[RelayServerSettings]):
@@ -76,6 +78,10 @@ class RelayServer(Service[RelayServerSettings]):
         if self.settings.tls is not None:
             self._tls = ServerTLS(self.settings.tls, self.name, self.node.state_dir)
             self.notes["fingerprint"] = self._tls.fingerprint
+        try:
+            await self.ports.check()
+        except ListenFailed as error:
+            raise self.blame("bind", error) from error
         self._listener = await self.listen(self.settings.listen, self._accepted)
         self.listening(self._listener)
         try:
