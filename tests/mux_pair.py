@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from tcp import connected
 from tls_programs import ends_of, shake_hands
 from tunnelconsole.engine.transport.ends import End, SocketEnd
+from tunnelconsole.engine.transport.farewell import Farewells
 from tunnelconsole.engine.transport.mux import Mux, QuietUser
 from waiting import until
 
@@ -73,6 +74,7 @@ class Side:
             opened=self._opened,
             closed=self.closed.append,
             keepalive=keepalive,
+            farewells=Farewells(asyncio.get_running_loop()),
             early=early,
         )
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from jump_peers import jump_server, through
+from jump_peers import framed, jump_server, read_frame, through
 from left_behind import nothing_left_behind
-from loopback import hears, target, told
+from loopback import calling, hears, open_descriptors, target, told
 from ports import steady_port
 from tunnelconsole.engine import backoff, floods
 from tunnelconsole.engine import engine as engine_module
@@ -35,6 +35,7 @@ from tunnelconsole.engine.services.service import Service, ServiceSettings
 from tunnelconsole.engine.settings import FilePath, ListenAddress, Secret, TLSSettings
 from tunnelconsole.engine.transport.certificates import make_self_signed
 from tunnelconsole.engine.transport.pump import Finished
+from tunnelconsole.engine.wire.jump import CHALLENGE_FAILED
 from tunnelconsole.errors import ConnectFailed, CredentialsRefused, ListenFailed, RequestRefused
 from waiting import until
 
@@ -565,6 +566,28 @@ async def test_stopping_cuts_what_has_not_finished_in_time() -> None:
             assert await caller.broken()
         assert [event.cause for event in told(engine, ChannelClosed)] == ["the engine stops"]
         assert not engine.node.sessions.sessions
+
+
+async def test_stopping_lets_those_who_are_turned_away_read_why_and_cuts_them_off_in_time() -> None:
+    async with Engine({"home": jump_server()}) as engine:
+        await engine.settled()
+        address = str(engine.services["home"].address)
+        async with calling(address) as reader, calling(address) as rude:
+            for caller in (reader, rude):
+                await read_frame(caller)
+                await caller.send(framed(bytes(20)))
+            await until(lambda: len(told(engine, PeerRefused)) == 2)
+            await reader.send(bytes(200_000))
+
+            async def read() -> None:
+                await until(lambda: engine.draining)
+                assert await reader.read_to_end() == b"\x01" + framed(CHALLENGE_FAILED.encode())
+                await reader.close()
+
+            before = open_descriptors()
+            await asyncio.gather(engine.stop(drain=0.3), read())
+            accepted, listening, closed_by_the_reader = 2, 1, 1
+            assert open_descriptors() <= before - accepted - listening - closed_by_the_reader
 
 
 async def test_stopping_while_a_replaced_service_drains_waits_for_it_too() -> None:

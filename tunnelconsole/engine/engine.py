@@ -323,7 +323,8 @@ class Engine:
         node.bus.publish(EngineStopping(cause=cause, channels=len(node.sessions.channels)))
         for supervised in self.supervised.values():
             await self._take_nothing_new(supervised)
-        await self._until_drained([*self.services.values(), *self._retiring], drain)
+        drained = [service.drained for service in (*self.services.values(), *self._retiring)]
+        await self._until_set([*drained, node.farewells.over], drain)
         for supervised in self.supervised.values():
             await self._halt(supervised, "the engine stops", drain=0.0)
         for service in list(self._retiring):
@@ -332,6 +333,7 @@ class Engine:
         await asyncio.sleep(0)  # pumps that were cut report their end on the next turn of the loop
         node.bus.tell_repeated(early=True)
         await self._close_store()
+        node.farewells.close()
         node.plane.close()
         self._forget_scratch()
 
@@ -368,7 +370,7 @@ class Engine:
     async def _retire(self, supervised: Supervised, cause: str, drain: float) -> None:
         service = supervised.service
         try:
-            await self._until_drained([service], drain)
+            await self._until_set([service.drained], drain)
         finally:
             await self._end_task(supervised.task)
             service.cut_all(f"{cause}, and it did not finish in time")
@@ -380,11 +382,11 @@ class Engine:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
-    async def _until_drained(self, services: list[Service[Any]], seconds: float) -> None:
+    async def _until_set(self, events: list[asyncio.Event], seconds: float) -> None:
         with contextlib.suppress(TimeoutError):  # what is left then is cut by the caller
             async with asyncio.timeout(seconds):
-                for service in services:
-                    await service.drained.wait()
+                for event in events:
+                    await event.wait()
 
     async def _tick(self) -> None:
         """Samples the meters every :data:`TICK`, and saves every :data:`SAVE_INTERVAL`."""

@@ -10,6 +10,7 @@ from tunnelconsole.engine.events import Crashed
 from tunnelconsole.engine.meters import Meters
 from tunnelconsole.engine.sessions import Sessions
 from tunnelconsole.engine.tasks import Tasks
+from tunnelconsole.engine.transport.farewell import Farewells
 from tunnelconsole.engine.transport.plane import Plane
 
 
@@ -26,6 +27,7 @@ class Node:
         self.meters = Meters()
         self.sessions = Sessions(self.bus, self.meters)
         self.plane = Plane(self.loop)
+        self.farewells = Farewells(self.loop)
 
     def tasks_of(self, owner: str, service: str = "") -> Tasks:
         """An owner of tasks whose failures become events."""

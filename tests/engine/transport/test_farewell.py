@@ -10,14 +10,16 @@ from tcp import Program, connected
 from tls_programs import SecureProgram, ends_of, shake_hands
 from tunnelconsole.engine.transport import farewell as farewell_module
 from tunnelconsole.engine.transport.ends import SocketEnd
-from tunnelconsole.engine.transport.farewell import FAREWELL_BYTES, Farewell
+from tunnelconsole.engine.transport.farewell import FAREWELL_BYTES, Farewells
 from waiting import until
 
 WORDS = b"no, because of this"
 
 
-def part(sock_end: SocketEnd, words: bytes = WORDS) -> None:
-    Farewell(asyncio.get_running_loop(), sock_end, words)
+def part(sock_end: SocketEnd, words: bytes = WORDS) -> Farewells:
+    farewells = Farewells(asyncio.get_running_loop())
+    farewells.bid(sock_end, words)
+    return farewells
 
 
 async def test_the_words_arrive_although_the_peer_has_sent_what_nobody_read() -> None:
@@ -37,7 +39,7 @@ async def test_over_tls_they_arrive_and_end_in_order() -> None:
     await shake_hands(outer, inner)
     peer = SecureProgram(outer)
     await peer.send(bytes(100_000))
-    Farewell(asyncio.get_running_loop(), inner, WORDS)
+    Farewells(asyncio.get_running_loop()).bid(inner, WORDS)
     assert await peer.read_to_end() == WORDS
     peer.close()
     await until(lambda: inner.fileno() == -1)
@@ -90,3 +92,41 @@ async def test_a_peer_that_breaks_off_behind_unread_bytes_is_let_go_at_once(monk
     await peer.send(bytes(200_000))
     peer.reset()
     await until(lambda: end.fileno() == -1)
+
+
+async def test_they_end_with_their_owner_whatever_their_peers_have_heard() -> None:
+    farewells = Farewells(asyncio.get_running_loop())
+    assert farewells.over.is_set()
+    peers, ends = [], []
+    for words in (WORDS, bytes(500_000)):
+        near, far = connected(4096)
+        peers.append(near)
+        ends.append(SocketEnd(far))
+        farewells.bid(ends[-1], words)
+    assert not farewells.over.is_set()
+    farewells.close()
+    assert [end.fileno() for end in ends] == [-1, -1]
+    assert farewells.over.is_set()
+    for near in peers:
+        near.close()
+
+
+async def test_they_are_over_once_the_last_peer_has_gone() -> None:
+    farewells = Farewells(asyncio.get_running_loop())
+    peers = []
+    for _ in range(2):
+        near, far = connected()
+        peers.append(Program(near))
+        farewells.bid(SocketEnd(far), WORDS)
+    for peer in peers:
+        assert not farewells.over.is_set()
+        assert await peer.read_to_end() == WORDS
+        peer.close()
+    await until(farewells.over.is_set)
+
+
+async def test_one_whose_peer_has_gone_before_it_begins_is_over_at_once() -> None:
+    near, far = connected()
+    Program(near).reset()
+    farewells = part(SocketEnd(far))
+    await until(farewells.over.is_set)

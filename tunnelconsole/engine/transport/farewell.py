@@ -7,6 +7,7 @@ refusal is followed by a half-close, and what the peer still sends is read and t
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from tunnelconsole.engine.transport.ends import READ_SIZE, End
 from tunnelconsole.engine.transport.watch import InputWatch
@@ -18,21 +19,58 @@ FAREWELL_BYTES = 1024 * 1024
 """Bytes a peer may still send before it is cut off."""
 
 
+class Farewells:
+    """The farewells under way on one loop; whoever begins one is rid of it, and they end with their owner."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._under_way: set[Farewell] = set()
+        self.over = asyncio.Event()
+        """Set while there are none."""
+        self.over.set()
+
+    def bid(self, end: End, words: bytes) -> None:
+        """Takes ``end`` over, says ``words`` to it and closes it."""
+        farewell = Farewell(self._loop, end, words, self._ended)
+        self._under_way.add(farewell)
+        self.over.clear()
+        farewell.begin()
+
+    def _ended(self, farewell: Farewell) -> None:
+        self._under_way.discard(farewell)
+        if not self._under_way:
+            self.over.set()
+
+    def close(self) -> None:
+        """Closes every end that has not heard all or not closed its side yet."""
+        for farewell in list(self._under_way):
+            farewell.close()
+
+
 class Farewell:
-    """Sends ``words`` to ``end``, half-closes, and closes it when the peer has, or when its time is up."""
+    """Sends ``words`` to ``end``, half-closes, and closes it when the peer has, or when its time is up.
 
-    __slots__ = ("_end", "_heard_all", "_input", "_left", "_loop", "_said", "_timer", "_words", "_writing")
+    :param over: told when ``end`` is closed.
+    """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, end: End, words: bytes) -> None:
+    __slots__ = ("_end", "_heard_all", "_input", "_left", "_loop", "_over", "_said", "_timer", "_words", "_writing")
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, end: End, words: bytes, over: Callable[[Farewell], None]
+    ) -> None:
         self._loop = loop
         self._end = end
         self._words = memoryview(words)
+        self._over = over
         self._said = False
         self._heard_all = False
         self._left = FAREWELL_BYTES
         self._writing = False
-        self._timer = loop.call_later(FAREWELL_TIME, self._close)
+        self._timer = loop.call_later(FAREWELL_TIME, self.close)
         self._input = InputWatch(loop, end.fileno(), self._discard)
+
+    def begin(self) -> None:
+        """Says the first of it."""
         self._input.start()
         self._speak()
 
@@ -47,7 +85,7 @@ class Farewell:
         except BlockingIOError:
             waits = True
         except OSError:  # it is gone
-            self._close()
+            self.close()
             return
         if waits != self._writing:
             self._wait_to_write(waits)
@@ -66,11 +104,11 @@ class Farewell:
         except BlockingIOError:
             return
         except OSError:
-            self._close()
+            self.close()
             return
         self._left -= len(data)
         if self._left < 0:
-            self._close()
+            self.close()
         elif not data:
             self._heard_all = True
             self._input.stop()
@@ -78,11 +116,13 @@ class Farewell:
 
     def _close_when_done(self) -> None:
         if self._said and self._heard_all and not self._writing:
-            self._close()
+            self.close()
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Closes the end, whatever it has heard."""
         self._timer.cancel()
         self._input.stop()
         if self._writing:
             self._wait_to_write(wanted=False)
         self._end.close()
+        self._over(self)

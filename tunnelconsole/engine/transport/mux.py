@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from tunnelconsole.engine.transport.ends import End
-from tunnelconsole.engine.transport.farewell import Farewell
+from tunnelconsole.engine.transport.farewell import Farewells
 from tunnelconsole.engine.transport.watch import InputWatch
 from tunnelconsole.engine.wire.errors import ProtocolError
 from tunnelconsole.engine.wire.yamux import GO_AWAY_NORMAL, YamuxSession
@@ -75,6 +75,7 @@ class Mux:
         returns, because the stream's bytes may follow at once.
     :param closed: told once, when the session has ended, and why ("" for an orderly end).
     :param keepalive: seconds between two pings; a remote that is silent that long after one counts as dead.
+    :param farewells: who says our last words to ``end``.
     :param early: what the remote has sent already.
     :param leaving: told when the remote accepts no new streams any more, while those there are go on.
     """
@@ -88,6 +89,7 @@ class Mux:
         opened: Callable[[int], None],
         closed: Callable[[str], None],
         keepalive: float,
+        farewells: Farewells,
         early: bytes = b"",
         leaving: Callable[[], None] | None = None,
     ) -> None:
@@ -98,6 +100,7 @@ class Mux:
         self._closed = closed
         self._leaving = leaving
         self._keepalive = keepalive
+        self._farewells = farewells
         self._users: dict[int, StreamUser] = {}
         self._starved: set[int] = set()
         """Streams that wait for more window."""
@@ -225,7 +228,7 @@ class Mux:
         for user in users.values():
             user.lost(reason or "the session ended")
         if farewell:
-            Farewell(self._loop, self._end, b"".join([self._unsent, *self._session.data_to_send()]))
+            self._farewells.bid(self._end, b"".join([self._unsent, *self._session.data_to_send()]))
         else:
             self._end.close()
         self._loop.call_soon(self._closed, reason)

@@ -13,7 +13,6 @@ from tunnelconsole.engine.services.jump.connection import reach
 from tunnelconsole.engine.services.service import ServerDialer, Service, ServiceSettings
 from tunnelconsole.engine.settings import HostPort, ListenAddress, Secret
 from tunnelconsole.engine.transport.ends import SocketEnd, receive, send_all
-from tunnelconsole.engine.transport.farewell import Farewell
 from tunnelconsole.engine.transport.listener import Listener
 from tunnelconsole.engine.transport.pump import Finished, Pump
 from tunnelconsole.engine.wire import http_connect, socks5
@@ -267,7 +266,7 @@ class JumpClient(Service[JumpClientSettings]):
                         await send_all(local, doorman.data_to_send())
         except ProtocolError as error:
             self.refused(peer, str(error))
-            Farewell(self.node.loop, local, doorman.data_to_send())
+            self.node.farewells.bid(local, doorman.data_to_send())
             return None
         except TimeoutError:
             self.refused(peer, f"it did not say where to go within {self._timeout:g} s")
@@ -323,6 +322,6 @@ class JumpClient(Service[JumpClientSettings]):
         doorman.turn_down(error)
         words = doorman.data_to_send()
         if words:
-            Farewell(self.node.loop, local, words)
+            self.node.farewells.bid(local, words)
         else:
             local.abort()  # a fixed target has no words for it; a reset is what a refused connection looks like

@@ -25,7 +25,6 @@ from tunnelconsole.engine.sessions import ANONYMOUS
 from tunnelconsole.engine.settings import DestinationPattern, ListenAddress, Secret
 from tunnelconsole.engine.transport.dialer import DIAL_TIMEOUT, Address, Dial, numeric, resolve
 from tunnelconsole.engine.transport.ends import End, SocketEnd
-from tunnelconsole.engine.transport.farewell import Farewell
 from tunnelconsole.engine.transport.listener import Listener
 from tunnelconsole.engine.transport.pump import Finished, Pump
 from tunnelconsole.engine.transport.tls import TLSEnd
@@ -300,7 +299,7 @@ class Admission:
 
     def _part(self) -> None:
         self._leave()
-        Farewell(self._server.node.loop, self._end, self._handshake.data_to_send())
+        self._server.node.farewells.bid(self._end, self._handshake.data_to_send())
 
     def _turn_away(self, reason: str) -> None:
         self._server.refused(self._peer, reason)

@@ -79,6 +79,7 @@ class Backend:
             opened=self._opened,
             closed=self._closed,
             keepalive=server.settings.keepalive,
+            farewells=server.node.farewells,
             early=first,
             leaving=self._release_port,  # it takes no more visitors, and whoever comes in its place needs the port
         )

@@ -154,6 +154,7 @@ class Attachment:
             opened=self._opened,
             closed=self._closed,
             keepalive=client.settings.keepalive,
+            farewells=client.node.farewells,
             leaving=self._server_leaves,
         )
         request = AddressRequest(self)
