@@ -14,6 +14,7 @@ from tunnelconsole.engine.wire.errors import ProtocolError
 from tunnelconsole.engine.wire.frame import encode_frame
 from tunnelconsole.engine.wire.jump import (
     CHALLENGE_LENGTH,
+    NO_REASON,
     Authenticated,
     BadSecret,
     BadTarget,
@@ -268,6 +269,13 @@ def test_the_client_says_at_which_step_the_server_closed(sent: bytes, step: str)
     client.receive_data(sent)
     with pytest.raises(ProtocolError, match=step):
         client.receive_eof()
+
+
+def test_a_refusal_without_a_reason_is_a_refusal_because_the_original_sends_none_that_is_longer_than_a_frame() -> None:
+    client = JumpClientHandshake(b"secret", "host", 80)
+    assert client.receive_data(b"\x01c\x00\x01") == []
+    assert client.receive_eof() == [DialRefused(NO_REASON)]
+    assert client.receive_eof() == []
 
 
 @pytest.mark.parametrize("length", [1, 32, 255])

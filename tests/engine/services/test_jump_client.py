@@ -213,6 +213,18 @@ async def test_http_tells_the_program_why_the_server_would_not_dial(reason: str,
         await hears(engine, TargetFailed, reason)
 
 
+async def test_a_server_that_refuses_a_target_without_a_reason_has_refused_it_and_not_broken_off() -> None:
+    async with (
+        scripted_server(CHALLENGE, YES, NO) as server,
+        office_at(server.address, proxy="http") as (engine, address),
+    ):
+        answer = await connect_by_http(address, "a.example:80")
+        assert answer.startswith(b"HTTP/1.1 502 ")
+        assert answer.endswith(b"would not dial the target, and gave no reason\n")
+        event = await hears(engine, TargetFailed, "gave no reason")
+        assert "is there a jump server" not in event.text()
+
+
 async def test_a_program_that_comes_for_a_fixed_target_which_refuses_is_reset() -> None:
     async with home() as at, office_at(at.address, target=nobody()) as (engine, address):
         async with calling(address) as caller:

@@ -30,6 +30,8 @@ CHALLENGE_LENGTH = 32
 DIGEST_LENGTH = 20
 #: What the original tells a client with a wrong secret; its users search for this text.
 CHALLENGE_FAILED = "challenge failed, check secret"
+#: In place of a reason that did not come: the original closes without one where it would not fit a frame.
+NO_REASON = "the jump server would not dial the target, and gave no reason"
 
 _ALPHABET = (string.ascii_letters + string.digits).encode("ascii")
 # Each byte below this maps to a character with the same chance; the others are left out.
@@ -286,13 +288,17 @@ class JumpClientHandshake:
                 break
         return events
 
-    def receive_eof(self) -> None:
-        """Take the end of the server's bytes.
+    def receive_eof(self) -> list[ClientEvent]:
+        """Take the end of the server's bytes, and return what it caused: a refusal that has no reason is one too.
 
         :raises ProtocolError: it came before the handshake was done; the message says at which step.
         """
+        if self._step is _ClientStep.DIAL_REASON and not self._buffer:
+            self._step = _ClientStep.CLOSED
+            return [DialRefused(NO_REASON)]
         if self._step not in (_ClientStep.OPEN, _ClientStep.CLOSED):
             raise ProtocolError(f"the jump server closed {self._step.value}")
+        return []
 
     def _advance(self, events: list[ClientEvent]) -> None:
         """Take one step if the bytes for it are there."""

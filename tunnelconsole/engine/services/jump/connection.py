@@ -58,9 +58,7 @@ async def _shake_hands(end: End, secret: Secret, target: HostPort) -> bytes:
     handshake = JumpClientHandshake(secret.encode(), target.host, target.port)
     while True:
         data = await receive(end, HANDSHAKE_READ)
-        if not data:
-            handshake.receive_eof()
-        for event in handshake.receive_data(data):
+        for event in handshake.receive_data(data) if data else handshake.receive_eof():
             match event:
                 case Connected():
                     return handshake.leftover
