@@ -66,6 +66,8 @@ class Side:
         self.peers: dict[int, Heard] = {}
         """The users of the other side's streams."""
         self.closed: list[str] = []
+        self.caught_up = 0
+        """How often the other side has caught up with the streams of this side's."""
         self.end = end
         self.mux = Mux(
             asyncio.get_running_loop(),
@@ -76,7 +78,11 @@ class Side:
             keepalive=keepalive,
             farewells=Farewells(asyncio.get_running_loop()),
             early=early,
+            caught_up=self._caught_up,
         )
+
+    def _caught_up(self) -> None:
+        self.caught_up += 1
 
     def _opened(self, stream_id: int) -> None:
         if stream_id in self.turned_away:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tunnelconsole.engine.wire.yamux import (
     INITIAL_WINDOW,
     MAX_STREAMS_WAITING,
+    MAX_UNACKNOWLEDGED,
     DataReceived,
     Event,
     GoneAway,
@@ -417,6 +418,30 @@ def test_streams_beyond_the_limit_of_a_session_are_reset(monkeypatch: pytest.Mon
     session.data_to_send()
     assert session.receive_data(frame(WINDOW, SYN, 3)) == []
     assert output(session) == frame(WINDOW, RST, 3)
+
+
+def test_no_more_streams_are_opened_than_the_remote_lets_wait_until_it_has_acknowledged_some() -> None:
+    session = YamuxSession(client=False)
+    first, second, *_ = [session.open_stream() for _ in range(MAX_UNACKNOWLEDGED)]
+    assert session.backlogged
+    with pytest.raises(RuntimeError, match="the remote is behind"):
+        session.open_stream()
+    session.receive_data(frame(WINDOW, ACK, first) + data(first, b"again", ACK))
+    session.open_stream()
+    assert session.backlogged
+    session.receive_data(frame(WINDOW, RST, second))
+    session.reset(session.open_stream())
+    assert not session.backlogged
+
+
+def test_a_session_that_is_over_or_going_away_does_not_wait_for_acknowledgements() -> None:
+    for bye in (frame(GO_AWAY, 0, 0, 0), frame(GO_AWAY, 0, 0, 2)):
+        session = YamuxSession(client=False)
+        while session.can_open:
+            session.open_stream()
+        session.receive_data(bye)
+        assert not session.backlogged
+        assert not session.can_open
 
 
 def test_the_ids_of_streams_run_out_in_time() -> None:

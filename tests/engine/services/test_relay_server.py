@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 import pytest
 
 from loopback import BULK, calling, hears, told
-from relay_peers import Frame, ask_for_key, attaches, edge, one_port, shop_at
+from relay_peers import Edge, Frame, ask_for_key, attaches, edge, one_port, shop_at
 from tunnelconsole.engine.events import BackendLeft, ChannelClosed, PeerRefused
 from tunnelconsole.engine.limits import LimitSettings
 from tunnelconsole.engine.services.relay import backend as backend_module
@@ -82,6 +83,78 @@ async def test_a_visitor_that_does_not_read_uses_its_own_window_only() -> None:
         await peer.send(data(2, bytes(WINDOW_SIZE)))
         await peer.send(data(4, b"still here"))
         assert await other.read(10) == b"still here"
+
+
+@pytest.fixture
+def behind_at_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A backend that has not acknowledged two streams is behind."""
+    monkeypatch.setattr("tunnelconsole.engine.wire.yamux.MAX_UNACKNOWLEDGED", 2)
+
+
+def _waiting(at: Edge) -> int:
+    """Visitors who wait to be led to a backend."""
+    return sum(backend.waiting for backend in at.service.backends.values())
+
+
+@pytest.mark.usefixtures("behind_at_two")
+async def test_visitors_beyond_those_that_a_backend_lets_wait_come_when_it_has_taken_the_others() -> None:
+    async with (
+        edge() as at,
+        at.backend() as (peer, address),
+        calling(address),
+        calling(address),
+        calling(address) as third,
+        calling(address) as fourth,
+    ):
+        await until(lambda: _waiting(at) == 2)
+        await third.send(b"third")
+        await fourth.send(b"fourth")
+        assert (await peer.find(WINDOW, flags=SYN)).stream_id == 2
+        assert (await peer.find(WINDOW, flags=SYN)).stream_id == 4
+        await peer.send(frame(WINDOW, ACK, 2))
+        assert await peer.read(6, 5) == b"third"
+        assert _waiting(at) == 1
+        await peer.send(frame(WINDOW, ACK, 6))
+        assert await peer.read(8, 6) == b"fourth"
+
+
+@pytest.mark.usefixtures("behind_at_two")
+async def test_a_backend_that_resets_the_streams_it_is_behind_with_gets_the_visitors_who_wait() -> None:
+    async with edge() as at, at.backend() as (peer, address), calling(address), calling(address), calling(address):
+        await until(lambda: _waiting(at) == 1)
+        assert (await peer.find(WINDOW, flags=SYN)).stream_id == 2
+        await peer.send(frame(WINDOW, RST, 2))
+        await peer.find(WINDOW, 6, SYN)
+
+
+@pytest.mark.usefixtures("behind_at_two")
+@pytest.mark.parametrize("way", ["goes away", "breaks off", "is stopped"])
+async def test_visitors_who_wait_for_a_backend_that_is_behind_are_cut_when_it(way: str) -> None:
+    async with edge() as at, at.backend() as (peer, address), calling(address), calling(address):
+        async with calling(address) as third:
+            await until(lambda: _waiting(at) == 1)
+            match way:
+                case "goes away":
+                    await peer.send(frame(GO_AWAY, 0, 0, 0))
+                case "breaks off":
+                    peer.reset()
+                case _:
+                    at.service.stop_accepting()
+            assert await third.broken()
+        assert _waiting(at) == 0
+
+
+@pytest.mark.usefixtures("behind_at_two")
+async def test_beyond_those_who_may_wait_for_a_backend_that_is_behind_a_visitor_is_turned_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(backend_module, "MAX_QUEUED", 1)
+    async with edge() as at, at.backend() as (_, address), calling(address), calling(address), calling(address):
+        await until(lambda: _waiting(at) == 1)
+        with suppress(ConnectionResetError):  # which may come before the connection is made
+            async with calling(address) as fourth:
+                assert await fourth.broken()
+        await hears(at.engine, PeerRefused, "its backend takes no more visitors")
 
 
 async def test_a_session_shows_its_peer_its_public_port_and_each_visitor_with_its_bytes() -> None:

@@ -116,8 +116,9 @@ async def test_while_a_remote_reads_nothing_only_so_much_waits_to_be_sent(remote
 
 
 async def test_however_many_streams_are_held_up_each_is_told_and_the_longest_waiting_first(
-    remote: tuple[Side, Program],
+    monkeypatch: pytest.MonkeyPatch, remote: tuple[Side, Program]
 ) -> None:
+    monkeypatch.setattr("tunnelconsole.engine.wire.yamux.MAX_UNACKNOWLEDGED", 2000)
     side, program = remote
     told: list[int] = []
 
@@ -174,6 +175,19 @@ async def test_a_stream_turned_away_is_lost_to_its_opener() -> None:
         await until(lambda: user.losses)
         assert not server.mux.adopt(user.stream_id, Heard())
         assert not client.mux.adopt(user.stream_id, Heard())
+
+
+async def test_who_wants_a_stream_while_the_remote_is_behind_is_told_when_it_has_caught_up(
+    monkeypatch: pytest.MonkeyPatch, remote: tuple[Side, Program]
+) -> None:
+    monkeypatch.setattr("tunnelconsole.engine.wire.yamux.MAX_UNACKNOWLEDGED", 1)
+    side, program = remote
+    user = side.open()
+    assert side.mux.open(Heard()) is None
+    await program.send(frames.frame(frames.WINDOW, frames.ACK, user.stream_id))
+    await until(lambda: side.caught_up)
+    assert not side.mux.behind
+    assert side.open().stream_id
 
 
 async def test_when_the_remote_leaves_in_order_the_session_ends_without_a_reason(tls: bool) -> None:

@@ -78,6 +78,7 @@ class Mux:
     :param farewells: who says our last words to ``end``.
     :param early: what the remote has sent already.
     :param leaving: told when the remote accepts no new streams any more, while those there are go on.
+    :param caught_up: told when the remote is not :attr:`behind` any more.
     """
 
     def __init__(
@@ -92,6 +93,7 @@ class Mux:
         farewells: Farewells,
         early: bytes = b"",
         leaving: Callable[[], None] | None = None,
+        caught_up: Callable[[], None] | None = None,
     ) -> None:
         self._loop = loop
         self._end = end
@@ -99,6 +101,8 @@ class Mux:
         self._opened = opened
         self._closed = closed
         self._leaving = leaving
+        self._caught_up = caught_up
+        self._was_behind = False
         self._keepalive = keepalive
         self._farewells = farewells
         self._users: dict[int, StreamUser] = {}
@@ -127,6 +131,11 @@ class Mux:
         return len(self._unsent) + self._session.pending_bytes > HIGH_WATER
 
     @property
+    def behind(self) -> bool:
+        """True while the remote must acknowledge streams of ours before it is given more of them."""
+        return not self.over and self._session.backlogged
+
+    @property
     def flushed(self) -> bool:
         """True when all that was sent is with the kernel."""
         return not self._unsent and not self._session.pending_bytes and not self._writing
@@ -137,10 +146,11 @@ class Mux:
         return self._end.path
 
     def open(self, user: StreamUser) -> int | None:
-        """Opens a stream for ``user`` and returns its id; None when the session takes no more."""
+        """Opens a stream for ``user`` and returns its id; None when the session takes no more, or is :attr:`behind`."""
         if self.over or not self._session.can_open:
             return None
         stream_id = self._session.open_stream()
+        self._was_behind = self.behind
         self._users[stream_id] = user
         self._flush_soon()
         return stream_id
@@ -354,6 +364,10 @@ class Mux:
             callbacks, self._after_flush = self._after_flush, []
             for callback in callbacks:
                 callback()
+            if self._was_behind and not self.behind:
+                self._was_behind = False
+                if self._caught_up is not None:
+                    self._caught_up()
             while self._held_up and not self.congested:
                 stream_id = next(iter(self._held_up))
                 del self._held_up[stream_id]

@@ -46,6 +46,8 @@ MAX_WINDOW = 2**32 - 1
 #: Streams that the remote opened and that are not accepted yet; more are reset. HashiCorp's backlog. Without a limit
 #: a flood of SYNs that nobody serves takes all memory (as in rust-yamux, CVE-2024-32984).
 MAX_STREAMS_WAITING = 256
+#: Streams that we opened and the remote has not acknowledged: as many as HashiCorp's session lets wait; it resets more.
+MAX_UNACKNOWLEDGED = 256
 #: Streams alive in one session; the remote's are reset beyond it, ours raise. Visitors of one backend: as many as fit
 #: a file-descriptor limit of 65,536 with two descriptors each and room for the rest of the node.
 MAX_STREAMS = 16_384
@@ -126,6 +128,7 @@ class YamuxSession:
         "_refusals_waiting",
         "_remote_gone",
         "_streams",
+        "_unacknowledged",
         "_waiting",
         "discarded_bytes",
         "pending_bytes",
@@ -134,7 +137,7 @@ class YamuxSession:
     def __init__(self, client: bool) -> None:
         self._client = client
         self._streams: dict[int, _Stream] = {}
-        self._waiting = 0
+        self._waiting = self._unacknowledged = 0
         self._next_id = 1 if client else 2
         self._highest_remote_id = 0
         self._closed = self._local_gone = self._remote_gone = False
@@ -165,6 +168,15 @@ class YamuxSession:
     @property
     def can_open(self) -> bool:
         """Whether ``open_stream`` is possible now."""
+        return self._has_ids and self._unacknowledged < MAX_UNACKNOWLEDGED
+
+    @property
+    def backlogged(self) -> bool:
+        """Whether ``open_stream`` is impossible only until the remote has acknowledged streams of ours."""
+        return self._has_ids and self._unacknowledged >= MAX_UNACKNOWLEDGED
+
+    @property
+    def _has_ids(self) -> bool:
         gone = self._closed or self._remote_gone or self._local_gone
         return not gone and len(self._streams) < MAX_STREAMS and self._next_id <= _LAST_STREAM_ID
 
@@ -183,9 +195,12 @@ class YamuxSession:
         :raises RuntimeError: no stream can be opened; ask :attr:`can_open` first.
         """
         if not self.can_open:
-            raise RuntimeError("the yamux session opens no more streams: it is over, going away, or full")
+            raise RuntimeError(
+                "the yamux session opens no more streams: it is over, going away, full, or the remote is behind"
+            )
         stream_id = self._next_id
         self._next_id += 2
+        self._unacknowledged += 1
         self._streams[stream_id] = _Stream(waiting=False, extra_window=extra_window)
         self._queue(_WINDOW_UPDATE, _SYN, stream_id, extra_window)
         return stream_id
@@ -292,6 +307,7 @@ class YamuxSession:
     def _forget(self, stream_id: int) -> None:
         stream = self._streams.pop(stream_id)
         self._waiting -= stream.waiting
+        self._unacknowledged -= not stream.acknowledged
         self._discardable += stream.receive_window
         if self._frame_stream is stream:
             self._frame_stream = None
@@ -320,7 +336,7 @@ class YamuxSession:
     def _close(self) -> None:
         self._closed = True
         self._streams.clear()
-        self._waiting = 0
+        self._waiting = self._unacknowledged = 0
         self._frame_stream = None
 
     def _read(self, view: memoryview, whole: bytes | memoryview, events: list[Event]) -> None:
@@ -399,6 +415,7 @@ class YamuxSession:
         stream = self._streams.get(stream_id)
         if stream is not None and flags & _ACK and not stream.acknowledged:
             stream.acknowledged = True
+            self._unacknowledged -= 1
             events.append(StreamAccepted(stream_id, length if kind == _WINDOW_UPDATE else 0))
         if stream is not None and flags & _RST:
             self._forget(stream_id)

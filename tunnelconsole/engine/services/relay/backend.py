@@ -13,7 +13,7 @@ from tunnelconsole.engine.services.service import Start
 from tunnelconsole.engine.sessions import Flow, Session
 from tunnelconsole.engine.transport.ends import End, SocketEnd
 from tunnelconsole.engine.transport.farewell import FAREWELL_TIME
-from tunnelconsole.engine.transport.listener import Listener
+from tunnelconsole.engine.transport.listener import BACKLOG, Listener
 from tunnelconsole.engine.transport.mux import Mux, QuietUser
 from tunnelconsole.engine.transport.pump import Pump
 from tunnelconsole.engine.transport.stream_pump import StreamPump
@@ -42,6 +42,9 @@ MAX_SPARE = 256
 DATA_CONNECTION_PATIENCE = 2.0
 """Seconds a visitor waits for a data connection before it is led through yamux instead."""
 
+MAX_QUEUED = BACKLOG
+"""Visitors who wait until the backend has taken those before them: as many as the kernel would hold in their place."""
+
 MAX_REJECTED = 256
 """Streams that a backend may open in vain: HashiCorp's backlog, so that a client of it which errs a little lives on."""
 
@@ -64,6 +67,9 @@ class Backend:
         self._native_stream: int | None = None
         self._spare: deque[End] = deque()
         self._waiting: deque[WaitingVisitor] = deque()
+        """Visitors for whom a data connection was asked for."""
+        self._queued: deque[WaitingVisitor] = deque()
+        """Visitors whose yamux streams the backend is too far behind to be given."""
         self._flows: set[Flow] = set()
         self._cause = ""
         self._retired = False
@@ -81,13 +87,14 @@ class Backend:
             keepalive=server.settings.keepalive,
             farewells=server.node.farewells,
             early=first,
+            caught_up=self._lead_queued,
             leaving=self._release_port,  # it takes no more visitors, and whoever comes in its place needs the port
         )
 
     @property
     def waiting(self) -> int:
-        """Visitors who wait for a data connection."""
-        return len(self._waiting)
+        """Visitors who wait to be led to the backend."""
+        return len(self._waiting) + len(self._queued)
 
     async def attach(self) -> None:
         """Opens a public port and tells the backend which.
@@ -148,6 +155,7 @@ class Backend:
             visitor.leave_queue()
             self._lead_through_yamux(visitor)
         self._mux.go_away()
+        self._lead_queued()  # nowhere: what is asked of the backend from now on comes too late
         if not self._flows:
             self._mux.close()
 
@@ -233,6 +241,9 @@ class Backend:
 
     def _lead_through_yamux(self, visitor: WaitingVisitor) -> None:
         stream_id = self._mux.open(QuietUser())
+        if stream_id is None and self._mux.behind and len(self._queued) < MAX_QUEUED:
+            self._queued.append(visitor)
+            return
         if stream_id is None:
             self._server.refused(visitor.peer, "its backend takes no more visitors")
             visitor.end.abort()
@@ -242,6 +253,11 @@ class Backend:
             visitor.peer,
             lambda finished: StreamPump(self._loop, self._mux, stream_id, visitor.end, finished, pace=pace),
         )
+
+    def _lead_queued(self) -> None:
+        """The backend has taken visitors: leads on those who came behind them, as many as it takes now."""
+        while self._queued and not self._mux.behind:
+            self._lead_through_yamux(self._queued.popleft())
 
     def patience_over(self, visitor: WaitingVisitor) -> None:
         """No data connection came in time; nobody else waits for one until one has come."""
@@ -287,6 +303,9 @@ class Backend:
             visitor.leave_queue()
             visitor.end.abort()
         self._waiting.clear()
+        for visitor in self._queued:
+            visitor.end.abort()
+        self._queued.clear()
         if not self._address_stream.done():
             self._address_stream.set_exception(ProtocolError(reason or "it closed before it asked for a port"))
         for flow in list(self._flows):
