@@ -104,6 +104,25 @@ def test_a_bad_head_is_a_bad_request(sent: bytes) -> None:
     assert response.startswith(b"HTTP/1.1 400 Bad Request\r\n")
 
 
+@pytest.mark.parametrize(
+    ("head", "reason"),
+    [
+        (b"CONNECT a:1 HTTP/1.1\r\n\r\n", "an HTTP/1.1 request needs a Host header"),
+        (b"CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\nHost: b:1\r\n\r\n", "more than one Host header"),
+        (b"CONNECT a:1\r\n\r\n", "the request line is not valid"),
+    ],
+    ids=["no host", "two hosts", "no version"],
+)
+def test_a_bad_request_is_told_what_is_bad(head: bytes, reason: str) -> None:
+    event, response = refusal(head)
+    assert (event.status, reason in event.reason) == (400, True)
+    assert response.endswith(f"\r\n\r\n{event.reason}\n".encode())
+
+
+def test_a_client_of_http_1_0_needs_no_host_header() -> None:
+    assert HttpConnectHandshake().receive_data(b"CONNECT a:1 HTTP/1.0\r\n\r\n") == [ConnectAsked("a", 1)]
+
+
 def test_a_credential_in_a_bad_head_is_not_repeated() -> None:
     event, response = refusal(b"CONNECT a:1 HTTP/1.1\r\nHost: a\r\nProxy-Authorization : Basic cGFzcw==\r\n\r\n")
     assert "cGFzcw" not in event.reason

@@ -15,6 +15,12 @@ from tunnelconsole.engine.wire.hostport import parse_host_port
 #: Bytes in the request line and the headers at most: what browsers and servers commonly allow.
 MAX_HEAD = 16 * 1024
 
+#: Why a head is refused, by h11's words for it. Its other words may quote a header line, which may hold a credential.
+_REASONS = {
+    "Missing mandatory Host: header": "an HTTP/1.1 request needs a Host header (RFC 9112, section 3.2)",
+    "Found multiple Host: headers": "the request has more than one Host header (RFC 9112, section 3.2)",
+    "illegal request line": "the request line is not valid HTTP/1.1",
+}
 _ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
 
 
@@ -87,10 +93,9 @@ class HttpConnectHandshake:
         try:
             request = self._http.next_event()
         except h11.RemoteProtocolError as error:
-            # h11's own text would quote the header line, which may hold a credential.
             if error.error_status_hint == 431:
                 return [self._reject_long_head()]
-            return [self._reject(400, "the request is not valid HTTP/1.1")]
+            return [self._reject(400, _REASONS.get(str(error), "the request is not valid HTTP/1.1"))]
         if not isinstance(request, h11.Request):
             return []
         # h11 checks the size only while the head is incomplete.
