@@ -19,8 +19,8 @@ MAX_HEAD = 16 * 1024
 _REASONS = {
     "Missing mandatory Host: header": "an HTTP/1.1 request needs a Host header (RFC 9112, section 3.2)",
     "Found multiple Host: headers": "the request has more than one Host header (RFC 9112, section 3.2)",
-    "illegal request line": "the request line is not valid HTTP/1.1",
 }
+
 _ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
 
 
