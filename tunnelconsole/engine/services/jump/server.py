@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import secrets
 import socket
-import ssl
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -20,12 +19,11 @@ from tunnelconsole.engine.access import Destinations
 from tunnelconsole.engine.events import TargetFailed
 from tunnelconsole.engine.node import Node
 from tunnelconsole.engine.rules import Problem, Rule, above_zero
-from tunnelconsole.engine.services.service import ServerTLS, Service, ServiceSettings
+from tunnelconsole.engine.services.listening import ListeningService, ListeningSettings
 from tunnelconsole.engine.sessions import ANONYMOUS
-from tunnelconsole.engine.settings import DestinationPattern, ListenAddress, Secret
+from tunnelconsole.engine.settings import DestinationPattern, Secret
 from tunnelconsole.engine.transport.dialer import DIAL_TIMEOUT, Address, Dial, numeric, resolve
 from tunnelconsole.engine.transport.ends import End, SocketEnd
-from tunnelconsole.engine.transport.listener import Listener
 from tunnelconsole.engine.transport.pump import Finished, Pump
 from tunnelconsole.engine.transport.tls import TLSEnd
 from tunnelconsole.engine.transport.watch import InputWatch
@@ -67,7 +65,7 @@ def _usable_secrets(secrets: Mapping[str, Secret]) -> list[Problem]:
     return found
 
 
-class JumpServerSettings(ServiceSettings, frozen=True, kw_only=True):
+class JumpServerSettings(ListeningSettings, frozen=True, kw_only=True):
     """``kind = "jump-server"``."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
@@ -77,7 +75,6 @@ class JumpServerSettings(ServiceSettings, frozen=True, kw_only=True):
         above_zero("dial_timeout", "no address could answer in no time"),
     )
 
-    listen: ListenAddress
     secret: Secret | None = None
     """One secret for everybody, whose identity is then ``anonymous``."""
     secrets: dict[str, Secret] = msgspec.field(default_factory=dict)
@@ -90,7 +87,7 @@ class JumpServerSettings(ServiceSettings, frozen=True, kw_only=True):
     """Seconds for each address of a target to answer."""
 
 
-class JumpServer(Service[JumpServerSettings]):
+class JumpServer(ListeningService[JumpServerSettings]):
     """Serves jump clients, those of the original program included."""
 
     kind = "jump-server"
@@ -104,41 +101,14 @@ class JumpServer(Service[JumpServerSettings]):
             raise ValueError("a jump server needs at least one secret, and none may be empty")
         self.destinations = Destinations(settings.allow, settings.deny)
         self.admissions: set[Admission] = set()
-        self._listener: Listener | None = None
-        self._tls: ServerTLS | None = None
-
-    async def run(self) -> None:
-        if self.settings.tls is not None:
-            self._tls = ServerTLS(self.settings.tls, self.name, self.node.state_dir)
-            self.notes["fingerprint"] = self._tls.fingerprint
-        self._listener = await self.listen(self.settings.listen, self._accepted)
-        self.listening(self._listener)
-        try:
-            await self.node.loop.create_future()
-        finally:
-            self.stop_accepting()
 
     def stop_accepting(self) -> None:
-        if self._listener is not None:
-            self._listener.close()
+        super().stop_accepting()
         for admission in list(self.admissions):
             admission.cancel()
 
-    def refresh(self) -> None:
-        if self._tls is not None:
-            self._tls.refresh()
-            self.notes["fingerprint"] = self._tls.fingerprint
-
-    def _accepted(self, sock: socket.socket, peer: str) -> None:
-        if not self.clients.permit(peer):
-            self.refused(peer, "its address is not in clients_allow, or is in clients_deny")
-            sock.close()
-        elif not self.gate.enter_handshake():
-            self.refused(peer, "too many connections are inside their handshake")
-            sock.close()
-        else:
-            end = TLSEnd(sock, self._tls.context, server_side=True) if self._tls else SocketEnd(sock)
-            Admission(self, end, peer)
+    def newcomer(self, end: End, peer: str) -> None:
+        Admission(self, end, peer)
 
 
 class Admission:
@@ -180,7 +150,7 @@ class Admission:
         self._end.abort()
 
     def _late(self) -> None:
-        self._turn_away(f"no handshake within {self._server.settings.limits.handshake_timeout:g} s")
+        self._turn_away(self._server.explain(TimeoutError()))
 
     def _readable(self) -> None:
         try:
@@ -191,11 +161,8 @@ class Admission:
             data = self._end.receive(HANDSHAKE_READ)
         except BlockingIOError:
             return
-        except ssl.SSLError as error:
-            self._turn_away(f"the TLS handshake failed: {error.reason or error}")
-            return
         except OSError as error:
-            self._turn_away(f"it broke off during the handshake: {error.strerror or error}")
+            self._turn_away(self._server.explain(error))
             return
         try:
             if data:
@@ -285,7 +252,7 @@ class Admission:
                 return True
             self._turn_away("it does not read its side of the handshake")
         except OSError as error:
-            self._turn_away(f"it broke off during the handshake: {error.strerror or error}")
+            self._turn_away(self._server.explain(error))
         return False
 
     def _fail(self, target: str, reason: str, *, told: bool = False) -> None:

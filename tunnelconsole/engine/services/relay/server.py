@@ -7,18 +7,15 @@ our own client dials so that a visitor's bytes can be spliced (:mod:`tunnelconso
 from __future__ import annotations
 
 import asyncio
-import socket
-import ssl
 from typing import ClassVar
 
 from tunnelconsole.engine.node import Node
 from tunnelconsole.engine.rules import Rule, above_zero, own_host
+from tunnelconsole.engine.services.listening import ListeningService, ListeningSettings
 from tunnelconsole.engine.services.relay.backend import Backend
 from tunnelconsole.engine.services.relay.ports import PortPool
-from tunnelconsole.engine.services.service import ServerTLS, Service, ServiceSettings
-from tunnelconsole.engine.settings import ListenAddress, PortRange
-from tunnelconsole.engine.transport.ends import End, SocketEnd, receive
-from tunnelconsole.engine.transport.listener import Listener
+from tunnelconsole.engine.settings import PortRange
+from tunnelconsole.engine.transport.ends import End, receive
 from tunnelconsole.engine.transport.tls import TLSEnd, complete_handshake
 from tunnelconsole.engine.units import Duration
 from tunnelconsole.engine.wire.errors import ProtocolError
@@ -39,7 +36,7 @@ LONGEST_PUBLIC_HOST = MAX_PUBLIC_ADDRESS - len(":65535")
 """Bytes of the host that backends are told: an original takes no longer address."""
 
 
-class RelayServerSettings(ServiceSettings, frozen=True, kw_only=True):
+class RelayServerSettings(ListeningSettings, frozen=True, kw_only=True):
     """``kind = "relay-server"``."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
@@ -48,7 +45,6 @@ class RelayServerSettings(ServiceSettings, frozen=True, kw_only=True):
         above_zero("keepalive", NO_PAUSE),
     )
 
-    listen: ListenAddress
     ports: PortRange = PortRange(0, 0)
     """Public ports to choose from; any free ones by default."""
     bind: str = "127.0.0.1"
@@ -61,7 +57,7 @@ class RelayServerSettings(ServiceSettings, frozen=True, kw_only=True):
     """Seconds between two keepalives."""
 
 
-class RelayServer(Service[RelayServerSettings]):
+class RelayServer(ListeningService[RelayServerSettings]):
     """Serves relay clients, those of the original program included."""
 
     kind = "relay-server"
@@ -71,46 +67,20 @@ class RelayServer(Service[RelayServerSettings]):
         self.ports = PortPool(settings.bind, settings.ports)
         self.backends: dict[bytes, Backend] = {}
         """Backends that are attached or about to be, by the key of their data connections."""
-        self._listener: Listener | None = None
-        self._tls: ServerTLS | None = None
 
-    async def run(self) -> None:
-        if self.settings.tls is not None:
-            self._tls = ServerTLS(self.settings.tls, self.name, self.node.state_dir)
-            self.notes["fingerprint"] = self._tls.fingerprint
+    async def prepare(self) -> None:
         try:
             await self.ports.check()
         except ListenFailed as error:
             raise self.blame("bind", error) from error
-        self._listener = await self.listen(self.settings.listen, self._accepted)
-        self.listening(self._listener)
-        try:
-            await self.node.loop.create_future()
-        finally:
-            self.stop_accepting()
 
     def stop_accepting(self) -> None:
-        if self._listener is not None:
-            self._listener.close()
-        self.leave_newcomers()
+        super().stop_accepting()
         for backend in list(self.backends.values()):
             backend.stop_accepting()
 
-    def refresh(self) -> None:
-        if self._tls is not None:
-            self._tls.refresh()
-            self.notes["fingerprint"] = self._tls.fingerprint
-
-    def _accepted(self, sock: socket.socket, peer: str) -> None:
-        if not self.clients.permit(peer):
-            self.refused(peer, "its address is not in clients_allow, or is in clients_deny")
-            sock.close()
-        elif not self.gate.enter_handshake():
-            self.refused(peer, "too many connections are inside their handshake")
-            sock.close()
-        else:
-            end = TLSEnd(sock, self._tls.context, server_side=True) if self._tls else SocketEnd(sock)
-            self.receive_newcomer(self._greet(end, peer), peer)
+    def newcomer(self, end: End, peer: str) -> None:
+        self.receive_newcomer(self._greet(end, peer), peer)
 
     def _count(self) -> tuple[int, int]:
         sessions, channels = super()._count()
@@ -132,7 +102,7 @@ class RelayServer(Service[RelayServerSettings]):
                     backend = Backend(self, end, peer, first)
                     await backend.attach()
         except (ProtocolError, OSError) as error:
-            self.refused(peer, self._explain(error))
+            self.refused(peer, self.explain(error))
             if backend is None:
                 end.close()
         except BaseException:
@@ -141,17 +111,6 @@ class RelayServer(Service[RelayServerSettings]):
             raise
         finally:
             self.gate.leave_handshake()
-
-    def _explain(self, error: ProtocolError | OSError) -> str:
-        match error:
-            case ProtocolError():
-                return str(error)
-            case TimeoutError():
-                return f"no handshake within {self.settings.limits.handshake_timeout:g} s"
-            case ssl.SSLError():
-                return f"the TLS handshake failed: {error.reason or error}"
-            case _:
-                return f"it broke off during the handshake: {error.strerror or error}"
 
     async def _attach_data(self, end: End, first: bytes) -> None:
         hello = DataHello()

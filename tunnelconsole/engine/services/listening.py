@@ -1,0 +1,91 @@
+"""What every server is: it listens, has TLS where that is on, and looks at newcomers before it lets them speak."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from abc import abstractmethod
+from typing import TypeVar
+
+from tunnelconsole.engine.node import Node
+from tunnelconsole.engine.services.service import ServerTLS, Service, ServiceSettings
+from tunnelconsole.engine.settings import ListenAddress
+from tunnelconsole.engine.transport.ends import End, SocketEnd
+from tunnelconsole.engine.transport.listener import Listener
+from tunnelconsole.engine.transport.tls import TLSEnd
+from tunnelconsole.engine.wire.errors import ProtocolError
+
+
+class ListeningSettings(ServiceSettings, frozen=True, kw_only=True):
+    """What every server may have besides its own keys."""
+
+    listen: ListenAddress
+
+
+L = TypeVar("L", bound=ListeningSettings)
+
+
+class ListeningService(Service[L]):
+    """A server. Whoever may connect and finds a place is handed to :meth:`newcomer`."""
+
+    def __init__(self, name: str, settings: L, node: Node) -> None:
+        super().__init__(name, settings, node)
+        self._listener: Listener | None = None
+        self._tls: ServerTLS | None = None
+
+    async def prepare(self) -> None:
+        """Does what must be done before anybody can come.
+
+        :raises Exception: it cannot be done; the service then does not listen.
+        """
+
+    @abstractmethod
+    def newcomer(self, end: End, peer: str) -> None:
+        """Takes somebody who has connected and has said nothing yet, its TLS handshake included.
+
+        It holds a place among those inside their handshake: ``gate.leave_handshake`` gives that back.
+        """
+
+    async def run(self) -> None:
+        if self.settings.tls is not None:
+            self._tls = ServerTLS(self.settings.tls, self.name, self.node.state_dir)
+            self.notes["fingerprint"] = self._tls.fingerprint
+        await self.prepare()
+        self._listener = await self.listen(self.settings.listen, self._accepted)
+        self.listening(self._listener)
+        try:
+            await self.node.loop.create_future()
+        finally:
+            self.stop_accepting()
+
+    def stop_accepting(self) -> None:
+        if self._listener is not None:
+            self._listener.close()
+        self.leave_newcomers()
+
+    def refresh(self) -> None:
+        if self._tls is not None:
+            self._tls.refresh()
+            self.notes["fingerprint"] = self._tls.fingerprint
+
+    def explain(self, error: ProtocolError | OSError) -> str:
+        """Why a newcomer was not let in, in a few words."""
+        match error:
+            case ProtocolError():
+                return str(error)
+            case TimeoutError(errno=None):  # the clock; the kernel has a number for giving up
+                return f"no handshake within {self.settings.limits.handshake_timeout:g} s"
+            case ssl.SSLError():
+                return f"the TLS handshake failed: {error.reason or error}"
+            case _:
+                return f"it broke off during the handshake: {error.strerror or error}"
+
+    def _accepted(self, sock: socket.socket, peer: str) -> None:
+        if not self.clients.permit(peer):
+            self.refused(peer, "its address is not in clients_allow, or is in clients_deny")
+            sock.close()
+        elif not self.gate.enter_handshake():
+            self.refused(peer, "too many connections are inside their handshake")
+            sock.close()
+        else:
+            self.newcomer(TLSEnd(sock, self._tls.context, server_side=True) if self._tls else SocketEnd(sock), peer)
