@@ -118,6 +118,7 @@ class Channel:
         "_ticked_in",
         "_ticked_out",
         "flow",
+        "held_up",
         "id",
         "idle_timeout",
         "label",
@@ -133,6 +134,8 @@ class Channel:
         self.label = label
         self.flow = flow
         self.idle_timeout = idle_timeout
+        self.held_up: Callable[[], bool] | None = None
+        """Says whether the remote party has more to send that others do not take yet: then it is not idle."""
         self.since = time.time()
         self._changed = time.monotonic()
         self.rate_in = 0.0
@@ -163,7 +166,9 @@ class Channel:
             self._changed = now
             return
         self.rate_in = self.rate_out = 0.0
-        if self.idle_timeout and now - self._changed >= self.idle_timeout:
+        if self.held_up is not None and self.held_up():
+            self._changed = now
+        elif self.idle_timeout and now - self._changed >= self.idle_timeout:
             self.flow.abort(f"idle for {self.idle_timeout:g} s")
 
 

@@ -27,7 +27,10 @@ _SPLICE_FLAGS: Final = 3
 
 
 class AdaptiveHalf(Half):
-    """Between two plain sockets: through the shared buffer while small, by ``splice`` while large."""
+    """Between two plain sockets: through the shared buffer while small, by ``splice`` while large.
+
+    :param passes_end: False keeps the destination open for others when the source has ended.
+    """
 
     __slots__ = (
         "_destination",
@@ -36,6 +39,7 @@ class AdaptiveHalf(Half):
         "_in_pipe",
         "_input",
         "_mark",
+        "_passes_end",
         "_pending",
         "_pipe",
         "_plane",
@@ -45,8 +49,17 @@ class AdaptiveHalf(Half):
         "_writing",
     )
 
-    def __init__(self, owner: HalfOwner, plane: Plane, source: socket.socket, destination: socket.socket) -> None:
+    def __init__(
+        self,
+        owner: HalfOwner,
+        plane: Plane,
+        source: socket.socket,
+        destination: socket.socket,
+        *,
+        passes_end: bool = True,
+    ) -> None:
         super().__init__(owner)
+        self._passes_end = passes_end
         self._plane = plane
         self._source = source
         self._destination = destination
@@ -60,6 +73,11 @@ class AdaptiveHalf(Half):
         self._source_ended = False
         self._input = InputWatch(plane.loop, self._source_fd, self._readable)
         self._writing = False
+
+    @property
+    def undelivered(self) -> int:
+        """Bytes read from the source that the destination's kernel has not taken."""
+        return self._in_pipe + len(self._pending)
 
     def start(self, early: bytes) -> None:
         if early:
@@ -106,6 +124,7 @@ class AdaptiveHalf(Half):
         except BlockingIOError:
             sent = 0
         except OSError as error:
+            self._pending = bytes(view[:count])
             self.owner.half_broken(self, error, sending=True)
             return
         if sent < count:
@@ -178,10 +197,19 @@ class AdaptiveHalf(Half):
 
     def _finish(self) -> None:
         self.cut()
-        if not self.source_broken:
+        if self._passes_end and not self.source_broken:
             with contextlib.suppress(OSError):  # the receiver is gone: the other direction will find out and say so
                 self._destination.shutdown(socket.SHUT_WR)
         self.owner.half_ended()
+
+    def take_back(self) -> bytes:
+        """Stops at once, as :meth:`cut`, and returns what was read and not delivered, in its order."""
+        pieces = [bytes(self._pending)]
+        while self._pipe is not None and self._in_pipe:
+            pieces.append(os.read(self._pipe[0], self._in_pipe))
+            self._in_pipe -= len(pieces[-1])
+        self.cut()
+        return b"".join(pieces)
 
     def cut(self) -> None:
         if self.over:
