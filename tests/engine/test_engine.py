@@ -52,6 +52,8 @@ class ScriptSettings(ServiceSettings, frozen=True, kw_only=True):
     """What its first runs raise; the next one listens until it is ended."""
     hangs: bool = False
     """Whether a run gets no further than ``connecting``."""
+    faulty: bool = False
+    """Whether it fails to stop."""
     edition: int = 1
 
 
@@ -62,10 +64,13 @@ class Stream:
     bytes_in = 0
     bytes_out = 0
 
-    def __init__(self, finished: Finished) -> None:
+    def __init__(self, finished: Finished, faulty: bool) -> None:
         self.finish = finished
+        self._faulty = faulty
 
     def abort(self, reason: str) -> None:
+        if self._faulty:
+            raise LookupError("no end")
         self.finish(reason)
 
 
@@ -90,6 +95,8 @@ class Scripted(Service[ScriptSettings]):
         await self.end
 
     def stop_accepting(self) -> None:
+        if self.settings.faulty:
+            raise LookupError("no listener")
         self.accepts = False
 
     def carry_one(self) -> Stream:
@@ -97,7 +104,7 @@ class Scripted(Service[ScriptSettings]):
         streams: list[Stream] = []
 
         def start(finished: Finished) -> Stream:
-            streams.append(Stream(finished))
+            streams.append(Stream(finished, self.settings.faulty))
             return streams[0]
 
         self.carry_alone("192.0.2.1:5", "there:80", start)
@@ -566,6 +573,28 @@ async def test_stopping_cuts_what_has_not_finished_in_time() -> None:
             assert await caller.broken()
         assert [event.cause for event in told(engine, ChannelClosed)] == ["the engine stops"]
         assert not engine.node.sessions.sessions
+
+
+@pytest.mark.parametrize("drain", [0.0, LONG])
+async def test_a_service_that_fails_to_stop_is_told_and_everything_else_stops(drain: float) -> None:
+    engine = Engine({"faulty": ScriptSettings(faulty=True), "one": ScriptSettings()})
+    await engine.start()
+    await engine.settled()
+    streams = [script(engine, name).carry_one() for name in ("faulty", "one")]
+
+    async def finish() -> None:
+        await until(lambda: engine.draining)
+        if drain:
+            for stream in streams:
+                stream.finish("")
+
+    await asyncio.gather(engine.stop(drain=drain), finish())
+    assert [service.state for service in engine.services.values()] == ["stopped", "stopped"]
+    assert not script(engine).accepts
+    assert not script(engine).attached
+    crashes = {event.text() for event in told(engine, Crashed) if event.service == "faulty"}
+    assert "service faulty, told to take nobody new, failed unexpectedly: LookupError: no listener" in crashes
+    assert drain or "ending session s1 failed unexpectedly: LookupError: no end" in crashes
 
 
 async def test_stopping_lets_those_who_are_turned_away_read_why_and_cuts_them_off_in_time() -> None:

@@ -17,6 +17,7 @@ from tunnelconsole.engine.events import (
     BackendLeft,
     ChannelClosed,
     ChannelOpened,
+    Crashed,
     Event,
     SessionClosed,
     SessionOpened,
@@ -210,6 +211,27 @@ def test_a_byte_either_way_starts_the_idle_time_over(register: Register, clock: 
     clock.now += 5.0
     register.tick()
     assert stream.aborted == ["idle for 5 s"]
+
+
+def test_a_channel_that_cannot_be_cut_is_told_once_and_the_others_are_brought_up_to_date(
+    register: Register, clock: Clock
+) -> None:
+    session = register.session()
+    faulty, idle, busy = (register.channel(session, idle_timeout=5.0)[1] for _ in range(3))
+
+    def fail(reason: str) -> None:
+        raise OSError(reason)
+
+    faulty.abort = fail  # type: ignore[method-assign]
+    clock.now += 5.0
+    busy.moves(1, 2)
+    for _ in range(2):
+        register.tick()
+    assert idle.aborted == ["idle for 5 s"]
+    assert (session.bytes_in, register.meters.node.bytes_out) == (1, 2)
+    (crash,) = (event for event in register.told() if isinstance(event, Crashed))
+    assert crash.text() == "channel c1 failed unexpectedly: OSError: idle for 5 s"
+    assert crash.service == "home"
 
 
 def test_a_channel_without_an_idle_time_is_never_cut(register: Register, clock: Clock) -> None:

@@ -344,8 +344,10 @@ class Engine:
     async def _take_nothing_new(self, supervised: Supervised) -> None:
         """From now on a service lets nobody in, and is not started again when its run ends."""
         supervised.ending = True
-        supervised.service.stop_accepting()
-        if supervised.service.state not in ("listening", "connected"):  # it would be only now
+        service = supervised.service
+        with self.node.contain(f"service {service.name}, told to take nobody new,", service.name):
+            service.stop_accepting()
+        if service.state not in ("listening", "connected"):  # it would be only now
             await self._end_task(supervised.task)
 
     async def _halt(self, supervised: Supervised, cause: str, *, drain: float) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tunnelconsole.engine.bus import Bus
@@ -28,6 +30,17 @@ class Node:
         self.sessions = Sessions(self.bus, self.meters)
         self.plane = Plane(self.loop)
         self.farewells = Farewells(self.loop)
+
+    @contextmanager
+    def contain(self, what: str, service: str = "") -> Iterator[None]:
+        """Makes an exception in the block an event, where what comes after must be done all the same.
+
+        :param what: what the block does, with a name in it.
+        """
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - see above
+            self.bus.publish(Crashed.by(error, what, service))
 
     def tasks_of(self, owner: str, service: str = "") -> Tasks:
         """An owner of tasks whose failures become events."""

@@ -12,6 +12,7 @@ from tunnelconsole.engine.events import (
     BackendLeft,
     ChannelClosed,
     ChannelOpened,
+    Crashed,
     SessionClosed,
     SessionOpened,
 )
@@ -169,7 +170,8 @@ class Channel:
         if self.held_up is not None and self.held_up():
             self._changed = now
         elif self.idle_timeout and now - self._changed >= self.idle_timeout:
-            self.flow.abort(f"idle for {self.idle_timeout:g} s")
+            idle, self.idle_timeout = self.idle_timeout, 0.0  # once is enough
+            self.flow.abort(f"idle for {idle:g} s")
 
 
 class Sessions:
@@ -277,8 +279,11 @@ class Sessions:
         node, now = self._meters.node, time.monotonic()
         for number, channel in enumerate(list(self.channels.values())):
             if channel.id in self.channels:  # else it has been closed since the last slice
-                channel.settle(node)
-                channel.tick(elapsed, now)
+                try:
+                    channel.settle(node)
+                    channel.tick(elapsed, now)
+                except Exception as error:  # noqa: BLE001 - one channel's fault must not stop the others' meters
+                    self._bus.publish(Crashed.by(error, f"channel {channel.id}", channel.session.service))
             if number % SLICE == SLICE - 1:
                 yield
         for number, session in enumerate(list(self.sessions.values())):

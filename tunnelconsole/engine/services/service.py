@@ -203,7 +203,8 @@ class Service(ABC, Generic[S]):
     def cut_all(self, reason: str) -> None:
         """Ends every session that is still attached."""
         for session in list(self.attached):
-            session.end(reason)
+            with self.node.contain(f"ending session {session.id}", self.name):
+                session.end(reason)
 
     def refused(self, peer: str, reason: str) -> None:
         """Reports that somebody was turned away."""
