@@ -61,7 +61,7 @@ FLOOR = {
     "services": ["name", "kind", "state", "address", "sessions", "bytes_in", "bytes_out", "error"],
     "sessions": ["id", "service", "kind", "peer", "identity", "since", "channels", "bytes_in", "bytes_out"],
     "channels": ["id", "session", "service", "label", "since", "bytes_in", "bytes_out", "rate_in", "rate_out"],
-    "events": ["id", "time", "level", "type", "service", "text"],
+    "events": ["id", "time", "level", "type", "service", "session", "channel", "text"],
 }
 """The keys that the rows of each document have at least."""
 
@@ -168,6 +168,21 @@ def test_the_console_needs_a_terminal(node: Daemon, arguments: list[str]) -> Non
     assert "the console needs a terminal" in answer.err
 
 
+@pytest.mark.parametrize("kind", ["dumb", "unknown"])
+def test_the_console_needs_a_terminal_that_can_draw(program: Program, node: Daemon, kind: str) -> None:
+    ours, theirs = pty.openpty()
+    command = [program.path, "attach", "--socket", str(node.control)]
+    with subprocess.Popen(
+        command, stdin=theirs, stdout=theirs, stderr=theirs, env=program.env | {"TERM": kind}
+    ) as console:
+        os.close(theirs)
+        said = os.read(ours, 1 << 16).decode()
+        assert console.wait(20) == 1
+    os.close(ours)
+    assert said.startswith(f"tunnelconsole: the console needs a terminal that can draw, and TERM={kind} is none; ")
+    assert said.count("\n") == 1
+
+
 def test_the_shared_options_stand_before_or_behind_the_command(program: Program, node: Daemon) -> None:
     before = program.run("-c", str(node.config), "--json", "check").ok()
     behind = program.run("check", "--json", "--config", str(node.config)).ok()
@@ -210,6 +225,46 @@ def test_check_names_every_mistake_on_a_line_of_its_own(program: Program) -> Non
     document = json.loads(program.run("check", "--json", "-c", str(config)).out)
     assert document["ok"] is False
     assert [f"tunnelconsole: {problem}" for problem in document["problems"]] == [first, second]
+
+
+def test_check_warns_of_secrets_that_others_can_read(program: Program) -> None:
+    text = 'version = 1\n[service.a]\nkind = "jump-server"\nlisten = "127.0.0.1:0"\nsecret = "hush"\n'
+    config = program.write("open.toml", text, mode=0o644)
+    answer = program.run("check", "-c", str(config))
+    assert (answer.code, answer.out) == (0, "config ok: 1 service\n")
+    assert is_one_line(answer.err)
+    assert answer.err.endswith(f"run: chmod 600 {config}\n")
+    (warning,) = json.loads(program.run("check", "--json", "-c", str(config)).ok())["warnings"]
+    assert answer.err == f"tunnelconsole: warning: {warning}\n"
+
+
+def test_check_without_a_configuration_says_where_it_looked(program: Program) -> None:
+    answer = program.run("check")
+    assert (answer.code, answer.out) == (0, "")
+    assert is_one_line(answer.err)
+    assert f"there is no configuration at {program.folder / 'config/tunnelconsole/config.toml'}: " in answer.err
+    assert "-c FILE" in answer.err
+
+
+@pytest.mark.parametrize("command", [["services"], ["events", "--follow"]], ids=["services", "events"])
+def test_without_an_engine_and_a_configuration_both_places_are_told(program: Program, command: list[str]) -> None:
+    answer = program.run(*command)
+    assert answer.code == 1
+    assert is_one_line(answer.err)
+    assert f"no engine is running at {program.folder / 'run/tunnelconsole/control.sock'}; " in answer.err
+    assert f"no configuration at {program.folder / 'config/tunnelconsole/config.toml'} " in answer.err
+
+
+def test_an_engine_without_services_says_which_configuration_to_add_them_to(program: Program) -> None:
+    configured = program.daemon("")
+    answer = configured.ask("services")
+    assert answer.ok() == ""
+    assert f"add [service.NAME] tables to {configured.config}, then run" in answer.err
+    socket_path = str(program.folder / "bare.sock")
+    bare = program.start("--daemon", "--socket", socket_path)
+    bare.says("ready\n")
+    default = program.folder / "config/tunnelconsole/config.toml"
+    assert f"write one to {default} and run" in program.run("services", "--socket", socket_path).err
 
 
 @pytest.mark.parametrize("command", ["check", "status"])
@@ -293,6 +348,49 @@ def test_events_end_with_the_newest(node: Daemon) -> None:
     assert [event["id"] for event in newest] == sorted(event["id"] for event in newest)
     assert "edge" in [event["service"] for event in newest]
     assert len(node.ask("events", "-n", "3").ok().splitlines()) == 4  # the headings, and three
+
+
+def test_events_have_their_date_and_no_debug_unless_it_is_asked_for(node: Daemon) -> None:
+    with connect(node.service("fixed")["address"]) as visitor:
+        assert echoed(visitor, b"hello") == b"hello"
+    until_true(lambda: node.json("channels") == [])
+    everything = node.ask("events", "--level", "debug").ok()
+    assert " channel-closed " in everything
+    _, *lines = node.ask("events").ok().splitlines()
+    assert lines
+    for line in lines:
+        assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  (info|warning|error) ", line)
+    warnings = node.ask("events", "--level", "warning").ok()
+    assert " warning  nowhere " in warnings
+    assert " info " not in warnings
+
+
+def test_documents_of_events_have_every_level_unless_one_is_asked_for(node: Daemon) -> None:
+    with connect(node.service("fixed")["address"]) as visitor:
+        assert echoed(visitor, b"hello") == b"hello"
+    until_true(lambda: node.json("channels") == [])
+    assert "debug" in {row["level"] for row in node.json("events")}
+    assert {row["level"] for row in node.json("events", "--level", "warning")} <= {"warning", "error"}
+
+
+def test_a_level_without_events_says_so(node: Daemon) -> None:
+    answer = node.ask("events", "--level", "error")
+    assert answer.ok() == ""
+    assert answer.err == "no events of level error or above: nothing of the kind has happened yet\n"
+
+
+def test_following_events_of_a_level_leaves_out_those_below(program: Program, node: Daemon) -> None:
+    following = program.start("events", "--follow", "--level", "info", "--json", "--socket", str(node.control))
+    until_true(lambda: documents(following))
+    with connect(node.service("fixed")["address"]) as visitor:
+        assert echoed(visitor, b"hello") == b"hello"
+    until_true(lambda: node.json("channels") == [])
+    node.ask("restart", "edge").ok()
+    last = node.json("events", "--level", "info", "--limit", "1")[0]["id"]
+    until_true(lambda: documents(following)[-1]["id"] >= last)
+    assert "debug" not in {row["level"] for row in documents(following)}
+    following.sends(signal.SIGINT)
+    assert following.returns() == 130
 
 
 def test_following_events_goes_on_with_what_happens_and_misses_nothing(program: Program, node: Daemon) -> None:

@@ -110,6 +110,31 @@ def test_tcp_gives_up_when_the_servers_certificate_is_not_the_pinned_one(program
     assert "not the pinned one" in answer.err
 
 
+def test_tcp_names_its_own_options_when_the_certificate_is_not_trusted(program: Program) -> None:
+    sealed = program.daemon(SEALED.format(kind="relay", keys=""))
+    command = program.start("tcp", "22", "--server", sealed.address("sealed"), "--tls")
+    command.says("next try in")
+    assert "pin a self-signed certificate with --fingerprint, or name its authority with --ca" in command.err
+    assert "tls." not in command.err
+    command.sends(signal.SIGINT)
+    assert command.returns() == 0
+
+
+@pytest.mark.parametrize("command", [["tcp", "22", "--server"], ["jump", "127.0.0.1:22", "--via"]])
+def test_a_file_of_authorities_that_has_none_is_named_with_its_option(program: Program, command: list[str]) -> None:
+    file = program.write("authorities.pem", "nobody\n")
+    answer = program.run(*command, "127.0.0.1:1", "--ca", str(file), env={"TUNNELCONSOLE_SECRET": SECRET})
+    assert answer.code == 1
+    assert answer.err == f"tunnelconsole: --ca: {file} cannot be used: it has no certificates in PEM form\n"
+
+
+def test_tcp_says_that_it_is_the_relay_server_that_cannot_be_reached(program: Program) -> None:
+    command = program.start("tcp", "22", "--server", "127.0.0.1:1")
+    command.says("cannot reach the relay server 127.0.0.1:1: dial tcp 127.0.0.1:1: connect: connection refused")
+    command.sends(signal.SIGINT)
+    assert command.returns() == 0
+
+
 # jump
 
 
@@ -131,6 +156,7 @@ def test_jump_takes_the_secret_from_a_file_and_goes_through_tls(program: Program
     distrusted = program.run(*via, "--tls")
     assert distrusted.code == 1
     assert "certificate is not trusted" in distrusted.err
+    assert "with --fingerprint, or name its authority with --ca" in distrusted.err
 
 
 @pytest.mark.parametrize(
@@ -149,6 +175,7 @@ def test_jump_says_why_it_was_refused(program: Program, node: Daemon, target: st
     assert answer.out == ""
     assert is_one_line(answer.err)
     assert cause in answer.err
+    assert ("did not connect to" in answer.err) is (cause == "not allowed here")
     assert secret not in answer.err
 
 
@@ -164,7 +191,9 @@ def test_jump_refuses_a_secret_file_that_everybody_can_read(program: Program) ->
 def test_a_jump_server_that_cannot_be_reached_is_told(program: Program) -> None:
     answer = program.run("jump", "127.0.0.1:22", "--via", "127.0.0.1:1", env={"TUNNELCONSOLE_SECRET": SECRET})
     assert answer.code == 1
-    assert answer.err == "tunnelconsole: dial tcp 127.0.0.1:1: connect: connection refused\n"
+    assert answer.err == (
+        "tunnelconsole: cannot reach the jump server 127.0.0.1:1: dial tcp 127.0.0.1:1: connect: connection refused\n"
+    )
 
 
 def test_standard_descriptors_that_were_closed_become_no_sockets_by_chance(

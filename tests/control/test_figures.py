@@ -72,3 +72,7 @@ def test_the_time_of_day_is_told_where_the_reader_is() -> None:
 def test_a_moment_of_another_day_has_its_date() -> None:
     assert figures.moment(NOON - 60, NOON, UTC) == "11:59:00"
     assert figures.moment(NOON - 86_400, NOON, UTC) == "06-15 12:00:00"
+
+
+def test_a_date_and_time_is_told_in_full() -> None:
+    assert figures.date_and_time(NOON - 86_400.5, UTC) == "2025-06-15 11:59:59"

@@ -19,7 +19,7 @@ from tunnelconsole.control.client import ControlClient
 from tunnelconsole.control.messages import Refused, Watch
 from tunnelconsole.engine.bus import Reader
 from tunnelconsole.engine.engine import Engine
-from tunnelconsole.engine.events import ConfigReloaded, PeerRefused
+from tunnelconsole.engine.events import ConfigRefused, ConfigReloaded, PeerRefused
 from tunnelconsole.engine.services.jump.server import JumpServerSettings
 from tunnelconsole.engine.sessions import Session
 from tunnelconsole.engine.settings import ListenAddress, Secret
@@ -184,6 +184,14 @@ class TestQuestions:
         later = await node.ask(messages.GetEvents(after=events.rows[0].id))
         assert isinstance(later, messages.Events)
         assert later.rows == events.rows[1:]
+
+    async def test_events_of_a_level_are_counted_without_those_below(self, node: Node) -> None:
+        for number in range(3):
+            node.engine.node.bus.publish(ConfigRefused(reason=str(number)))
+            node.engine.node.bus.publish(ConfigReloaded(summary=str(number)))
+        events = await node.ask(messages.GetEvents(limit=2, level="warning"))
+        assert isinstance(events, messages.Events)
+        assert [(row.type, row.text[-1]) for row in events.rows] == [("config-refused", "1"), ("config-refused", "2")]
 
     @pytest.mark.parametrize("limit", [0, -1])
     async def test_no_events_can_be_asked_for(self, node: Node, limit: int) -> None:

@@ -165,6 +165,17 @@ class TestWhatItSays:
         process = program.start("--daemon")
         process.says("ready\n")
         assert json.loads(program.run("status", "--json").ok())["services"] == 0
+        process.says(f"there is no configuration at {program.folder / 'config/tunnelconsole/config.toml'}: write one")
+
+    def test_secrets_that_others_can_read_are_warned_of_at_the_start_and_at_a_reload(self, program: Program) -> None:
+        daemon = Daemon(program, JUMP)
+        daemon.config.chmod(0o644)
+        daemon.start()
+        warning = f'warning config-warning text="{daemon.config}: holds secrets'
+        daemon.process.says(warning)
+        daemon.ask("reload").ok()
+        until_true(lambda: daemon.process.err.count(warning) == 2)
+        assert f"run: chmod 600 {daemon.config}" in daemon.process.err
 
 
 class TestWhatItRefuses:

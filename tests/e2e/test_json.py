@@ -244,7 +244,7 @@ def test_steering_prints_a_document_too(busy: Busy) -> None:
 def test_check_prints_a_document_in_both_cases(busy: Busy) -> None:
     program = busy.daemon.program
     good = program.run("check", "-c", str(busy.daemon.config), "--json")
-    assert json.loads(good.ok()) == {"ok": True, "services": 8, "problems": []}
+    assert json.loads(good.ok()) == {"ok": True, "services": 8, "problems": [], "warnings": []}
     bad = program.run("check", "-c", str(program.write("bad.toml", "version = 1\nx = 1\n")), "--json")
     assert bad.code == 1
     assert json.loads(bad.out)["problems"][0].startswith("x: unknown key")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,15 @@ def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
     file.save(Preferences(theme="day"))
     assert file.load() == Preferences(theme="day")
     assert [path.name for path in file.path.parent.iterdir()] == ["console.json"]
+
+
+def test_it_is_for_its_user_alone_whatever_was_there_before(tmp_path: Path) -> None:
+    file = PreferencesFile(tmp_path / "console.json")
+    for path in (file.path, tmp_path / f"console.json.{os.getpid()}"):
+        path.touch()
+        path.chmod(0o644)
+    file.save(Preferences(theme="day"))
+    assert file.path.stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"theme": 7}', b"\xff\xfe", b"[]"])

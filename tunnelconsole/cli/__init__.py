@@ -21,6 +21,7 @@ import click
 
 from tunnelconsole import __version__
 from tunnelconsole.cli.options import (
+    LEVELS,
     SECRET_VARIABLE,
     Commands,
     Shared,
@@ -34,7 +35,7 @@ from tunnelconsole.cli.options import (
 from tunnelconsole.errors import ConfigError, TunnelConsoleError
 
 if TYPE_CHECKING:
-    from tunnelconsole.control.messages import Request
+    from tunnelconsole.control.messages import Level, Request
     from tunnelconsole.engine.settings import HostPort
 
 PROGRAM = "tunnelconsole"
@@ -133,22 +134,19 @@ def attach(shared: Shared) -> None:
 def check(shared: Shared) -> int:
     """Read the configuration, and print what is wrong with it."""
     from tunnelconsole.cli.tables import print_json
-    from tunnelconsole.config import load
+    from tunnelconsole.config import examine
     from tunnelconsole.control.figures import counted
 
-    problems: list[str] = []
-    services = 0
-    try:
-        services = len(load(shared.config).services)
-    except ConfigError as error:
-        problems = error.problems
+    report = examine(shared.config)
+    ok = report.config is not None
+    services = len(report.config.services) if report.config is not None else 0
     if shared.json:
-        print_json({"ok": not problems, "services": services, "problems": problems})
-    elif problems:
-        _complain(*problems)
+        print_json({"ok": ok, "services": services, "problems": report.problems, "warnings": report.warnings})
     else:
-        click.echo(f"config ok: {counted(services, 'service')}")
-    return 1 if problems else 0
+        _complain(*report.problems, *(f"warning: {sentence}" for sentence in report.warnings))
+        if report.config is not None and report.config.path is not None:
+            click.echo(f"config ok: {counted(services, 'service')}")
+    return 0 if ok else 1
 
 
 @cli.command()
@@ -166,10 +164,24 @@ def status(shared: Shared) -> None:
 def services(shared: Shared) -> None:
     """The services: what runs, where, and what is wrong."""
     from tunnelconsole.cli.tables import SERVICES, print_rows
-    from tunnelconsole.control.messages import GetServices, Services
+    from tunnelconsole.control.messages import GetServices, GetStatus, Services, Status
 
-    empty = "no services: add [service.NAME] tables to the configuration, then run: tunnelconsole reload"
-    print_rows(SERVICES, shared.ask(GetServices(), Services).rows, empty=empty, as_json=shared.json)
+    rows = shared.ask(GetServices(), Services).rows
+    empty = "" if rows else _no_services(shared.ask(GetStatus(), Status).config)
+    print_rows(SERVICES, rows, empty=empty, as_json=shared.json)
+
+
+def _no_services(config: str) -> str:
+    """Why an engine has none, and what to do.
+
+    :param config: of the configuration in force; "" when there is none.
+    """
+    from tunnelconsole.config import default_path
+
+    if config:
+        return f"no services: add [service.NAME] tables to {config}, then run: tunnelconsole reload"
+    where = f"write one to {default_path()} and run: tunnelconsole reload"
+    return f"no services: the engine runs without a configuration; {where}"
 
 
 @cli.command()
@@ -200,17 +212,20 @@ def channels(shared: Shared, service: str, session: str) -> None:
 @cli.command()
 @click.option("--follow", "-f", is_flag=True, help="Go on with what happens; with --json, a document a line.")
 @click.option("--limit", "-n", type=click.IntRange(min=1), default=EVENTS_SHOWN, show_default=True, help="The newest.")
+@click.option("--level", type=click.Choice(LEVELS), help="The least that is shown: info, or debug with --json.")
 @pass_shared
-def events(shared: Shared, limit: int, *, follow: bool) -> None:
+def events(shared: Shared, limit: int, level: Level | None, *, follow: bool) -> None:
     """What happened, the newest last."""
     from tunnelconsole.cli.tables import EVENTS, follow_events, print_rows
     from tunnelconsole.control.messages import Events, GetEvents
 
+    question = GetEvents(limit=limit, level=level or ("debug" if shared.json else "info"))
     if follow:
-        asyncio.run(follow_events(shared.control(), limit, as_json=shared.json))
+        asyncio.run(follow_events(shared.connect, question, as_json=shared.json))
         return
-    rows = shared.ask(GetEvents(limit=limit), Events).rows
-    print_rows(EVENTS, rows, empty="no events: nothing has happened yet", as_json=shared.json)
+    rows = shared.ask(question, Events).rows
+    empty = f"no events of level {question.level} or above: nothing of the kind has happened yet"
+    print_rows(EVENTS, rows, empty=empty, as_json=shared.json)
 
 
 @cli.command()

@@ -22,6 +22,9 @@ from tunnelconsole.control.messages import StopEngine
 from tunnelconsole.demo import running
 from tunnelconsole.errors import EngineUnreachable, TunnelConsoleError
 
+PLAIN_TERMINALS = ("dumb", "unknown")
+"""Values of TERM (terminfo) for a terminal that prints lines and nothing else, such as the shell in an editor."""
+
 LOG_NAME = "engine.log"
 """The file in the state folder that an engine started in the background logs to."""
 
@@ -66,12 +69,14 @@ def demonstrate() -> None:
 def _check_terminal() -> None:
     """Makes sure that there is somebody to show a console to.
 
-    :raises TunnelConsoleError: standard input, output or error is no terminal.
+    :raises TunnelConsoleError: standard input, output or error is no terminal, or it says that it cannot show one.
     """
+    instead = "without one, there are: tunnelconsole status, services, events ..."
     if not (os.isatty(0) and os.isatty(1) and os.isatty(2)):  # the screen is drawn on standard error
-        raise TunnelConsoleError(
-            "the console needs a terminal", "without one, there are: tunnelconsole status, services, events ..."
-        )
+        raise TunnelConsoleError("the console needs a terminal", instead)
+    kind = os.environ.get("TERM", "")
+    if kind in PLAIN_TERMINALS:
+        raise TunnelConsoleError(f"the console needs a terminal that can draw, and TERM={kind} is none", instead)
 
 
 def _start_engine(

@@ -16,6 +16,7 @@ import click
 from tunnelconsole.errors import EngineUnreachable, TunnelConsoleError
 
 if TYPE_CHECKING:
+    from tunnelconsole.control.client import ControlClient
     from tunnelconsole.control.messages import Reply, Request
     from tunnelconsole.engine.settings import HostPort, Secret, TLSSettings
 
@@ -24,6 +25,9 @@ INTERRUPTED = 130
 
 SECRET_VARIABLE = "TUNNELCONSOLE_SECRET"  # noqa: S105 - a variable's name
 """The environment variable that may hold a secret; an argument never does, because everybody can see those."""
+
+LEVELS = ("debug", "info", "warning", "error")
+"""The levels of events and of the log, the mildest first."""
 
 Wanted = TypeVar("Wanted", bound="Reply")
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -56,16 +60,31 @@ class Shared:
         :raises RequestRefused: the engine refused.
         :raises EngineUnreachable: there is none, or it did not answer.
         """
-        from tunnelconsole.control.client import ControlClient
 
         async def ask() -> Reply:
-            async with await ControlClient.connect(self.control()) as client:
+            async with await self.connect() as client:
                 return await client.ask(request)
 
         reply = asyncio.run(ask())
         if not isinstance(reply, wanted):
             raise EngineUnreachable("the engine answered something else than it was asked", "restart the engine")
         return reply
+
+    async def connect(self) -> ControlClient:
+        """A connection to the running engine.
+
+        :raises EngineUnreachable: there is none.
+        """
+        from tunnelconsole.config import default_path
+        from tunnelconsole.control.client import ControlClient
+
+        try:
+            return await ControlClient.connect(self.control())
+        except EngineUnreachable as error:
+            if self.socket is not None or self.config is not None or default_path().exists():
+                raise
+            nowhere = f"there is no configuration at {default_path()} that says where else; -c FILE names another"
+            raise EngineUnreachable(error.message, f"{error.hint}; {nowhere}") from error
 
     def no_json(self) -> None:
         """Says so where there is no document to print."""
@@ -82,7 +101,7 @@ def _keep(context: click.Context, parameter: click.Parameter, value: Any) -> Non
 def _shared_options() -> list[click.Parameter]:
     kept: dict[str, Any] = {"expose_value": False, "callback": _keep}
     path = click.Path(path_type=Path)
-    levels, formats = click.Choice(["debug", "info", "warning", "error"]), click.Choice(["text", "json"])
+    levels, formats = click.Choice(LEVELS), click.Choice(["text", "json"])
     return [
         click.Option(["-c", "--config"], type=path, metavar="FILE", help="The configuration.", **kept),
         click.Option(["--socket"], type=path, metavar="PATH", help="The engine's control socket.", **kept),
@@ -171,8 +190,10 @@ def tls_settings(fingerprint: str | None, ca: str | None, *, tls: bool) -> TLSSe
     """What --tls, --fingerprint and --ca ask for; None for no TLS.
 
     :raises click.UsageError: the fingerprint is none.
+    :raises TunnelConsoleError: the file of the authorities cannot be used.
     """
     from tunnelconsole.engine.settings import FilePath, Fingerprint, TLSSettings
+    from tunnelconsole.engine.transport.tls import client_context
 
     if not tls and fingerprint is None and ca is None:
         return None
@@ -180,4 +201,10 @@ def tls_settings(fingerprint: str | None, ca: str | None, *, tls: bool) -> TLSSe
         pin = Fingerprint.parse(fingerprint) if fingerprint is not None else None
     except ValueError as error:
         raise click.UsageError(f"--fingerprint: {error}") from error
+    if ca is not None:
+        try:
+            client_context(Path(ca), "")
+        except OSError as error:  # of a file that can be read, OpenSSL says too little
+            reason = error.strerror if isinstance(error, PermissionError) else "it has no certificates in PEM form"
+            raise TunnelConsoleError(f"--ca: {ca} cannot be used: {reason}") from error
     return TLSSettings(ca=FilePath(ca) if ca is not None else None, fingerprint=pin)

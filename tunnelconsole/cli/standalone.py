@@ -7,6 +7,8 @@ import signal
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import msgspec
+
 from tunnelconsole.daemon import loop_factory
 from tunnelconsole.engine.bus import Record
 from tunnelconsole.engine.engine import Engine
@@ -23,7 +25,7 @@ from tunnelconsole.engine.services.relay.client import RelayClientSettings
 from tunnelconsole.engine.services.service import ServerDialer
 from tunnelconsole.engine.settings import HostPort, Secret, TLSSettings
 from tunnelconsole.engine.transport.stdio import join_stdio
-from tunnelconsole.errors import TunnelConsoleError
+from tunnelconsole.errors import CertificateRejected, TargetRefused, TunnelConsoleError
 
 _NAME = "tcp"
 
@@ -54,8 +56,13 @@ async def forward(
     happened: asyncio.Queue[Event | None] = asyncio.Queue()
 
     def note(record: Record) -> None:
-        if isinstance(record.event, TOLD):
-            happened.put_nowait(record.event)
+        event = record.event
+        if isinstance(event, ServiceRetrying) and isinstance(
+            error := engine.supervised[_NAME].error, CertificateRejected
+        ):
+            event = msgspec.structs.replace(event, error=str(_in_own_words(error)))
+        if isinstance(event, TOLD):
+            happened.put_nowait(event)
 
     announced = ""
     async with Engine({_NAME: RelayClientSettings(server=server, target=target, tls=tls)}) as engine:
@@ -85,5 +92,17 @@ async def jump(server: HostPort, secret: Secret, target: HostPort, tls: TLSSetti
     :raises OSError: standard input cannot be read, or standard output not written.
     """
     dialer = ServerDialer(server, None, tls, CONNECT_TIMEOUT)
-    end, early = await reach(dialer, secret, target, CONNECT_TIMEOUT)
+    try:
+        end, early = await reach(dialer, secret, target, CONNECT_TIMEOUT)
+    except CertificateRejected as error:
+        raise _in_own_words(error) from error
+    except TargetRefused as error:
+        raise TargetRefused(f"the jump server did not connect to {target}: {error.message}", error.hint) from error
     await join_stdio(end, early)
+
+
+def _in_own_words(error: CertificateRejected) -> CertificateRejected:
+    """The same with the options of the commands in place of the keys of the configuration."""
+    return CertificateRejected(
+        error.message, "pin a self-signed certificate with --fingerprint, or name its authority with --ca"
+    )

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import click
@@ -14,8 +13,9 @@ import msgspec
 from rich.cells import cell_len
 
 from tunnelconsole.control.client import ControlClient
-from tunnelconsole.control.figures import count, counted, duration, moment, percent, rate, size
+from tunnelconsole.control.figures import count, counted, date_and_time, duration, percent, rate, size
 from tunnelconsole.control.messages import (
+    LEVELS,
     MIN_INTERVAL,
     ChannelRow,
     EventRow,
@@ -102,14 +102,14 @@ CHANNELS: tuple[Column[ChannelRow], ...] = (
 )
 
 EVENTS: tuple[Column[EventRow], ...] = (
-    Column("TIME", lambda row, now: moment(row.time, now)),
+    Column("TIME", lambda row, now: date_and_time(row.time)),
     Column("LEVEL", lambda row, now: row.level, alarming=True),
     Column("SERVICE", lambda row, now: row.service or "-"),
     Column("TYPE", lambda row, now: row.type),
     Column("TEXT", lambda row, now: row.text),
 )
 
-EVENT_WIDTHS = (14, 7, 12, 18, 0)
+EVENT_WIDTHS = (19, 7, 12, 18, 0)
 """Cells of the columns where events are printed one by one, as they come: nobody knows the widest yet."""
 
 
@@ -147,29 +147,29 @@ def print_event(row: EventRow, *, as_json: bool) -> None:
         _print(_line(EVENTS, [clean(column.cell(row, now)) for column in EVENTS], EVENT_WIDTHS))
 
 
-async def follow_events(control: Path, limit: int, *, as_json: bool) -> None:
-    """Prints the newest ``limit`` events and then each one as it comes, until the engine goes away.
+async def follow_events(connect: Callable[[], Awaitable[ControlClient]], question: GetEvents, *, as_json: bool) -> None:
+    """Prints the events that ``question`` asks for and then each one of its level as it comes, until the engine goes.
 
     :raises EngineUnreachable: it went away, or there is none.
     """
-    async with await ControlClient.connect(control) as watching, await ControlClient.connect(control) as asking:
+    levels = LEVELS[LEVELS.index(question.level) :]
+    async with await connect() as watching, await connect() as asking:
         shown: int | None = None
         async for update in watching.watch(Watch(["events"], interval=MIN_INTERVAL)):
             if shown is None:  # asked for after the watch has begun, so that no event falls between the two
-                shown = await _print_newest(asking, limit, as_json=as_json)
+                shown = await _print_newest(asking, question, as_json=as_json)
             if update.events is None:
                 continue
             if update.events.dropped:
                 click.echo(f"{counted(update.events.dropped, 'event')} missed: they came too fast", err=True)
             for row in update.events.rows:
-                if row.id > shown:
+                if row.id > shown and row.level in levels:
                     print_event(row, as_json=as_json)
                     shown = row.id
 
 
-async def _print_newest(asking: ControlClient, limit: int, *, as_json: bool) -> int:
-    """Prints what has happened so far; returns the id of the last event."""
-    question = GetEvents(limit=limit)
+async def _print_newest(asking: ControlClient, question: GetEvents, *, as_json: bool) -> int:
+    """Prints what has happened so far; returns the id of the last event that was printed."""
     reply = await asking.ask(question)
     rows = reply.rows if isinstance(reply, Events) else []
     for row in rows:

@@ -84,8 +84,8 @@ class Answers:
                 self._must_exist(service)
                 rows = await self._table(snapshot.channels(service, session), channel_row)
                 return _tagged(messages.Channels, rows=rows)
-            case messages.GetEvents(after, limit):
-                return _tagged(messages.Events, rows=await self._table(snapshot.events(after, limit), event_row))
+            case messages.GetEvents(after, limit, level):
+                return _tagged(messages.Events, rows=await self._table(snapshot.events(after, limit, level), event_row))
             case _:
                 return None
 

@@ -76,6 +76,11 @@ def clock(time: float, zone: tzinfo | None = None) -> str:
     return datetime.fromtimestamp(time, zone).strftime("%H:%M:%S")
 
 
+def date_and_time(time: float, zone: tzinfo | None = None) -> str:
+    """Date and time of day of a Unix time: ``2025-11-20 14:03:22``, in ``zone`` or else where this machine is."""
+    return datetime.fromtimestamp(time, zone).strftime("%Y-%m-%d %H:%M:%S")
+
+
 def moment(time: float, now: float, zone: tzinfo | None = None) -> str:
     """The time of day, with the date before it where that is not the day of ``now``: ``11-20 23:59:59``."""
     then, today = datetime.fromtimestamp(time, zone), datetime.fromtimestamp(now, zone)

@@ -10,6 +10,8 @@ Times are Unix seconds (float), durations seconds, sizes bytes, rates bytes per 
 
 from __future__ import annotations
 
+from typing import Final, Literal, get_args
+
 import msgspec
 
 PROTOCOL = 1
@@ -20,6 +22,13 @@ MAX_REQUEST = 64 * 1024
 
 MAX_ANSWER = 64 * 1024 * 1024
 """Bytes in one answer line: 100,000 channels at about 300 bytes each fit twice."""
+
+
+Level = Literal["debug", "info", "warning", "error"]
+"""How much an event matters."""
+
+LEVELS: Final[tuple[Level, ...]] = get_args(Level)
+"""Every level, the mildest first."""
 
 
 class ServiceRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -216,13 +225,14 @@ class GetChannels(msgspec.Struct, frozen=True, tag="get-channels"):
 
 
 class GetEvents(msgspec.Struct, frozen=True, tag="get-events"):
-    """Answered with :class:`Events`: the newest ``limit`` whose id is above ``after``, oldest first.
+    """Answered with :class:`Events`: the newest ``limit`` of ``level`` or above with ids above ``after``, oldest first.
 
     Warnings and errors from before the engine's last start are included; their ids are negative.
     """
 
     after: int = -(2**62)
     limit: int = 500
+    level: Level = "debug"
 
 
 class StartService(msgspec.Struct, frozen=True, tag="start-service"):

@@ -9,7 +9,16 @@ from collections.abc import Callable, Sequence
 
 import psutil
 
-from tunnelconsole.control.messages import ChannelRow, EventRow, History, ServiceRow, SessionRow, Status
+from tunnelconsole.control.messages import (
+    LEVELS,
+    ChannelRow,
+    EventRow,
+    History,
+    Level,
+    ServiceRow,
+    SessionRow,
+    Status,
+)
 from tunnelconsole.engine.bus import Record
 from tunnelconsole.engine.engine import Engine, Supervised
 from tunnelconsole.engine.meters import TICK
@@ -137,10 +146,15 @@ class Snapshot:
             found = [channel for channel in found if channel.session.service == service]
         return [channel for channel in found if channel.session.id == session] if session else found
 
-    def events(self, after: int, limit: int) -> list[Record | EventRow]:
-        """The newest ``limit`` events whose id is above ``after``, oldest first; see :func:`event_row`."""
-        found = [row for row in self._earlier if row.id > after]
-        found += [record for record in self._node.bus.recent() if record.id > after]
+    def events(self, after: int, limit: int, level: Level) -> list[Record | EventRow]:
+        """The newest ``limit`` events whose id is above ``after``, of ``level`` or above, oldest first.
+
+        See :func:`event_row`.
+        """
+        levels = LEVELS[LEVELS.index(level) :]
+        found: list[Record | EventRow] = []
+        found += [row for row in self._earlier if row.id > after and row.level in levels]
+        found += [record for record in self._node.bus.recent() if record.id > after and record.event.level in levels]
         return found[-limit:] if limit > 0 else []
 
     def history(self, service: str = "") -> History:
@@ -206,7 +220,7 @@ def event_row(event: Record | EventRow) -> EventRow:
     )
 
 
-def _earlier_rows(events: Sequence[StoredEvent]) -> list[Record | EventRow]:
+def _earlier_rows(events: Sequence[StoredEvent]) -> list[EventRow]:
     """Events of earlier runs; their ids are negative, the newest's is -1."""
     return [
         EventRow(

@@ -161,6 +161,7 @@ class Daemon:
             return self._cannot_start(
                 f"the state cannot be kept in {self._running.state_dir}: {error.strerror or error}"
             )
+        self._warn()
         node = self._engine.node
         for record in node.bus.recent():
             self._log.record(record)
@@ -241,6 +242,7 @@ class Daemon:
             finally:
                 self._ready()
             self._config = config
+            self._warn()
             summary = "; ".join(done)
             bus.publish(ConfigReloaded(summary=summary))
             return summary
@@ -257,6 +259,11 @@ class Daemon:
             if getattr(running, key) != getattr(wanted, key)
         ]
         return [f"{', '.join(waiting)} will change when the engine is started again"] if waiting else []
+
+    def _warn(self) -> None:
+        """Logs what the user should know of the configuration in force."""
+        for sentence in self._config.warnings:
+            self._log.write("warning", "config-warning", text=sentence)
 
     def _ready(self) -> None:
         services = self._engine.services.values()

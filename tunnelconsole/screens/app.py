@@ -17,9 +17,9 @@ from textual.app import SystemCommand
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
 
-from tunnelconsole.control.messages import ChannelRow, EventRow, ServiceRow, SessionRow
+from tunnelconsole.control.messages import LEVELS, ChannelRow, EventRow, ServiceRow, SessionRow
 from tunnelconsole.screens import keys, themes
-from tunnelconsole.screens.commands import COMMANDS, LEVELS, NotACommand, parse
+from tunnelconsole.screens.commands import COMMANDS, NotACommand, parse
 from tunnelconsole.screens.events import EventsPane
 from tunnelconsole.screens.frame import ConsoleOutcome, Frame
 from tunnelconsole.screens.pane import TablePane

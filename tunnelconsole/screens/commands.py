@@ -14,9 +14,6 @@ from tunnelconsole.screens.keys import SCREENS
 Takes = Literal["", "service", "session", "channel", "theme", "column", "level", "text"]
 """What may stand after a command's name."""
 
-LEVELS = ("debug", "info", "warning", "error")
-"""The levels of events, the mildest first."""
-
 
 @dataclass(frozen=True)
 class Command:

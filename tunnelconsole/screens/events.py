@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from tunnelconsole.control import figures
-from tunnelconsole.control.messages import EventRow
+from tunnelconsole.control.messages import LEVELS, EventRow
 from tunnelconsole.screens import cells, measures
 from tunnelconsole.screens.columns import Column, Order
-from tunnelconsole.screens.commands import LEVELS
 from tunnelconsole.screens.keys import Screen
 from tunnelconsole.screens.pane import Fact, Scene, TablePane, Value
 from tunnelconsole.screens.spans import Line, Span

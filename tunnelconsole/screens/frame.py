@@ -15,10 +15,10 @@ from textual.app import App, ComposeResult
 from textual.containers import Container
 from textual.screen import Screen
 
-from tunnelconsole.control.messages import Events, Reply, Request, Update, Watch
+from tunnelconsole.control.messages import LEVELS, Events, Reply, Request, Update, Watch
 from tunnelconsole.screens import copying, themes
 from tunnelconsole.screens.channels import ChannelsPane
-from tunnelconsole.screens.commands import LEVELS, Takes, complete
+from tunnelconsole.screens.commands import Takes, complete
 from tunnelconsole.screens.events import EventsPane
 from tunnelconsole.screens.feed import Feed, Link
 from tunnelconsole.screens.help import HelpPane

@@ -39,11 +39,13 @@ class PreferencesFile:
             return Preferences()  # see above: losing it costs nothing
 
     def save(self, preferences: Preferences) -> None:
-        """Replaces the file, whole or not at all.
+        """Replaces the file, whole or not at all; nobody else can read it.
 
         :raises OSError: it cannot be written.
         """
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         fresh = self.path.with_name(f"{self.path.name}.{os.getpid()}")
+        fresh.unlink(missing_ok=True)  # of a console that ended before it was done, perhaps with another mode
+        fresh.touch(mode=0o600)
         fresh.write_bytes(msgspec.json.encode(preferences))
         fresh.replace(self.path)

@@ -31,7 +31,7 @@ from tunnelconsole.engine.transport.tls import (
     explain,
     server_context,
 )
-from tunnelconsole.errors import ConnectFailed, ListenFailed
+from tunnelconsole.errors import CertificateRejected, ConnectFailed, ListenFailed
 
 Start = Callable[[Finished], Flow]
 """Starts a flow that will call what it is given once it has ended, and not before it has been returned."""
@@ -303,6 +303,18 @@ class ServerDialer:
                 raise ConnectFailed(
                     f"the authorities in {tls.ca} cannot be used: {_reason(error)}", "tls.ca names a PEM file"
                 ) from error
+
+    async def reach(self, what: str) -> End:
+        """As :meth:`dial`, and what goes wrong tells whom it was about: other addresses are dialled too.
+
+        :param what: the server is.
+        """
+        try:
+            return await self.dial()
+        except CertificateRejected:
+            raise  # it is about nobody else
+        except ConnectFailed as error:
+            raise ConnectFailed(f"cannot reach the {what} {self._address}: {error.message}", error.hint) from error
 
     async def dial(self) -> End:
         """A connection to the server, TLS done.

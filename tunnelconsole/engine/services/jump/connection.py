@@ -34,7 +34,7 @@ async def reach(dialer: ServerDialer, secret: Secret, target: HostPort, timeout:
     :raises TargetRefused: the server would not or could not dial the target; the text is the server's.
     :raises ConnectFailed: the server cannot be reached, broke off, or is no jump server.
     """
-    end = await dialer.dial()
+    end = await dialer.reach("jump server")
     try:
         async with asyncio.timeout(timeout):
             return end, await _shake_hands(end, secret, target)

@@ -93,7 +93,7 @@ class RelayClient(Service[RelayClientSettings]):
         dialer = ServerDialer(settings.server, settings.connect, settings.tls, timeout)
         await self._wait_if_stopping()
         self.enter("connecting")
-        attachment = self._attachment = Attachment(self, dialer, await dialer.dial())
+        attachment = self._attachment = Attachment(self, dialer, await dialer.reach("relay server"))
         try:
             await self._wait_if_stopping()
             try:
