@@ -54,12 +54,87 @@ def test_a_limit_that_was_exceeded_already_refuses_too() -> None:
     assert gate(Service(sessions=9), sessions=3).refuses(new_session=True, new_channel=False) != ""
 
 
+HERE = "192.0.2.1:5"
+
+
 def test_a_place_in_the_handshake_is_free_again_once_it_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "MAX_HANDSHAKES", 3)
     door = gate(Service())
-    assert [door.enter_handshake() for _ in range(5)] == [True, True, True, False, False]
-    door.leave_handshake()
-    assert [door.enter_handshake() for _ in range(2)] == [True, False]
+    first, *others = (door.enter_handshake(HERE) for _ in range(5))
+    assert [place is not None for place in others] == [True, True, False, False]
+    assert first is not None
+    for _ in range(2):
+        first.leave()
+    assert [door.enter_handshake(HERE) is not None for _ in range(2)] == [True, False]
+
+
+class Crowd:
+    """Those who are inside their handshake, by the address they come from."""
+
+    def __init__(self, door: Gate) -> None:
+        self._door = door
+        self.inside: list[str] = []
+
+    def come(self, peer: str) -> bool:
+        """Somebody comes; whether there was a place."""
+        place = self._door.enter_handshake(peer)
+        if place is None:
+            return False
+
+        def lost(reason: str) -> None:
+            assert "others" in reason
+            self.inside.remove(peer)
+
+        place.lost = lost
+        self.inside.append(peer)
+        return True
+
+
+@pytest.fixture
+def crowd(monkeypatch: pytest.MonkeyPatch) -> Crowd:
+    """Nobody yet, and eight places."""
+    monkeypatch.setattr(limits, "MAX_HANDSHAKES", 8)
+    return Crowd(gate(Service()))
+
+
+def test_an_address_alone_may_take_every_place_and_then_makes_room_for_others_oldest_first(crowd: Crowd) -> None:
+    greedy = [f"192.0.2.1:{port}" for port in range(1, 9)]
+    assert all(map(crowd.come, greedy))
+    assert not crowd.come("192.0.2.1:9")
+    others = [f"192.0.2.2:{port}" for port in range(1, 5)]
+    assert all(map(crowd.come, others))
+    assert crowd.inside == greedy[4:] + others
+
+
+def test_nobody_gets_more_than_an_equal_share_at_the_cost_of_others(crowd: Crowd) -> None:
+    for port in range(1, 9):
+        crowd.come(f"192.0.2.1:{port}")
+    for port in range(1, 9):
+        crowd.come(f"192.0.2.2:{port}")
+    assert sorted(peer.partition(":")[0] for peer in crowd.inside) == ["192.0.2.1"] * 4 + ["192.0.2.2"] * 4
+    assert crowd.come("192.0.2.3:1")
+    assert not crowd.come("192.0.2.1:9") or not crowd.come("192.0.2.2:9")
+
+
+def test_when_every_place_is_anothers_nobody_must_leave(crowd: Crowd) -> None:
+    everybody = [f"192.0.2.{number}:1" for number in range(1, 9)]
+    assert all(map(crowd.come, everybody))
+    assert not crowd.come("198.51.100.1:1")
+    assert crowd.inside == everybody
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("[2001:db8::1]:5", "[2001:db8::ffff:0:0:2]:6"), ("[::ffff:192.0.2.1]:5", "192.0.2.1:6"), (HERE, "192.0.2.1:6")],
+)
+def test_what_is_most_likely_one_party_shares(one: str, other: str, crowd: Crowd) -> None:
+    for _ in range(4):
+        crowd.come(one)
+        crowd.come(other)
+    assert not crowd.come(one)
+    assert not crowd.come(other)
+    assert crowd.come("[2001:db8:0:1::1]:5")
+    assert crowd.come("[::ffff:192.0.2.2]:5")
 
 
 def test_a_rate_gives_one_pace_for_the_whole_service() -> None:

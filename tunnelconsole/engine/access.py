@@ -147,6 +147,21 @@ def _with_way_points(address: IPAddress) -> tuple[IPAddress, ...]:
     return (address, *(address.teredo or ()), *((address.sixtofour,) if address.sixtofour else ()))
 
 
+def source_of(peer: str) -> str:
+    """Whoever ``peer`` (numeric ``host:port``) most likely belongs to: an IPv4 address, or a whole /64 of IPv6.
+
+    One subscriber's line has at least a /64 (RFC 6177), and may use another address of it each time.
+    """
+    host = peer.rpartition(":")[0]
+    return _prefix_of(host) if ":" in host else host
+
+
+@functools.lru_cache(maxsize=REMEMBERED_ADDRESSES)
+def _prefix_of(host: str) -> str:
+    address = plain_address(host.strip("[]"))
+    return str(address if address.version == 4 else ipaddress.ip_network((address, 64), strict=False))
+
+
 class OwnAddresses:
     """This host's own addresses, read again from time to time."""
 

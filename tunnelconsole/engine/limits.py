@@ -7,13 +7,14 @@ from typing import ClassVar
 
 import msgspec
 
+from tunnelconsole.engine.access import source_of
 from tunnelconsole.engine.rules import Rule, above_zero
 from tunnelconsole.engine.transport.pacing import Pace
 from tunnelconsole.engine.units import Duration, Rate
 
 MAX_HANDSHAKES = 1024
 """Connections of one service that may be inside their handshake at once. A slow or silent crowd fills these places
-and no others; beyond them newcomers are turned away until one is free."""
+and no others; beyond them newcomers are turned away until one is free, or its holder must make room for them."""
 
 
 class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -33,6 +34,30 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Seconds a channel may move nothing before it is cut; 0 for ever."""
 
 
+class Place:
+    """A newcomer's place among those inside their handshake.
+
+    :param source: the party that holds it, see :func:`~tunnelconsole.engine.access.source_of`.
+    """
+
+    __slots__ = ("_gate", "lost", "source")
+
+    def __init__(self, gate: Gate, source: str) -> None:
+        self._gate = gate
+        self.source = source
+        self.lost: Callable[[str], None] = _ignore
+        """Told the reason when another is given the place; turns the newcomer away. Set by whoever holds it."""
+
+    def leave(self) -> None:
+        """Gives the place back; safe to call twice."""
+        self._gate.take_back(self)
+        self.lost = _ignore  # so that holder and place do not keep each other
+
+
+def _ignore(reason: str) -> None:
+    """For a place whose holder has not come yet."""
+
+
 class Gate:
     """Counts one service's handshakes, sessions and channels against its limits.
 
@@ -44,17 +69,41 @@ class Gate:
         self.pace = Pace(settings.rate) if settings.rate else None
         self._counts = counts
         self._handshakes = 0
+        self._places: dict[str, dict[Place, None]] = {}
+        """Those taken, by source, and of each the oldest first."""
 
-    def enter_handshake(self) -> bool:
-        """Takes a place for a newcomer; False when all are taken. Give it back with :meth:`leave_handshake`."""
-        if self._handshakes >= MAX_HANDSHAKES:
-            return False
+    def enter_handshake(self, peer: str) -> Place | None:
+        """A place for a newcomer from ``peer``; None when there is none.
+
+        When all are taken, the source that has the most loses its oldest to one that has fewer: so nobody can keep
+        others out, and yet anybody may use what nobody else needs.
+        """
+        source = source_of(peer)
+        if self._handshakes >= MAX_HANDSHAKES and not self._make_room(source):
+            return None
+        place = Place(self, source)
+        self._places.setdefault(source, {})[place] = None
         self._handshakes += 1
+        return place
+
+    def _make_room(self, source: str) -> bool:
+        most = max(self._places.values(), key=len)
+        if len(most) <= len(self._places.get(source, ())) + 1:
+            return False
+        oldest = next(iter(most))
+        lost = oldest.lost
+        oldest.leave()
+        lost("its place is given to others: it has the most connections inside their handshake")
         return True
 
-    def leave_handshake(self) -> None:
-        """Gives a newcomer's place back."""
-        self._handshakes -= 1
+    def take_back(self, place: Place) -> None:
+        """See :meth:`Place.leave`."""
+        places = self._places.get(place.source, {})
+        if place in places:
+            del places[place]
+            self._handshakes -= 1
+            if not places:
+                del self._places[place.source]
 
     def refuses(self, *, new_session: bool, new_channel: bool) -> str:
         """Why there can be no further session or channel now; "" when there can."""

@@ -355,6 +355,17 @@ async def test_a_silent_crowd_fills_the_places_for_requests_and_nothing_else(mon
             assert await caller.exchange(b"ping") == b"ping"
 
 
+async def test_a_crowd_from_one_address_keeps_no_program_elsewhere_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "MAX_HANDSHAKES", 2)
+    async with office() as at, at.calling("127.0.0.2") as oldest, at.calling("127.0.0.2"):
+        await until(lambda: len(at.service.tasks) == 2)
+        async with at.by_socks() as caller:
+            assert await caller.exchange(b"ping") == b"ping"
+        await oldest.broken()
+        event = await hears(at.engine, PeerRefused, "its place is given to others")
+        assert event.peer == oldest.name
+
+
 async def test_a_rate_holds_a_transfer_back_and_loses_nothing() -> None:
     rate, size, loop = 2_000_000, 1_000_000, asyncio.get_running_loop()
     async with office(digest_at_end, limits=LimitSettings(rate=Rate(rate))) as at, at.by_socks() as caller:

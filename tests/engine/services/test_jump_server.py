@@ -243,6 +243,19 @@ async def test_a_silent_crowd_fills_the_places_for_handshakes_and_nothing_else(m
         await at.serves()
 
 
+async def test_a_crowd_from_one_address_keeps_nobody_else_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "MAX_HANDSHAKES", 2)
+    async with home() as at, at.calling() as oldest, at.calling() as newer:
+        await read_frame(oldest)
+        async with at.calling(from_host="127.0.0.2") as other:
+            assert await oldest.read_to_end() == b""
+            assert not await ask(other, at.far.address)
+            assert await other.exchange(b"ping") == b"ping"
+        event = await hears(at.engine, PeerRefused, "its place is given to others")
+        assert event.peer == oldest.name
+        assert not await ask(newer, at.far.address)
+
+
 @pytest.mark.parametrize("ending", ["connected", "wrong secret", "bad target", "refused", "denied", "cut", "reset"])
 async def test_each_way_out_of_the_handshake_gives_its_place_back(ending: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "MAX_HANDSHAKES", 1)

@@ -12,9 +12,16 @@ from loopback import calling, hears, open_descriptors, refuses, running, steady,
 from relay_peers import Edge, YamuxPeer, ask_for_key, ask_for_port, attaches, edge, one_port, relay_server
 from tunnelconsole.engine import limits
 from tunnelconsole.engine.engine import Engine
-from tunnelconsole.engine.events import BackendAttached, BackendLeft, ChannelClosed, PeerRefused, ServiceRetrying
+from tunnelconsole.engine.events import (
+    BackendAttached,
+    BackendLeft,
+    ChannelClosed,
+    Crashed,
+    PeerRefused,
+    ServiceRetrying,
+)
 from tunnelconsole.engine.limits import LimitSettings
-from tunnelconsole.engine.settings import ListenAddress, NetworkPattern, PortRange
+from tunnelconsole.engine.settings import HostPort, ListenAddress, NetworkPattern, PortRange
 from tunnelconsole.engine.transport.listener import Listener, listen
 from tunnelconsole.engine.units import Duration
 from waiting import until
@@ -214,6 +221,37 @@ async def test_a_silent_crowd_fills_the_places_for_newcomers_and_nothing_else(mo
             assert await visitor.read(10) == b"still here"
         await until(lambda: not len(at.service.tasks))
         await attaches(at)
+
+
+async def test_a_crowd_from_one_address_keeps_nobody_else_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "MAX_HANDSHAKES", 2)
+    async with edge() as at, at.calling("127.0.0.2") as oldest, at.calling("127.0.0.2"):
+        await until(lambda: len(at.service.tasks) == 2)
+        assert await attaches(at)
+        await oldest.broken()
+        event = await hears(at.engine, PeerRefused, "its place is given to others")
+        assert event.peer == oldest.name
+
+
+async def test_a_newcomer_who_must_make_room_in_the_moment_it_comes_leaves_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "MAX_HANDSHAKES", 2)
+    async with edge() as at:
+        where = HostPort.parse(at.address)
+        crowd = [  # without a turn of the loop between them, so that all are accepted in one go
+            socket.create_connection((where.host, where.port), source_address=(host, 0))
+            for host in ("127.0.0.2", "127.0.0.2", "127.0.0.1")
+        ]
+        await hears(at.engine, PeerRefused, "its place is given to others")
+        await until(lambda: len(at.service.tasks) == 2)
+        with pytest.raises(ConnectionResetError):
+            crowd[0].recv(1)
+        for sock in crowd:
+            sock.close()
+        await until(lambda: not len(at.service.tasks))
+        assert await attaches(at)
+        assert not told(at.engine, Crashed)
 
 
 async def test_a_kicked_backend_loses_its_visitors_and_its_port_and_others_go_on() -> None:

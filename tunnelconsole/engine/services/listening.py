@@ -7,6 +7,7 @@ import ssl
 from abc import abstractmethod
 from typing import TypeVar
 
+from tunnelconsole.engine.limits import Place
 from tunnelconsole.engine.node import Node
 from tunnelconsole.engine.services.service import ServerTLS, Service, ServiceSettings
 from tunnelconsole.engine.settings import ListenAddress
@@ -40,10 +41,10 @@ class ListeningService(Service[L]):
         """
 
     @abstractmethod
-    def newcomer(self, end: End, peer: str) -> None:
+    def newcomer(self, end: End, peer: str, place: Place) -> None:
         """Takes somebody who has connected and has said nothing yet, its TLS handshake included.
 
-        It holds a place among those inside their handshake: ``gate.leave_handshake`` gives that back.
+        :param place: among those inside their handshake, to be left once that is done.
         """
 
     async def run(self) -> None:
@@ -81,11 +82,7 @@ class ListeningService(Service[L]):
                 return f"it broke off during the handshake: {error.strerror or error}"
 
     def _accepted(self, sock: socket.socket, peer: str) -> None:
-        if not self.clients.permit(peer):
-            self.refused(peer, "its address is not in clients_allow, or is in clients_deny")
-            sock.close()
-        elif not self.gate.enter_handshake():
-            self.refused(peer, "too many connections are inside their handshake")
-            sock.close()
-        else:
-            self.newcomer(TLSEnd(sock, self._tls.context, server_side=True) if self._tls else SocketEnd(sock), peer)
+        place = self.admit(sock, peer)
+        if place is not None:
+            end = TLSEnd(sock, self._tls.context, server_side=True) if self._tls else SocketEnd(sock)
+            self.newcomer(end, peer, place)

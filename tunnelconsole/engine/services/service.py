@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 import time
 from abc import ABC, abstractmethod
@@ -14,7 +15,7 @@ import msgspec
 
 from tunnelconsole.engine.access import Clients
 from tunnelconsole.engine.events import PeerRefused, ResourcesExhausted, ServiceConnected, ServiceListening
-from tunnelconsole.engine.limits import Gate, LimitSettings
+from tunnelconsole.engine.limits import Gate, LimitSettings, Place
 from tunnelconsole.engine.node import Node
 from tunnelconsole.engine.rules import Problem, Rule, broken
 from tunnelconsole.engine.sessions import ANONYMOUS, Channel, Flow, Session
@@ -189,11 +190,38 @@ class Service(ABC, Generic[S]):
         session = self.open_session(peer, flow.abort, identity=identity)
         channel = self.open_channel(session, label, flow)
 
-    def receive_newcomer(self, greeting: Coroutine[Any, Any, None], peer: str) -> None:
-        """Runs ``greeting`` as a task until it has let a newcomer in or turned it away; see :meth:`leave_newcomers`."""
+    def admit(self, sock: socket.socket, peer: str) -> Place | None:
+        """A place for whoever has connected, to be held until its handshake is done; None once it is turned away."""
+        if not self.clients.permit(peer):
+            reason = "its address is not in clients_allow, or is in clients_deny"
+        elif place := self.gate.enter_handshake(peer):
+            return place
+        else:
+            reason = "too many connections are inside their handshake"
+        self.refused(peer, reason)
+        sock.close()
+        return None
+
+    def receive_newcomer(self, greeting: Coroutine[Any, Any, None], end: End, peer: str, place: Place) -> None:
+        """Runs ``greeting`` as a task that lets a newcomer in or turns it away, and holds its place meanwhile.
+
+        :param end: belongs to the greeting; it is reset when that is cancelled or fails.
+        """
         task = self.tasks.start(greeting, f"newcomer {peer}")
+
+        def lost(reason: str) -> None:
+            if task.cancel():
+                self.refused(peer, reason)
+
+        def ended(_: object) -> None:
+            self._newcomers.discard(task)
+            place.leave()
+            if task.cancelled() or task.exception() is not None:
+                end.abort()  # here, because a task that is cancelled before its first step never runs
+
+        place.lost = lost
         self._newcomers.add(task)
-        task.add_done_callback(self._newcomers.discard)
+        task.add_done_callback(ended)
 
     def leave_newcomers(self) -> None:
         """Cancels every greeting that is still under way, because the service takes nobody any more."""

@@ -225,27 +225,20 @@ class JumpClient(Service[JumpClientSettings]):
 
     def _accepted(self, sock: socket.socket, peer: str) -> None:
         full = self.gate.refuses(new_session=True, new_channel=True)
-        if not self.clients.permit(peer):
-            full = "its address is not in clients_allow, or is in clients_deny"
-        elif not full and not self.gate.enter_handshake():
-            full = "too many connections are inside their handshake"
         if full:
             self.refused(peer, full)
             sock.close()
-        else:
-            self.receive_newcomer(self._serve(SocketEnd(sock), peer), peer)
+            return
+        place = self.admit(sock, peer)
+        if place is not None:
+            local = SocketEnd(sock)
+            self.receive_newcomer(self._serve(local, peer), local, peer, place)
 
     async def _serve(self, local: SocketEnd, peer: str) -> None:
-        try:
-            doorman = self._doorman()
-            target = await self._ask(local, peer, doorman)
-            if target is not None:
-                await self._lead(local, peer, doorman, target)
-        except BaseException:
-            local.abort()
-            raise
-        finally:
-            self.gate.leave_handshake()
+        doorman = self._doorman()
+        target = await self._ask(local, peer, doorman)
+        if target is not None:
+            await self._lead(local, peer, doorman, target)
 
     def _doorman(self) -> Doorman:
         if self.settings.target is not None:

@@ -17,6 +17,7 @@ import msgspec
 
 from tunnelconsole.engine.access import Destinations
 from tunnelconsole.engine.events import TargetFailed
+from tunnelconsole.engine.limits import Place
 from tunnelconsole.engine.node import Node
 from tunnelconsole.engine.rules import Problem, Rule, above_zero
 from tunnelconsole.engine.services.listening import ListeningService, ListeningSettings
@@ -107,8 +108,8 @@ class JumpServer(ListeningService[JumpServerSettings]):
         for admission in list(self.admissions):
             admission.cancel()
 
-    def newcomer(self, end: End, peer: str) -> None:
-        Admission(self, end, peer)
+    def newcomer(self, end: End, peer: str, place: Place) -> None:
+        Admission(self, end, peer, place)
 
 
 class Admission:
@@ -121,16 +122,19 @@ class Admission:
         "_identity",
         "_input",
         "_peer",
+        "_place",
         "_server",
         "_target",
         "_task",
         "_timer",
     )
 
-    def __init__(self, server: JumpServer, end: End, peer: str) -> None:
+    def __init__(self, server: JumpServer, end: End, peer: str, place: Place) -> None:
         self._server = server
         self._end = end
         self._peer = peer
+        self._place = place
+        place.lost = self._turn_away
         self._identity = ""
         self._target = ("", 0)
         self._dial: Dial | None = None
@@ -287,4 +291,4 @@ class Admission:
             self._task.cancel()
         if self in self._server.admissions:
             self._server.admissions.discard(self)
-            self._server.gate.leave_handshake()
+            self._place.leave()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import ClassVar
 
+from tunnelconsole.engine.limits import Place
 from tunnelconsole.engine.node import Node
 from tunnelconsole.engine.rules import Rule, above_zero, own_host
 from tunnelconsole.engine.services.listening import ListeningService, ListeningSettings
@@ -79,8 +80,8 @@ class RelayServer(ListeningService[RelayServerSettings]):
         for backend in list(self.backends.values()):
             backend.stop_accepting()
 
-    def newcomer(self, end: End, peer: str) -> None:
-        self.receive_newcomer(self._greet(end, peer), peer)
+    def newcomer(self, end: End, peer: str, place: Place) -> None:
+        self.receive_newcomer(self._greet(end, peer), end, peer, place)
 
     def _count(self) -> tuple[int, int]:
         sessions, channels = super()._count()
@@ -105,12 +106,6 @@ class RelayServer(ListeningService[RelayServerSettings]):
             self.refused(peer, self.explain(error))
             if backend is None:
                 end.close()
-        except BaseException:
-            if backend is None:
-                end.abort()
-            raise
-        finally:
-            self.gate.leave_handshake()
 
     async def _attach_data(self, end: End, first: bytes) -> None:
         hello = DataHello()
