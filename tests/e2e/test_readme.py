@@ -1,13 +1,11 @@
-"""README.md does what it says: every command and every program in it, in its order, as a reader would run them."""
+"""README.md does what it says: every block in it, in its order, pasted as it stands, with other ports."""
 
 from __future__ import annotations
 
-import json
 import re
-import shlex
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,48 +13,56 @@ import pytest
 
 import system_tools
 from installed import Process, Program
-from origins import HELLO, web_origin
 from ports import steady_port, steady_ports
-from sshd import TOOLS, Sshd
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
+UNIT = (ROOT / "docs" / "tunnelconsole.service").read_text()
 
-pytestmark = [pytest.mark.e2e, pytest.mark.system("bash", "make", "curl", *TOOLS)]
+pytestmark = [pytest.mark.e2e, pytest.mark.system("bash", "make", "curl")]
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+HEREDOC = re.compile(r"<<'END'\n.*?^END$", re.MULTILINE | re.DOTALL)
 PORT = re.compile(r"\b(\d{4,5})(?:-(\d{4,5}))?\b")
 """Numbers of four and five digits are ports, and nothing else in the README's blocks is one."""
 
-WEB, SSH = 8000, 2200
-"""What a reader has at hand: a web server and an SSH server, on these ports of the README."""
+PAGE = "hello from the far end\n"
 
-IN_THE_BACKGROUND = {"tunnelconsole --daemon": "ready\n", "tunnelconsole tcp": "forwarding tcp://"}
+GOES_ON = {
+    "python3 -m http.server": "Serving HTTP on",
+    "tunnelconsole --daemon": "ready\n",
+    "tunnelconsole tcp": "forwarding tcp://",
+}
 """Commands that go on, and what they say once they are ready to be used."""
 
 SAYS = {
-    "curl": HELLO,
-    "ssh": "through\n",
+    "mkdir": "",
+    "cat": "",
+    "chmod": "",
+    "export": "",
+    "FINGERPRINT=": "",
+    "curl": PAGE,
+    "printf": PAGE,
     "tunnelconsole check": "config ok: 4 services\n",
     "tunnelconsole status": "version",
-    "tunnelconsole services": '"fingerprint"',
     "tunnelconsole channels": "",
     "tunnelconsole events": "listening on",
     "tunnelconsole restart": "via-home",
-    "tunnelconsole reload": "untouched",
-    "export": "",
+    "tunnelconsole reload": "1 added, 0 changed, 0 removed",
 }
 """Commands that end by themselves, by their first words, and what they print."""
 
 MAKES = {"make run": "tunnelconsole --demo", "make test": "pytest"}
 """What each of the two commands leads to; only looked at, with ``make -n``, since they set up and run all this."""
 
-PRINTS = {
-    "through_jump.py": r"b'HTTP/1.0 200 OK\r\n'",
-    "expose.py": "visitors come to localhost:",
-    "embed.py": "edge listening 127.0.0.1:",
-}
-"""What the programs print."""
+INSTALLS = "sudo "
+"""How the commands begin that change the machine; only looked at."""
+
+PRINTS = {"through_jump.py": r"b'HTTP/1.0 200 OK\r\n'"}
+"""What the programs print that end by themselves."""
+
+SERVES = {"expose.py": "visitors come to localhost:", "embed.py": "edge listening 127.0.0.1:"}
+"""What the programs print that go on until Ctrl-C."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +74,8 @@ class Block:
 
     @property
     def commands(self) -> list[str]:
-        """Its lines without their comments."""
-        lines = (shlex.join(shlex.split(line, comments=True)) for line in self.text.splitlines())
+        """Its lines without comments, and without what a command reads from the lines behind it."""
+        lines = (re.sub(r"\s+#.*", "", line) for line in HEREDOC.sub("", self.text).splitlines())
         return [line for line in lines if line]
 
 
@@ -78,64 +84,69 @@ BLOCKS = [Block(language, text) for language, text in FENCE.findall(README)]
 
 def known(command: str, table: dict[str, str]) -> str | None:
     """What a table says about a command, by its first words."""
-    return next((said for words, said in table.items() if f"{command} ".startswith(f"{words} ")), None)
+    return next((said for words, said in table.items() if command.startswith(words)), None)
 
 
 class Reader:
-    """Somebody who has followed the README so far."""
+    """Somebody who has followed the README so far, in one folder."""
 
     def __init__(self, program: Program) -> None:
         self.program = program
         self._ports = free_ports(README)
-        path = [str(program.folder), str(Path(program.path).parent), program.env["PATH"]]
-        self._env = {"PATH": ":".join(path)}
-        program.write("tunnels.toml", self.translated("".join(b.text for b in BLOCKS if b.language == "toml")))
-        sshd = Sshd(program, self.port(SSH))
-        wrapper = shlex.join([system_tools.path_of("ssh"), "-F", str(sshd.client_config)])
-        program.write("ssh", f'#!/bin/sh\nexec {wrapper} "$@"\n', mode=0o700)
-
-    def port(self, number: int) -> int:
-        """The free port that stands for one of the README."""
-        return self._ports[number]
+        path = [str(Path(program.path).parent), program.env["PATH"]]
+        self._env = {"PATH": ":".join(path), "PYTHONUNBUFFERED": "1"}  # a terminal sees each line at once, too
 
     def translated(self, text: str) -> str:
         """The text with free ports in place of its own."""
-        return PORT.sub(lambda match: "-".join(str(self.port(int(part))) for part in match.groups() if part), text)
+        return PORT.sub(lambda match: "-".join(str(self._ports[int(part)]) for part in match.groups() if part), text)
 
-    def runs(self, block: Block) -> None:
-        """Runs a block as it is meant."""
-        if block.language == "sh":
-            for command in block.commands:
-                assert known(command, MAKES | IN_THE_BACKGROUND | SAYS) is not None, f"what is this? {command}"
-            self._shell(block)
-        elif block.language == "python":
-            self._python(block)
-        else:
-            assert block.language == "toml", f"what is a block of {block.language!r}?"
+    def follows(self, block: Block) -> None:
+        """Does what a block says."""
+        if block.language == "python":
+            self._runs_program(block)
+            return
+        assert block.language == "sh", f"what is a block of {block.language!r}?"
+        if known(block.commands[0], MAKES):
+            self._looks_at(block)
+        elif not block.text.startswith(INSTALLS):
+            self._pastes(block)
 
-    def _shell(self, block: Block) -> None:
-        (first, *more) = block.commands
-        if leads_to := known(first, MAKES):
+    def _looks_at(self, block: Block) -> None:
+        for command in block.commands:
             dry = subprocess.run(
-                ["make", "-n", *first.split()[1:]], cwd=ROOT, capture_output=True, text=True, check=True
+                ["make", "-n", *command.split()[1:]], cwd=ROOT, capture_output=True, text=True, check=True
             )
-            assert leads_to in dry.stdout
-        elif said := known(first, IN_THE_BACKGROUND):
-            assert not more, f"nobody gets to {more}, because {first} goes on"
-            process: Process = self.program.start_other(self._bash(block.text), env=self._env)
-            process.says(said)
-        else:
-            done = self.program.run_other(self._bash(block.text), env=self._env)
-            for command in block.commands:
-                assert (known(command, SAYS) or "") in done.ok(), command
+            assert MAKES[command] in dry.stdout
 
-    def _bash(self, script: str) -> list[str]:
-        return [system_tools.path_of("bash"), "-euo", "pipefail", "-c", self.translated(script)]
+    def _pastes(self, block: Block) -> None:
+        bash = [system_tools.path_of("bash"), "-euo", "pipefail", "-c", self.translated(block.text)]
+        *before, last = block.commands
+        if ready := known(last, GOES_ON):
+            assert all(known(command, SAYS) == "" for command in before), before
+            process: Process = self.program.start_other(bash, env=self._env)
+            process.says(ready)
+            return
+        printed = self.program.run_other(bash, env=self._env).ok()
+        for command in block.commands:
+            said = known(command, SAYS)
+            assert said is not None, f"what is this? {command}"
+            assert said in printed, command
 
-    def _python(self, block: Block) -> None:
+    def _runs_program(self, block: Block) -> None:
         name = block.text.splitlines()[0].removeprefix("# ")
-        path = self.program.write(name, self.translated(block.text))
-        assert PRINTS[name] in self.program.run_other([sys.executable, str(path)], env=self._env).ok()
+        command = [sys.executable, str(self.program.write(name, self.translated(block.text)))]
+        if name in PRINTS:
+            assert PRINTS[name] in self.program.run_other(command, env=self._env).ok()
+            return
+        process: Process = self.program.start_other(command, env=self._env)
+        process.says(SERVES[name])
+        if name == "expose.py":
+            address = process.out.split()[-1]
+            assert self.program.run_other(["curl", f"http://{address}/"], env=self._env).ok() == PAGE
+        assert process.running
+        process.sends(signal.SIGINT)
+        assert process.returns() == 0
+        assert process.err == ""
 
 
 def free_ports(text: str) -> dict[int, int]:
@@ -151,30 +162,27 @@ def free_ports(text: str) -> dict[int, int]:
     return found
 
 
-@pytest.fixture
-def reader(program: Program) -> Iterator[Reader]:
-    reader = Reader(program)
-    with web_origin(program.folder / "web", port=reader.port(WEB)):
-        yield reader
-
-
-def test_every_block_does_what_it_says_one_after_the_other(reader: Reader) -> None:
+def test_every_block_does_what_it_says_one_after_the_other(program: Program) -> None:
     assert len(BLOCKS) > 10
+    reader = Reader(program)
     for block in BLOCKS:
-        reader.runs(block)
+        reader.follows(block)
 
 
-def test_the_fingerprint_is_where_it_says(reader: Reader) -> None:
-    daemon = next(block for block in BLOCKS if block.text.startswith("tunnelconsole --daemon"))
-    reader.runs(daemon)
-    rows = json.loads(reader.program.run("services", "--json").ok())
-    (sealed,) = [row for row in rows if row["name"] == "sealed"]
-    assert re.fullmatch("[0-9a-f]{64}", sealed["notes"]["fingerprint"])
+def test_the_unit_starts_the_program_where_the_readme_installs_it() -> None:
+    (install,) = [block for block in BLOCKS if block.text.startswith(INSTALLS)]
+    environment, program, link = install.commands
+    assert program == f"sudo {environment.split()[-1]}/bin/pip install ."
+    *_, target, folder = link.split()
+    assert target == f"{environment.split()[-1]}/bin/tunnelconsole"
+    assert f"\nExecStart={folder}tunnelconsole --daemon " in UNIT
 
 
-def test_the_configuration_is_one_that_check_accepts(program: Program) -> None:
-    program.write("tunnels.toml", "".join(block.text for block in BLOCKS if block.language == "toml"))
-    assert program.run("check", "-c", "tunnels.toml").ok() == "config ok: 4 services\n"
+def test_its_sections_are_in_the_order_in_which_a_newcomer_asks() -> None:
+    beginning, *sections = re.split(r"^## ", README, flags=re.MULTILINE)
+    assert "![" in beginning
+    titles = [section.splitlines()[0] for section in sections]
+    assert titles == ["Two commands", "The tunnels", "How it compares", "Where to read on"]
 
 
 @pytest.mark.parametrize("file", sorted({*re.findall(r"\]\(([^):]+)\)", README)}))
