@@ -20,7 +20,7 @@ and no others; beyond them newcomers are turned away until one is free, or its h
 class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``[service.NAME.limits]``."""
 
-    rules: ClassVar[tuple[Rule, ...]] = (above_zero("handshake_timeout", "no newcomer could be done in no time"),)
+    rules: ClassVar[tuple[Rule, ...]] = (above_zero("handshake_timeout", "nobody finishes a handshake in no time"),)
 
     sessions: int = 0
     """Sessions at once; 0 for as many as come."""

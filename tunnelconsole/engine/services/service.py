@@ -9,7 +9,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Literal, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeVar, final
 
 import msgspec
 
@@ -55,6 +55,7 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     clients_deny: tuple[NetworkPattern, ...] = ()
     """Networks whose peers may not; wins over ``clients_allow``."""
 
+    @final
     def problems(self) -> list[Problem]:
         """What is wrong by the kind's own rules."""
         return broken(self.rules, msgspec.structs.asdict(self))
