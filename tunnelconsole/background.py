@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tunnelconsole.errors import TunnelConsoleError
+from tunnelconsole.log_file import VARIABLE as LOG_VARIABLE
+from tunnelconsole.log_file import open_log
 
 START_TIMEOUT = 15.0
 """Seconds until an engine must be ready: it needs half of one, and a busy machine has patience."""
@@ -52,18 +54,18 @@ class BackgroundEngine:
     """An engine's process, started when this is made; :meth:`wait_until_ready` tells what became of it.
 
     :param command: what runs it.
-    :param log: where its output is appended; made with mode 0600, its folder too.
+    :param log: where its output is appended; made with mode 0600, its folder with 0700, and moved aside when large.
     :param stdin: a descriptor for its standard input.
+    :raises NotPrivate: others could change what is in the log's folder.
     :raises OSError: the log cannot be written, or the program cannot be run.
     """
 
     def __init__(self, command: Sequence[str], log: Path, *, stdin: int = subprocess.DEVNULL) -> None:
         self._log = log
-        log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        output = open_log(log)
         self._folder = tempfile.TemporaryDirectory(prefix="tunnelconsole-")
         self._notes = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         address = str(Path(self._folder.name, "notify"))
-        output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
             self._notes.bind(address)
             self._logged_before = os.fstat(output).st_size
@@ -72,7 +74,7 @@ class BackgroundEngine:
                 stdin=stdin,
                 stdout=output,
                 stderr=output,
-                env={**os.environ, "NOTIFY_SOCKET": address},
+                env={**os.environ, "NOTIFY_SOCKET": address, LOG_VARIABLE: str(log)},
                 start_new_session=True,  # the terminal's Ctrl-C and hang-up are for the console, not for tunnels
             )
         except BaseException:
@@ -119,6 +121,8 @@ class BackgroundEngine:
     def _last_lines(self) -> str:
         """The last lines that the engine logged, in one line."""
         with self._log.open("rb") as file:
-            file.seek(max(self._logged_before, os.fstat(file.fileno()).st_size - LOG_TAIL))
+            size = os.fstat(file.fileno()).st_size
+            before = self._logged_before if self._logged_before <= size else 0  # it has been moved aside meanwhile
+            file.seek(max(before, size - LOG_TAIL))
             lines = file.read().decode(errors="replace").splitlines()
         return " | ".join(line.strip() for line in lines[-LAST_LINES:] if line.strip())

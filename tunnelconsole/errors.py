@@ -9,6 +9,7 @@ The tree::
     │   ├── CertificateRejected  the server's certificate is not one we trust
     │   └── TargetRefused      the far end was reached but would not, or could not, dial the target
     ├── ListenFailed           an address cannot be listened on
+    ├── NotPrivate             others could change what is kept in a folder, so nothing is
     ├── EngineUnreachable      no engine answers on the control socket
     └── RequestRefused         the engine understood a request and refused it
 """
@@ -62,6 +63,10 @@ class TargetRefused(ConnectFailed):
 
 class ListenFailed(TunnelConsoleError):
     """An address cannot be listened on: it is in use, not ours, or not permitted."""
+
+
+class NotPrivate(TunnelConsoleError):
+    """A folder is another user's, or others can write it: what is kept there could be led astray, so nothing is."""
 
 
 class EngineUnreachable(TunnelConsoleError):

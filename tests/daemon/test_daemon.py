@@ -213,6 +213,20 @@ class TestWhatItRefuses:
         daemon.start()
         assert daemon.service("home")["state"] == "listening"
 
+    def test_a_state_that_others_could_change_ends_it_before_it_keeps_anything(self, program: Program) -> None:
+        daemon = Daemon(program, JUMP)
+        (daemon.folder / "state").mkdir()
+        (daemon.folder / "state").chmod(0o777)
+        daemon.launch()
+        assert daemon.process.returns() == 1
+        folder = daemon.folder / "state"
+        assert daemon.process.err.splitlines()[-1] == (
+            f"tunnelconsole: others can write the folder {folder} (mode 0777), and so lead what is kept there astray; "
+            f"close it with: chmod go-w {folder}; or name another folder"
+        )
+        assert not list(folder.iterdir())
+        assert not daemon.control.exists()
+
     def test_a_state_that_cannot_be_kept_is_said_and_stops_nothing(self, program: Program) -> None:
         daemon = Daemon(program, JUMP)
         (daemon.folder / "state").write_text("a file where a folder should be")

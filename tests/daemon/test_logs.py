@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -181,6 +183,50 @@ class TestReaders:
         ]
         (dropped,) = [line for line in lines if line.startswith("log-dropped")]
         assert dropped == 'log-dropped text="2 lines of this log were dropped because nobody took them in time"'
+
+    def test_every_line_is_written_or_counted_whatever_the_readers_pauses(
+        self, pipe: Pipe, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(logs, "MAX_WAITING", 100)
+        log = Log(pipe.write_end, "text", "info")
+        read, count = "", 0
+        for _ in range(5):
+            for _ in range(3000):
+                count += 1
+                log.write("info", f"number-{count}")
+            while not log._writer._waiting.empty():
+                read += os.read(pipe.read_end, 10_000).decode()
+        log.close()
+        os.close(pipe.write_end)
+        while piece := os.read(pipe.read_end, 100_000):
+            read += piece.decode()
+        dropped = [int(found) for found in re.findall(r'log-dropped text="(\d+) lines', read)]
+        assert dropped
+        assert read.count(" info number-") + sum(dropped) == count
+
+    def test_lines_that_a_full_disk_takes_are_counted_as_soon_as_there_is_room(
+        self, pipe: Pipe, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        full, calls = True, 0
+
+        def write(descriptor: int, data: bytes) -> int:
+            nonlocal calls
+            calls += 1
+            if full and not calls % 2:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return os_write(descriptor, data[:20] if full else data)
+
+        os_write = os.write
+        monkeypatch.setattr(os, "write", write)
+        log = Log(pipe.write_end, "text", "info")
+        for number in range(3):
+            log.write("info", f"number-{number}")
+        until_true(lambda: log._writer._dropped == 3)
+        full = False
+        log.close()
+        *cut_short, last = pipe.lines()
+        assert 'warning log-dropped text="3 lines of this log were dropped' in last
+        assert [line[:5] for line in cut_short] == [last[:5]] * len(cut_short)
 
     def test_closing_does_not_wait_for_a_reader_that_stands_still(
         self, pipe: Pipe, monkeypatch: pytest.MonkeyPatch

@@ -19,7 +19,8 @@ def test_a_rate_is_what_came_since_the_last_sample_by_its_seconds() -> None:
 
 
 def test_totals_from_before_the_start_are_not_in_the_first_rate() -> None:
-    meter = Meter(10**12, 10**12)
+    meter = Meter()
+    meter.carry_over(10**12, 10**12)
     meter.add(5, 6)
     meter.sample(1.0)
     assert (meter.rate_in, meter.rate_out) == (5.0, 6.0)

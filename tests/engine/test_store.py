@@ -14,10 +14,10 @@ import pytest
 from jump_peers import jump_server, through
 from left_behind import nothing_left_behind
 from loopback import hears, target, told
-from tunnelconsole.engine import engine as engine_module
+from tunnelconsole.engine import keeping
 from tunnelconsole.engine.engine import Engine
 from tunnelconsole.engine.events import ConfigRefused, ConfigReloaded, StoreFailed
-from tunnelconsole.engine.store import KEPT_EVENTS, SCHEMA_VERSION, Store, StoredEvent
+from tunnelconsole.engine.store import KEPT_EVENTS, LONGEST_TEXT, SCHEMA_VERSION, Store, StoredEvent
 from waiting import until
 
 __all__ = ["nothing_left_behind"]
@@ -70,8 +70,7 @@ async def test_warnings_and_errors_come_back_and_nothing_less(tmp_path: Path) ->
 async def test_totals_and_warnings_are_written_while_the_engine_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine_module, "TICK", 0.01)
-    monkeypatch.setattr(engine_module, "SAVE_INTERVAL", 0.01)
+    monkeypatch.setattr(keeping, "SAVE_INTERVAL", 0.01)
     async with Engine(state_dir=tmp_path) as engine:
         engine.node.meters.service("home").add(3, 4)
         engine.node.bus.publish(ConfigRefused(reason="no such key"))
@@ -95,7 +94,7 @@ async def test_a_flood_of_warnings_between_two_writes_takes_no_more_memory_than_
     async with Engine(state_dir=tmp_path) as engine:
         for number in range(KEPT_EVENTS + 10):
             engine.node.bus.publish(ConfigRefused(reason=f"mistake {number}"))
-        assert len(engine._unsaved) == KEPT_EVENTS
+        assert len(engine._keeper._unsaved) == KEPT_EVENTS
     async with Engine(state_dir=tmp_path) as engine:
         texts = [event.text for event in engine.earlier_events]
         assert len(texts) == KEPT_EVENTS
@@ -181,7 +180,7 @@ async def test_where_nothing_can_be_kept_an_event_names_the_file_and_the_engine_
         assert not event.text().endswith(": ")
         async with through(engine.services["home"].address, far.address) as caller:
             assert await caller.exchange(b"ping") == b"ping"
-        assert engine.earlier_events == []
+        assert not engine.earlier_events
     assert mode in (None, in_the_way.stat().st_mode)
 
 
@@ -204,27 +203,11 @@ def is_free(folder: Path) -> bool:
     return True
 
 
-async def test_when_a_write_fails_an_event_tells_it_once_and_the_engine_works_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(engine_module, "TICK", 0.01)
-    monkeypatch.setattr(engine_module, "SAVE_INTERVAL", 0.01)
-    async with target() as far, Engine({"home": jump_server()}, state_dir=tmp_path) as engine:
-        await engine.settled()
-        with closing(sqlite3.connect(tmp_path / NAME)) as other:
-            other.execute("DROP TABLE events")
-        await hears(engine, StoreFailed, "totals and events are kept in memory only")
-        async with through(engine.services["home"].address, far.address) as caller:
-            assert await caller.exchange(b"ping") == b"ping"
-        await until(lambda: engine.node.meters.totals()["home"] == (4, 4))
-        await until(lambda: is_free(tmp_path))
-    assert len(told(engine, StoreFailed)) == 1
-
-
 async def test_when_the_last_write_fails_the_engine_ends_nevertheless(tmp_path: Path) -> None:
     async with Engine(state_dir=tmp_path) as engine:
         with closing(sqlite3.connect(tmp_path / NAME)) as other:
             other.execute("DROP TABLE events")
+        engine.node.meters.service("home").add(1, 2)
     assert len(told(engine, StoreFailed)) == 1
 
 
@@ -259,6 +242,44 @@ async def test_an_event_about_a_file_whose_name_is_no_text_is_kept_as_far_as_it_
         engine.node.bus.publish(ConfigRefused(reason=os.fsdecode(b"caf\xe9.toml")))
     async with Engine(state_dir=tmp_path) as engine:
         assert "caf?.toml" in engine.earlier_events[-1].text
+
+
+async def test_a_sentence_is_kept_as_far_as_anybody_would_read_it(tmp_path: Path) -> None:
+    async with opened(tmp_path / NAME) as store:
+        await store.save({}, [StoredEvent(1.0, "warning", "peer-refused", "home", "x" * 1_000_000)])
+        assert (await store.events())[0].text == "x" * LONGEST_TEXT
+
+
+async def test_nothing_is_written_where_nothing_has_changed(tmp_path: Path) -> None:
+    async with opened(tmp_path / NAME) as store:
+        await store.save({"home": (1, 2), "edge": (3, 4)}, [warning(1)])
+        database = store._database
+        assert database is not None
+        before = database.total_changes
+        await store.save({"home": (1, 2), "edge": (3, 4)}, [])
+        assert database.total_changes == before
+        await store.save({"home": (1, 2), "edge": (3, 5)}, [])
+        assert database.total_changes == before + 1
+        assert await store.totals() == {"home": (1, 2), "edge": (3, 5)}
+
+
+async def test_the_journal_is_cut_back_once_it_has_been_emptied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tunnelconsole.engine.store.JOURNAL_KEPT", 8192)
+    journal = tmp_path / f"{NAME}-wal"
+    async with opened(tmp_path / NAME) as store:
+        with closing(sqlite3.connect(tmp_path / NAME, isolation_level=None)) as reader:
+            reader.execute("BEGIN")
+            reader.execute("SELECT * FROM totals").fetchall()
+            for number in range(100):
+                await store.save({"home": (number, number)}, [warning(number)])
+            assert journal.stat().st_size > 100_000
+            reader.execute("COMMIT")
+        assert store._database is not None
+        store._database.execute("PRAGMA wal_checkpoint")
+        await store.save({"home": (0, 0)}, [])
+        assert journal.stat().st_size <= 3 * 8192
 
 
 async def test_a_store_that_is_not_open_says_so(tmp_path: Path) -> None:

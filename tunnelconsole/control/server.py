@@ -70,6 +70,7 @@ class ControlServer:
         """Takes the socket's place, so that no second engine can; clients wait until :meth:`serve`.
 
         :raises ListenFailed: an engine runs there already, or the place cannot be written.
+        :raises NotPrivate: others could put something else in its place.
         """
         self._place = UnixSocket(self._path)
         return self._place

@@ -11,6 +11,7 @@ import struct
 import sys
 from pathlib import Path
 
+from tunnelconsole.engine.private_files import FILE_MODE, open_private, safe_folder
 from tunnelconsole.errors import ListenFailed
 
 BACKLOG = 64
@@ -32,13 +33,14 @@ class UnixSocket:
 
     :param path: where; the folder is made with mode 0700 if it is missing, the socket has mode 0600.
     :raises ListenFailed: an engine, or something else, is there already, or the place cannot be written.
+    :raises NotPrivate: others could put something else in its place.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            safe_folder(path.parent)
+            self._lock = open_private(Path(f"{path}.lock"), os.O_RDWR)
         except OSError as error:
             raise _failed(path, error) from error
         try:
@@ -75,7 +77,7 @@ class UnixSocket:
         sock = socket.socket(socket.AF_UNIX)
         try:
             sock.bind(str(self.path))
-            self.path.chmod(0o600)  # before listening, so that nobody can connect in between
+            self.path.chmod(FILE_MODE)  # before listening, so that nobody can connect in between
             self._identity = _identity(self.path)
             sock.listen(BACKLOG)
             sock.setblocking(False)

@@ -35,7 +35,9 @@ from tunnelconsole.daemon.logs import LibraryHandler, LineWriter, Log, json_line
 from tunnelconsole.daemon.readiness import Readiness
 from tunnelconsole.engine.engine import Engine, Supervised
 from tunnelconsole.engine.events import ConfigRefused, ConfigReloaded, Crashed
-from tunnelconsole.errors import ConfigError, ListenFailed, RequestRefused, TunnelConsoleError
+from tunnelconsole.errors import ConfigError, ListenFailed, NotPrivate, RequestRefused, TunnelConsoleError
+from tunnelconsole.log_file import VARIABLE as LOG_VARIABLE
+from tunnelconsole.log_file import Rotation
 
 SETTLE_TIMEOUT = 5.0
 """Seconds that services may take until ``ready`` is said without them: a server far away must not hold up the rest."""
@@ -112,7 +114,7 @@ class Daemon:
         self._config = self._read()
         settings = self._config.engine
         self._running = settings
-        self._log = Log(_descriptor(sys.stderr), settings.log_format, settings.log_level)
+        self._log = Log(_descriptor(sys.stderr), settings.log_format, settings.log_level, _rotation())
         self._output = LineWriter(_descriptor(sys.stdout), lambda count: f"dropped count={count}")
         self._readiness = Readiness(self._not_told)
         self._reloading = asyncio.Lock()
@@ -155,7 +157,7 @@ class Daemon:
         try:
             self._control.claim()
             await self._engine.start()
-        except ListenFailed as error:
+        except (ListenFailed, NotPrivate) as error:
             return self._cannot_start(str(error))
         except OSError as error:
             return self._cannot_start(
@@ -316,6 +318,13 @@ def _why_not_listening(supervised: Supervised) -> str:
     if listens_by_now or not isinstance(supervised.error, ListenFailed):
         return ""
     return f"service {supervised.service.name}: {supervised.error}"
+
+
+def _rotation() -> Rotation | None:
+    """What keeps the log small, where whoever started this program has named its file."""
+    path = os.environ.pop(LOG_VARIABLE, "")
+    descriptors = [number for number in map(_descriptor, (sys.stderr, sys.stdout)) if number is not None]
+    return Rotation(Path(path), descriptors) if path and descriptors else None
 
 
 def _descriptor(stream: TextIO | None) -> int | None:

@@ -25,6 +25,7 @@ from typing import Final, Literal
 
 from tunnelconsole.engine.bus import Record
 from tunnelconsole.engine.events import Crashed, Repeated
+from tunnelconsole.log_file import Rotation
 
 LogFormat = Literal["text", "json"]
 
@@ -68,11 +69,16 @@ class LineWriter:
 
     :param descriptor: where to; None writes nothing.
     :param dropped: makes the line that says how many were dropped.
+    :param prepare: called in the thread before each line; a line that it returns is written first.
     """
 
-    def __init__(self, descriptor: int | None, dropped: Callable[[int], str]) -> None:
+    def __init__(
+        self, descriptor: int | None, dropped: Callable[[int], str], prepare: Callable[[], str] = lambda: ""
+    ) -> None:
         self._descriptor = descriptor
         self._dropped_line = dropped
+        self._prepare = prepare
+        self._cut_short = False
         self._waiting: queue.SimpleQueue[Callable[[], str] | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._dropped = 0
@@ -101,14 +107,26 @@ class LineWriter:
 
     def _write_all(self) -> None:
         while (line := self._waiting.get()) is not None:
-            with self._lock:
-                dropped, self._dropped = self._dropped, 0
-            try:
-                if dropped:
-                    self._write(_encoded(partial(self._dropped_line, dropped)))
-                self._write(_encoded(line))
-            except OSError:
-                self._count_dropped(dropped + 1)  # told once the descriptor can be written again
+            if said := self._prepare():
+                self._write_line(partial(str, said))
+            self._tell_dropped()
+            self._write_line(line)
+        self._tell_dropped()
+
+    def _tell_dropped(self) -> None:
+        with self._lock:
+            dropped, self._dropped = self._dropped, 0
+        if dropped and not self._write_line(partial(self._dropped_line, dropped)):
+            self._count_dropped(dropped - 1)  # the line that would have told them has counted itself
+
+    def _write_line(self, line: Callable[[], str]) -> bool:
+        """Writes a line; False when it could not be, and is counted."""
+        try:
+            self._write((b"\n" if self._cut_short else b"") + _encoded(line))
+        except OSError:
+            self._count_dropped(1)  # told once the descriptor can be written again
+            return False
+        return True
 
     def _write(self, data: bytes) -> None:
         descriptor = -1 if self._descriptor is None else self._descriptor
@@ -118,6 +136,10 @@ class LineWriter:
                 rest = rest[os.write(descriptor, rest) :]
             except BlockingIOError:  # somebody else made the terminal or pipe non-blocking
                 select.select([], [descriptor], [])
+            except OSError:
+                self._cut_short = self._cut_short or 0 < len(rest) < len(data)
+                raise
+        self._cut_short = False
 
 
 def _encoded(line: Callable[[], str]) -> bytes:
@@ -134,12 +156,16 @@ class Log:
     :param descriptor: where lines go; None writes nothing.
     :param log_format: ``text`` or ``json``.
     :param level: the least level that is written.
+    :param rotation: keeps the file from growing without end, where the descriptor is one's.
     """
 
-    def __init__(self, descriptor: int | None, log_format: LogFormat, level: str) -> None:
+    def __init__(
+        self, descriptor: int | None, log_format: LogFormat, level: str, rotation: Rotation | None = None
+    ) -> None:
         self.format = log_format
         self.level = level
-        self._writer = LineWriter(descriptor, self._dropped)
+        self._rotation = rotation
+        self._writer = LineWriter(descriptor, self._dropped, self._rotate)
 
     def write(self, level: str, event: str, **fields: object) -> None:
         """Logs what happened just now, unless its level is too low; a ``traceback`` may have many lines."""
@@ -179,6 +205,16 @@ class Log:
         lines = [f"{moment} {level} {text_line(event, rest)}"]
         lines += [f"    {''.join(map(_escaped, line))}" for line in trace.splitlines()]
         return "\n".join(lines)
+
+    def _rotate(self) -> str:
+        """Moves the log aside when it is large; returns the line that says why that is not possible, or ""."""
+        try:
+            if self._rotation is not None:
+                self._rotation.rotate_if_large()
+        except OSError as error:
+            text = f"the log is large and cannot be moved aside: {error.strerror or error}"
+            return self._line(time.time(), "warning", "log-not-rotated", {"text": text})
+        return ""
 
     def _dropped(self, count: int) -> str:
         text = f"{count} lines of this log were dropped because nobody took them in time"

@@ -12,36 +12,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sqlite3
 import tempfile
 import time
-from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from tunnelconsole.engine.backoff import Backoff
-from tunnelconsole.engine.bus import Record
 from tunnelconsole.engine.events import (
     Crashed,
     EngineStopping,
     ServiceFailed,
     ServiceRetrying,
     ServiceStopped,
-    StoreFailed,
 )
+from tunnelconsole.engine.keeping import Keeper
 from tunnelconsole.engine.meters import TICK
 from tunnelconsole.engine.node import Node
 from tunnelconsole.engine.services.kinds import make_service
 from tunnelconsole.engine.services.service import Service, ServiceSettings
 from tunnelconsole.engine.settings import DEFAULT_DRAIN
-from tunnelconsole.engine.store import KEPT_EVENTS, Store, StoredEvent
+from tunnelconsole.engine.store import StoredEvent
 from tunnelconsole.errors import CredentialsRefused, RequestRefused, TunnelConsoleError
-
-SAVE_INTERVAL = 5.0
-"""Seconds between two writes of the totals: what a crash can lose."""
 
 
 class Supervised:
@@ -81,11 +75,9 @@ class Engine:
         self.draining = False
         self._stopped = False
         self.supervised: dict[str, Supervised] = {}
-        self.earlier_events: list[StoredEvent] = []
+        self.earlier_events: Sequence[StoredEvent] = ()
         """Warnings and errors of earlier runs, oldest first."""
         self._node: Node | None = None
-        self._store: Store | None = None
-        self._unsaved: deque[StoredEvent] = deque(maxlen=KEPT_EVENTS)
         self._retiring: set[Service[Any]] = set()
         self._steering = asyncio.Lock()
 
@@ -118,6 +110,7 @@ class Engine:
 
         State that cannot be opened is an event, and the engine goes on without.
 
+        :raises NotPrivate: others could change what is in the state folder.
         :raises OSError: a temporary folder cannot be made.
         :raises ValueError: a service's settings are wrong.
         """
@@ -126,13 +119,14 @@ class Engine:
             self._state_dir = Path(self._scratch.name)
         node = self._node = Node(self._state_dir)
         self._tasks = node.tasks_of("engine")
-        node.bus.listen(self._keep_notable)
+        self._keeper = Keeper(node, self._state_dir)
         try:
             services = [make_service(name, settings, node) for name, settings in self._wanted.items()]
         except ValueError:
             self._forget_scratch()
             raise
-        await self._open_store(self._state_dir)
+        await self._keeper.start()
+        self.earlier_events = self._keeper.earlier_events
         self._tasks.start(self._tick(), "meters")
         for service in services:
             self._add(service)
@@ -332,7 +326,7 @@ class Engine:
         await self._tasks.close()
         await asyncio.sleep(0)  # pumps that were cut report their end on the next turn of the loop
         node.bus.tell_repeated(early=True)
-        await self._close_store()
+        await self._keeper.close()
         node.farewells.close()
         node.plane.close()
         self._forget_scratch()
@@ -391,8 +385,8 @@ class Engine:
                     await event.wait()
 
     async def _tick(self) -> None:
-        """Samples the meters every :data:`TICK`, and saves every :data:`SAVE_INTERVAL`."""
-        last = saved = time.monotonic()
+        """Samples the meters every :data:`TICK`, and tells what has been counted."""
+        last = time.monotonic()
         while True:
             await asyncio.sleep(TICK)
             now = time.monotonic()
@@ -400,54 +394,9 @@ class Engine:
                 await asyncio.sleep(0)
             last = now
             self.node.bus.tell_repeated()
-            if now - saved >= SAVE_INTERVAL:
-                saved = now
-                await self._save()
 
     def _find(self, name: str) -> Supervised:
         if name not in self.supervised:
             known = ", ".join(sorted(self.supervised)) or "none"
             raise RequestRefused(f"there is no service {name}", f"services are: {known}")
         return self.supervised[name]
-
-    def _keep_notable(self, record: Record) -> None:
-        event = record.event
-        if event.level in ("warning", "error"):
-            self._unsaved.append(StoredEvent(record.time, event.level, event.type, event.service, event.text()))
-
-    async def _open_store(self, state_dir: Path) -> None:
-        store = Store(state_dir / "state.sqlite3")
-        try:
-            await store.open()
-            self.node.meters.restore(await store.totals())
-            self.earlier_events = await store.events()
-        except (sqlite3.Error, OSError) as error:
-            reason = error.strerror if isinstance(error, OSError) else None
-            self.node.bus.publish(StoreFailed(reason=f"{store.path}: {reason or error}"))
-            await store.close()
-            return
-        self._store = store
-        if store.replaced is not None:
-            self.node.bus.publish(
-                StoreFailed(reason=f"{store.path} was not readable and has been moved to {store.replaced}")
-            )
-
-    async def _save(self) -> None:
-        store, unsaved = self._store, list(self._unsaved)
-        self._unsaved.clear()
-        if store is None:
-            return
-        try:
-            await store.save(self.node.meters.totals(), unsaved)
-        except sqlite3.Error as error:
-            self._store = None
-            self.node.bus.publish(
-                StoreFailed(reason=f"{store.path}: {error}; totals and events are kept in memory only")
-            )
-            await store.close()
-
-    async def _close_store(self) -> None:
-        await self._save()
-        if self._store is not None:
-            store, self._store = self._store, None
-            await store.close()

@@ -296,6 +296,17 @@ class StoreFailed(Event, frozen=True, kw_only=True):
         return f"state is not being saved: {self.reason}"
 
 
+class StoreRecovered(Event, frozen=True, kw_only=True):
+    """The state file can be written again."""
+
+    type: ClassVar[str] = "store-recovered"
+    level: ClassVar[Level] = "info"
+    path: str
+
+    def text(self) -> str:
+        return f"state is being saved again in {self.path}"
+
+
 def _without_port(peer: str) -> str:
     host, colon, port = peer.rpartition(":")
     return host if colon and port.isdigit() else peer

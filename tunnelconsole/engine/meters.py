@@ -28,20 +28,26 @@ class Meter:
         "rate_out",
     )
 
-    def __init__(self, bytes_in: int = 0, bytes_out: int = 0) -> None:
-        self.bytes_in = bytes_in
-        self.bytes_out = bytes_out
+    def __init__(self) -> None:
+        self.bytes_in = 0
+        self.bytes_out = 0
         self.rate_in = 0.0
         self.rate_out = 0.0
         self.history_in: deque[float] = deque(maxlen=HISTORY)
         self.history_out: deque[float] = deque(maxlen=HISTORY)
-        self._marked_in = bytes_in
-        self._marked_out = bytes_out
+        self._marked_in = 0
+        self._marked_out = 0
 
     def add(self, bytes_in: int, bytes_out: int) -> None:
         """Counts more bytes."""
         self.bytes_in += bytes_in
         self.bytes_out += bytes_out
+
+    def carry_over(self, bytes_in: int, bytes_out: int) -> None:
+        """Counts bytes of before the engine's start, which are part of no rate."""
+        self.add(bytes_in, bytes_out)
+        self._marked_in += bytes_in
+        self._marked_out += bytes_out
 
     def sample(self, elapsed: float) -> None:
         """Takes the rates since the last sample, ``elapsed`` seconds ago, and appends them to the history."""
@@ -68,9 +74,9 @@ class Meters:
         return meter
 
     def restore(self, totals: dict[str, tuple[int, int]]) -> None:
-        """Takes over totals by service name (bytes in, bytes out) from before the engine's start."""
+        """Takes over totals by service name (bytes in, bytes out) from before the engine's start, once."""
         for name, (bytes_in, bytes_out) in totals.items():
-            self._services[name] = Meter(bytes_in, bytes_out)
+            self.service(name).carry_over(bytes_in, bytes_out)
 
     def totals(self) -> dict[str, tuple[int, int]]:
         """Totals by service name: bytes in, bytes out."""

@@ -2,6 +2,7 @@
 
 All work is done by one thread of the store's own, so that a slow disk never holds up a tunnel. A folder is one
 engine's, because two would overwrite each other's totals: the file ``state.sqlite3.lock`` is held locked meanwhile.
+It is nobody else's either, because others could have these files be written, or locked, in another place.
 """
 
 from __future__ import annotations
@@ -17,11 +18,24 @@ from typing import TypeVar
 
 import msgspec
 
+from tunnelconsole.engine.private_files import FILE_MODE, open_private, private_folder
+
 SCHEMA_VERSION = 1
 """Version of the tables, kept in ``PRAGMA user_version``."""
 
 KEPT_EVENTS = 1000
 """Warnings and errors kept from earlier runs; the oldest go first."""
+
+LONGEST_TEXT = 2000
+"""Characters of one event's sentence that are kept: strangers have a say in it."""
+
+JOURNAL_KEPT = 4 * 1024 * 1024
+"""Bytes that the journal (``-wal``) keeps on the disk once it has been emptied: as many as it holds by SQLite's
+default before that is done, 1,000 pages."""
+
+MAX_JOURNAL = 64 * 1024 * 1024
+"""Bytes that the journal may grow to while another program reads the database without end, which keeps it from being
+emptied; then nothing more is written until it is."""
 
 BUSY_TIMEOUT = 5.0
 """Seconds to wait for another process that has the database locked, such as one that looks at it with sqlite3."""
@@ -69,18 +83,25 @@ class Store:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._database: sqlite3.Connection | None = None
         self._lock: int | None = None
+        self._file = (0, 0)
+        self._saved: dict[str, tuple[int, int]] = {}
 
     async def open(self) -> None:
         """Opens or makes the file; one that SQLite cannot read is moved aside. To be closed even when this fails.
 
+        Called again, it opens the file anew.
+
         :raises sqlite3.Error: it can neither be opened nor made, or a later version of this program made it.
         :raises OSError: the folder cannot be made or written, or another engine uses it.
+        :raises NotPrivate: others could change what is in the folder.
         """
         await self._run(self._open)
 
     def _open(self) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._lock = _lock_file(Path(f"{self.path}.lock"))
+        private_folder(self.path.parent)
+        if self._lock is None:
+            self._lock = _lock_file(Path(f"{self.path}.lock"))
+        self._disconnect()
         try:
             self._database = self._connect()
         except sqlite3.DatabaseError as error:
@@ -96,15 +117,20 @@ class Store:
         try:
             if database.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
                 raise sqlite3.DatabaseError("the database is damaged")
-            if database.execute("PRAGMA user_version").fetchone()[0] > SCHEMA_VERSION:
+            version = database.execute("PRAGMA user_version").fetchone()[0]
+            if version > SCHEMA_VERSION:
                 raise sqlite3.OperationalError("a later version of this program made it")
             database.execute("PRAGMA journal_mode = WAL")
             database.execute("PRAGMA synchronous = NORMAL")
+            database.execute(f"PRAGMA journal_size_limit = {JOURNAL_KEPT}")
             database.executescript(_SCHEMA)
-            database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        except sqlite3.Error:
+            if version < SCHEMA_VERSION:
+                database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            self._file = _identity(self.path)
+        except (sqlite3.Error, OSError):
             database.close()
             raise
+        self._saved = {}
         return database
 
     async def totals(self) -> dict[str, tuple[int, int]]:
@@ -126,14 +152,18 @@ class Store:
         return await self._with_database(read)
 
     async def save(self, totals: dict[str, tuple[int, int]], events: Sequence[StoredEvent]) -> None:
-        """Writes the totals and appends the events, in one transaction."""
+        """Writes the totals that have changed and appends the events, in one transaction."""
 
         def write(database: sqlite3.Connection) -> None:
+            changed = {service: counts for service, counts in totals.items() if self._saved.get(service) != counts}
+            if not changed and not events:
+                return
+            self._check_files(database)
             with database:
                 database.executemany(
                     "INSERT INTO totals VALUES (?, ?, ?) ON CONFLICT (service) "
                     "DO UPDATE SET bytes_in = excluded.bytes_in, bytes_out = excluded.bytes_out",
-                    [(service, *counts) for service, counts in totals.items()],
+                    [(service, *counts) for service, counts in changed.items()],
                 )
                 database.executemany(
                     "INSERT INTO events (time, level, type, service, text) VALUES (?, ?, ?, ?, ?)",
@@ -142,8 +172,26 @@ class Store:
                 database.execute(
                     "DELETE FROM events WHERE number <= (SELECT max(number) FROM events) - ?", (KEPT_EVENTS,)
                 )
+            self._saved |= changed
 
         await self._with_database(write)
+
+    def _check_files(self, database: sqlite3.Connection) -> None:
+        """Makes sure that what is written now will be found again, and that the journal has an end.
+
+        :raises sqlite3.OperationalError: it would not be found, or would have none.
+        """
+        try:
+            found = _identity(self.path)
+        except OSError as error:
+            raise sqlite3.OperationalError(f"the file is not there any more: {error.strerror}") from error
+        if found != self._file:
+            raise sqlite3.OperationalError("another file has been put in its place")
+        journal = Path(f"{self.path}-wal")
+        if journal.exists() and journal.stat().st_size > MAX_JOURNAL:
+            busy, _, _ = database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            if busy:
+                raise sqlite3.OperationalError("another program reads it without end, and its journal grows")
 
     async def close(self) -> None:
         """Closes the file, leaves the folder to others, and ends the thread."""
@@ -152,10 +200,13 @@ class Store:
         finally:
             self._thread.shutdown(wait=False)
 
-    def _close(self) -> None:
+    def _disconnect(self) -> None:
         if self._database is not None:
-            self._database.close()
-            self._database = None
+            database, self._database = self._database, None
+            database.close()
+
+    def _close(self) -> None:
+        self._disconnect()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -173,8 +224,13 @@ class Store:
 
 
 def _storable(text: str) -> str:
-    """The text, with what is no Unicode, such as a byte of a file's name, replaced: SQLite takes no such text."""
-    return text.encode(errors="replace").decode()
+    """The text as far as it is kept, with what is no Unicode replaced: SQLite takes no such byte of a file's name."""
+    return text[:LONGEST_TEXT].encode(errors="replace").decode()
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
 
 
 def _lock_file(path: Path) -> int:
@@ -182,7 +238,7 @@ def _lock_file(path: Path) -> int:
 
     :raises OSError: another engine holds it, or it cannot be made.
     """
-    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    lock = open_private(path, os.O_RDWR)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -196,8 +252,8 @@ def _lock_file(path: Path) -> int:
 
 def _make_private(path: Path) -> None:
     """Makes the file where there is none, and keeps it from other users."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = open_private(path, os.O_RDWR)
     try:
-        os.fchmod(descriptor, 0o600)
+        os.fchmod(descriptor, FILE_MODE)
     finally:
         os.close(descriptor)

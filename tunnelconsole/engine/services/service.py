@@ -17,6 +17,7 @@ from tunnelconsole.engine.access import Clients
 from tunnelconsole.engine.events import PeerRefused, ResourcesExhausted, ServiceConnected, ServiceListening
 from tunnelconsole.engine.limits import Gate, LimitSettings, Place
 from tunnelconsole.engine.node import Node
+from tunnelconsole.engine.private_files import private_folder
 from tunnelconsole.engine.rules import Problem, Rule, broken
 from tunnelconsole.engine.sessions import ANONYMOUS, Channel, Flow, Session
 from tunnelconsole.engine.settings import HostPort, ListenAddress, NetworkPattern, TLSSettings
@@ -265,6 +266,7 @@ class ServerTLS:
     """A server's side of ``[service.NAME.tls]``: its context, from given files or a self-signed certificate.
 
     :raises ListenFailed: a file cannot be read or made, or the key does not fit the certificate.
+    :raises NotPrivate: others could put another key in the place of the one that is made.
     """
 
     def __init__(self, settings: TLSSettings, name: str, state_dir: Path) -> None:
@@ -283,6 +285,7 @@ class ServerTLS:
             self._certificate, self._key = folder / f"{name}.crt", folder / f"{name}.key"
         try:
             if own:
+                private_folder(self._key.parent)
                 make_self_signed(self._certificate, self._key, name)
             self.context, self.fingerprint = self._load()
         except (OSError, ValueError) as error:

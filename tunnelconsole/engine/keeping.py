@@ -1,0 +1,121 @@
+"""Keeping state: the store is written again and again while the engine runs, and tried again while it fails.
+
+What cannot be written waits in memory: the totals, and as many of the last events as the store would keep. Nothing here
+holds up a tunnel: the store has a thread of its own, and the task that waits for it waits alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+
+from tunnelconsole.engine.backoff import Backoff
+from tunnelconsole.engine.bus import Record
+from tunnelconsole.engine.events import StoreFailed, StoreRecovered
+from tunnelconsole.engine.node import Node
+from tunnelconsole.engine.store import KEPT_EVENTS, Store, StoredEvent
+from tunnelconsole.errors import NotPrivate
+
+SAVE_INTERVAL = 5.0
+"""Seconds between two writes: what a crash can lose."""
+
+FILE_NAME = "state.sqlite3"
+
+
+class Keeper:
+    """Keeps the totals of a node's meters, and its warnings and errors, from when this is made.
+
+    :param state_dir: the folder for the file.
+    """
+
+    def __init__(self, node: Node, state_dir: Path) -> None:
+        self._bus = node.bus
+        self._meters = node.meters
+        self._tasks = node.tasks_of("store")
+        self._store = Store(state_dir / FILE_NAME)
+        self._opened = False
+        self._failing = False
+        self._unsaved: deque[StoredEvent] = deque(maxlen=KEPT_EVENTS)
+        self._closing = asyncio.Event()
+        self._saving: asyncio.Task[None] | None = None
+        self.earlier_events: Sequence[StoredEvent] = ()
+        """Warnings and errors of earlier runs, oldest first; empty where they could not be read at the start."""
+        node.bus.listen(self._keep_notable)
+
+    def _keep_notable(self, record: Record) -> None:
+        event = record.event
+        if event.level in ("warning", "error"):
+            self._unsaved.append(StoredEvent(record.time, event.level, event.type, event.service, event.text()))
+
+    async def start(self) -> None:
+        """Takes over what was kept, and keeps on; state that cannot be opened is an event, and is tried again.
+
+        :raises NotPrivate: others could change what is in the folder.
+        """
+        try:
+            self.earlier_events = await self._open()
+        except (sqlite3.Error, OSError) as error:
+            self._fail(error)
+        except NotPrivate:
+            await self._store.close()
+            raise
+        self._saving = self._tasks.start(self._save_on(), "saving")
+
+    async def _open(self) -> list[StoredEvent]:
+        """Opens the file, adds to the meters what it has of them when it is the first time, and reads its events."""
+        await self._store.open()
+        if self._store.replaced is not None:
+            reason = f"{self._store.path} was not readable and has been moved to {self._store.replaced}"
+            self._store.replaced = None
+            self._bus.publish(StoreFailed(reason=reason))
+        if not self._opened:
+            totals, events = await self._store.totals(), await self._store.events()
+            self._meters.restore(totals)
+            self._opened = True
+            return events
+        return []
+
+    async def _save_on(self) -> None:
+        """Writes every :data:`SAVE_INTERVAL`; after a failure later and later, until it works again."""
+        backoff = Backoff()
+        while not self._closing.is_set():
+            try:
+                async with asyncio.timeout(backoff.next() if self._failing else SAVE_INTERVAL):
+                    await self._closing.wait()
+            except TimeoutError:
+                await self._save()
+            if not self._failing:
+                backoff = Backoff()
+
+    async def _save(self) -> None:
+        """Writes what there is; tells the first failure, and that it works again."""
+        events = list(self._unsaved)
+        self._unsaved.clear()
+        try:
+            if self._failing:
+                await self._open()
+            await self._store.save(self._meters.totals(), events)
+        except (sqlite3.Error, OSError, NotPrivate) as error:
+            self._unsaved = deque([*events, *self._unsaved], maxlen=KEPT_EVENTS)
+            self._fail(error)
+            return
+        if self._failing:
+            self._failing = False
+            self._bus.publish(StoreRecovered(path=str(self._store.path)))
+
+    def _fail(self, error: Exception) -> None:
+        if not self._failing:
+            self._failing = True
+            reason = error.strerror if isinstance(error, OSError) else None
+            self._bus.publish(StoreFailed(reason=f"{self._store.path}: {reason or error}"))
+
+    async def close(self) -> None:
+        """Writes for the last time, and leaves the folder to others."""
+        self._closing.set()
+        if self._saving is not None:
+            await asyncio.wait({self._saving})
+            await self._save()
+            await self._store.close()
