@@ -19,7 +19,7 @@ from tunnelconsole.engine.limits import LimitSettings
 from tunnelconsole.engine.services.kinds import KINDS
 from tunnelconsole.engine.services.service import ServiceSettings
 from tunnelconsole.engine.settings import PortRange, TLSSettings
-from tunnelconsole.engine.units import Duration
+from tunnelconsole.engine.units import Duration, Size
 from tunnelconsole.screens.keys import KEYS
 
 GUIDE = (Path(__file__).parent.parent / "docs" / "guide.md").read_text()
@@ -89,6 +89,8 @@ def says(cell: str, default: object) -> bool:
         shown = Duration.parse(cell)
     elif isinstance(default, PortRange):
         shown = PortRange.parse(cell)
+    elif isinstance(default, Size):
+        shown = Size.parse(cell)
     elif isinstance(default, int):
         shown = int(cell)
     return shown == default

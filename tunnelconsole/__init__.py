@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tunnelconsole import errors, jump, relay
     from tunnelconsole.engine.engine import Engine
+    from tunnelconsole.engine.services.channel.server import ChannelServerSettings
     from tunnelconsole.engine.services.jump.client import JumpClientSettings
     from tunnelconsole.engine.services.jump.server import JumpServerSettings
     from tunnelconsole.engine.services.relay.client import RelayClientSettings
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "ChannelServerSettings",
     "Engine",
     "HostPort",
     "JumpClientSettings",
@@ -44,6 +46,7 @@ __all__ = [
 
 _MODULES = ("errors", "jump", "relay")
 _CLASSES = {
+    "ChannelServerSettings": "tunnelconsole.engine.services.channel.server",
     "Engine": "tunnelconsole.engine.engine",
     "HostPort": "tunnelconsole.engine.settings",
     "JumpClientSettings": "tunnelconsole.engine.services.jump.client",

@@ -220,6 +220,47 @@ class Repeated(Event, frozen=True, kw_only=True):
         return f"{self.count:,} more {self.of} in {self.seconds:.0f} s from {self.who}: {self.reason}"
 
 
+class BytesDropped(Event, frozen=True, kw_only=True):
+    """Bytes that somebody sent did not arrive; what is lost in a short time comes as one."""
+
+    type: ClassVar[str] = "bytes-dropped"
+    level: ClassVar[Level] = "warning"
+    chid: str
+    """Whose bytes they were, sent or to be received; empty when that is nobody who is here."""
+    count: int
+    reason: str
+
+    def text(self) -> str:
+        return f"{self.count:,} bytes {'of ' + self.chid + ' ' if self.chid else ''}were dropped: {self.reason}"
+
+
+class ReceiverDisconnected(Event, frozen=True, kw_only=True):
+    """A receiver read so slowly that it was disconnected, as its service is told to do."""
+
+    type: ClassVar[str] = "receiver-disconnected"
+    level: ClassVar[Level] = "warning"
+    peer: str
+    chid: str
+    waiting: int
+    """Bytes that waited for it."""
+
+    def text(self) -> str:
+        return f"disconnected {self.chid} ({self.peer}), which reads too slowly: {self.waiting:,} bytes waited for it"
+
+
+class ReceiversChanged(Event, frozen=True, kw_only=True):
+    """An operator had a channel client send to others."""
+
+    type: ClassVar[str] = "receivers-changed"
+    level: ClassVar[Level] = "info"
+    chid: str
+    receivers: str
+    """Who they are, in a few words."""
+
+    def text(self) -> str:
+        return f"{self.chid} now sends to {self.receivers}"
+
+
 class ResourcesExhausted(Event, frozen=True, kw_only=True):
     """The process has no descriptors or memory left for newcomers."""
 

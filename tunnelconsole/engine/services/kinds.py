@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tunnelconsole.engine.node import Node
+from tunnelconsole.engine.services.channel.server import ChannelServer, ChannelServerSettings
 from tunnelconsole.engine.services.jump.client import JumpClient, JumpClientSettings
 from tunnelconsole.engine.services.jump.server import JumpServer, JumpServerSettings
 from tunnelconsole.engine.services.relay.client import RelayClient, RelayClientSettings
@@ -16,6 +17,7 @@ KINDS: dict[str, tuple[type[ServiceSettings], type[Service[Any]]]] = {
     JumpClient.kind: (JumpClientSettings, JumpClient),
     RelayServer.kind: (RelayServerSettings, RelayServer),
     RelayClient.kind: (RelayClientSettings, RelayClient),
+    ChannelServer.kind: (ChannelServerSettings, ChannelServer),
 }
 """Settings and service class of each ``kind`` that a configuration may name."""
 

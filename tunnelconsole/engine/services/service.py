@@ -7,7 +7,7 @@ import socket
 import ssl
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, TypeVar, final
 
@@ -33,7 +33,7 @@ from tunnelconsole.engine.transport.tls import (
     explain,
     server_context,
 )
-from tunnelconsole.errors import CertificateRejected, ConnectFailed, ListenFailed
+from tunnelconsole.errors import CertificateRejected, ConnectFailed, ListenFailed, RequestRefused
 
 Start = Callable[[Finished], Flow]
 """Starts a flow that will call what it is given once it has ended, and not before it has been returned."""
@@ -203,6 +203,15 @@ class Service(ABC, Generic[S]):
         self.refused(peer, reason)
         sock.close()
         return None
+
+    def set_receivers(self, session: Session, receivers: Sequence[str]) -> str:
+        """Has a session send to others from now on, where its kind has that; returns what was done, in one sentence.
+
+        :param session: one that is attached.
+        :param receivers: their chids; none for all.
+        :raises RequestRefused: there is nothing like it here, or it cannot be.
+        """
+        raise RequestRefused(f"session {session.id} is of a {self.kind}, which has no receivers")
 
     def receive_newcomer(self, greeting: Coroutine[Any, Any, None], end: End, peer: str, place: Place) -> None:
         """Runs ``greeting`` as a task that lets a newcomer in or turns it away, and holds its place meanwhile.

@@ -107,6 +107,11 @@ class ChannelServerHandshake:
         """Bytes of a line that is not complete yet."""
         return len(self._lines)
 
+    @property
+    def answered(self) -> bool:
+        """Whether the client has been let in or refused."""
+        return self._step in (_ServerStep.OPEN, _ServerStep.CLOSED)
+
     def data_to_send(self) -> bytes:
         """Return what is to be sent now, and forget it."""
         output = bytes(self._output)

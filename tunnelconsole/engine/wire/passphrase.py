@@ -18,6 +18,8 @@ SCRYPT_MEMORY = 2 * 128 * SCRYPT_N * SCRYPT_R
 SALT_LENGTH = 16
 #: Bytes of a key: AES-256.
 KEY_LENGTH = 32
+#: Passwords that a server may have: each is tried on a newcomer's first line, and together that stays below 1 ms.
+MAX_PASSWORDS = 64
 
 
 def derive_key(passphrase: bytes, salt: bytes) -> bytes:

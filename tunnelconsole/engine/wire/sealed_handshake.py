@@ -28,8 +28,6 @@ from tunnelconsole.engine.wire.passphrase import KEY_LENGTH, SALT_LENGTH
 
 #: Bytes of the nonce that each end draws for a connection.
 NONCE_LENGTH = 16
-#: Passwords that a server may have: each is tried on a newcomer's first line, and together that stays below 1 ms.
-MAX_PASSWORDS = 64
 #: What HKDF is told for what the client seals, and for what the server seals.
 TO_SERVER = b"tunnelconsole channel handshake: client to server"
 TO_CLIENT = b"tunnelconsole channel handshake: server to client"
@@ -71,7 +69,7 @@ class _Direction:
 class ServerSealedLines:
     """The server's end, as :class:`~tunnelconsole.engine.wire.channel_lines.ServerSealing`.
 
-    :param keys: scrypt's key of each identity's password, :data:`MAX_PASSWORDS` at most. Of two that are equal the
+    :param keys: scrypt's key of each identity's password, ``MAX_PASSWORDS`` at most. Of two that are equal the
         first identity is the one seen.
     :param salt: with which they were made.
     :param random_bytes: returns that many random bytes; give it ``secrets.token_bytes``.

@@ -1,0 +1,7 @@
+"""Channel: a stream between clients named by channel id, from any to any, or a broadcast.
+
+The server (:mod:`.server`) lets clients in; its hub (:mod:`.hub`) passes what one party (:mod:`.party`) sends on to
+those it is for (:mod:`.routes`). What a slow receiver has not taken waits in its outbox (:mod:`.outbox`), what is for a
+receiver that is not there yet in :mod:`.hold`; what is lost is counted and told (:mod:`.drops`). One to one, bytes go
+straight from socket to socket (:mod:`.direct`).
+"""
