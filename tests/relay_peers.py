@@ -160,9 +160,9 @@ async def attaches(at: Edge) -> str:
         return address
 
 
-async def ask_for_key(peer: YamuxPeer) -> bytes:
-    """Opens stream 3 and returns the key for data connections, as our client does."""
-    await peer.send(frame(WINDOW, SYN, 3), data(3, encode_message(NativeHello())))
+async def ask_for_key(peer: YamuxPeer, spare: int | None = None) -> bytes:
+    """Opens stream 3 and returns the key for data connections, as our client does that keeps ``spare`` waiting."""
+    await peer.send(frame(WINDOW, SYN, 3), data(3, encode_message(NativeHello(spare))))
     message = parse_message((await peer.find(DATA, 3)).payload)
     assert isinstance(message, NativeKey)
     return message.key
@@ -282,7 +282,7 @@ class RelayHost:
         peer = await self.backend()
         await peer.find(WINDOW, 3, SYN)
         await peer.send(frame(WINDOW, ACK, 3))
-        assert (await peer.find(DATA, 3)).payload == encode_message(NativeHello())
+        assert isinstance(parse_message((await peer.find(DATA, 3)).payload), NativeHello)
         await peer.send(data(3, encode_message(NativeKey(bytes(KEY_LENGTH)))))
         return peer
 

@@ -33,7 +33,7 @@ KEY = bytes(range(KEY_LENGTH))
 VISITOR = "[2001:db8::1]:50000"
 OFFSETS = st.lists(st.integers(0, 2000), max_size=8)
 MESSAGES = st.one_of(
-    st.just(NativeHello()),
+    st.builds(NativeHello, st.none() | st.integers(0, MAX_WANTED)),
     st.binary(min_size=KEY_LENGTH, max_size=KEY_LENGTH).map(NativeKey),
     st.integers(1, MAX_WANTED).map(Want),
 )
@@ -87,6 +87,7 @@ def test_every_message_is_one_line_that_is_read_again(message: NativeMessage) ->
 
 def test_the_lines_are_what_the_documentation_shows() -> None:
     assert encode_message(NativeHello()) == b'{"native":1}\n'
+    assert encode_message(NativeHello(4)) == b'{"native":1,"spare":4}\n'
     assert encode_message(NativeKey(KEY)) == b'{"native":1,"key":"%s"}\n' % KEY.hex().encode()
     assert encode_message(Want(3)) == b'{"want":3}\n'
 
@@ -107,6 +108,10 @@ def test_keys_that_are_not_known_are_ignored() -> None:
         b"{}",
         b'{"native":2}',
         b'{"native":true}',
+        b'{"native":1,"spare":-1}',
+        b'{"native":1,"spare":257}',
+        b'{"native":1,"spare":"4"}',
+        b'{"native":1,"spare":true}',
         b'{"want":0}',
         b'{"want":257}',
         b'{"want":true}',

@@ -46,9 +46,11 @@ from tunnelconsole.engine.events import (
 )
 from tunnelconsole.engine.limits import LimitSettings
 from tunnelconsole.engine.services.relay import backend as backend_module
+from tunnelconsole.engine.services.relay import spare as spare_module
 from tunnelconsole.engine.settings import FilePath, Fingerprint, HostPort, TLSSettings
 from tunnelconsole.engine.transport.certificates import make_self_signed
 from tunnelconsole.engine.units import Duration, Rate
+from tunnelconsole.engine.wire.relay import Want, encode_message
 from waiting import until
 
 NOWHERE = HostPort("127.0.0.1", 1)
@@ -174,6 +176,22 @@ async def test_a_burst_of_visitors_asks_for_no_more_data_connections_than_it_nee
         await asyncio.gather(*(at.serves() for _ in range(20)))
         assert at.far.served == 20
         assert not backend._spare
+
+
+async def test_what_a_burst_of_visitors_leaves_idle_shrinks_to_what_the_client_keeps_ready(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with shop(spare_connections=2) as at:
+        (backend,) = at.edge.service.backends.values()
+        assert backend._native_stream is not None
+        backend._say(backend._native_stream, encode_message(Want(30)))
+        await until(lambda: len(backend._spare) == 2 + 30)
+        monkeypatch.setattr(spare_module, "SPARE_IDLE_TIME", 0.05)
+        backend._spare._shrink()
+        await until(lambda: len(backend._spare) == 2 and len(at.service.tasks) == 2)
+        await at.serves()
+        await until(lambda: len(backend._spare) == 2)
+        assert not told(at.engine, PeerRefused)
 
 
 @pytest.mark.parametrize("native", [True, False], ids=["native", "yamux"])

@@ -276,6 +276,14 @@ async def test_data_connections_that_are_turned_away_are_not_dialled_again_until
         assert host.data_connections == 5
 
 
+async def test_a_server_is_told_how_many_data_connections_are_kept_waiting() -> None:
+    async with relay_host(native=True) as host, attached(host, spare_connections=7):
+        peer = await host.backend()
+        await peer.find(WINDOW, 3, SYN)
+        await peer.send(frame(WINDOW, ACK, 3))
+        assert (await peer.find(DATA, 3)).payload == b'{"native":1,"spare":7}\n'
+
+
 async def test_a_server_gets_no_more_data_connections_at_once_than_the_client_will_keep() -> None:
     async with relay_host(native=True) as host, attached(host, spare_connections=0) as (engine, _):
         peer = await host.native_backend()
@@ -297,4 +305,4 @@ async def test_without_native_a_server_of_ours_is_served_through_yamux_only() ->
 def test_the_first_bytes_of_a_data_connection_are_as_documented() -> None:
     assert DATA_MAGIC == b"TCRELAY1"
     assert KEY_LENGTH == 32
-    assert encode_message(NativeHello()) == b'{"native":1}\n'
+    assert encode_message(NativeHello(4)) == b'{"native":1,"spare":4}\n'

@@ -5,7 +5,8 @@ is; an original at either end never meets what follows.
 
 1. The server acknowledges stream 1 with a window update of :data:`NATIVE_WINDOW` bytes instead of 0. This is legal
    yamux: an original client just may send a little more. Our client takes it as the sign of our server.
-2. That client opens stream 3 and writes the line ``{"native":1}``.
+2. That client opens stream 3 and writes the line ``{"native":1,"spare":N}``: it keeps N data connections waiting. The
+   server closes those beyond them that it has no use for.
 3. The server answers there with the line ``{"native":1,"key":"<64 hex digits>"}``. The key belongs to this backend
    only and to this session only. From then on the server may write ``{"want":N}``: dial N more data connections.
    Each line is ended by LF and has at most :data:`MAX_LINE` bytes.
@@ -88,6 +89,9 @@ class LineReader:
 class NativeHello:
     """The client speaks native data connections."""
 
+    #: How many it keeps waiting for a visitor, 0 to :data:`MAX_WANTED`; None when it does not say.
+    spare: int | None = None
+
 
 @dataclass(frozen=True, slots=True)
 class NativeKey:
@@ -109,6 +113,8 @@ NativeMessage = NativeHello | NativeKey | Want
 def encode_message(message: NativeMessage) -> bytes:
     """Return the line for ``message``, with its LF."""
     match message:
+        case NativeHello(int(spare)):
+            return b'{"native":%d,"spare":%d}\n' % (NATIVE_VERSION, spare)
         case NativeHello():
             return b'{"native":%d}\n' % NATIVE_VERSION
         case NativeKey(key):
@@ -131,8 +137,14 @@ def parse_message(line: bytes) -> NativeMessage:
         if type(want) is int and 1 <= want <= MAX_WANTED:
             return Want(want)
         if type(native) is int and native == NATIVE_VERSION:
-            return NativeHello() if key is None else NativeKey(_parse_key(key))
+            return NativeHello(_parse_spare(fields.get("spare"))) if key is None else NativeKey(_parse_key(key))
     raise ProtocolError("a line of the relay's native protocol has none of its meanings")
+
+
+def _parse_spare(count: object) -> int | None:
+    if count is None or (type(count) is int and 0 <= count <= MAX_WANTED):
+        return count
+    raise ProtocolError(f"a line of the relay's native protocol has a spare that is no number from 0 to {MAX_WANTED}")
 
 
 def _parse_key(text: object) -> bytes:

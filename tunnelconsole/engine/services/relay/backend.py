@@ -9,6 +9,7 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from tunnelconsole.engine.services.relay.spare import SparePool
 from tunnelconsole.engine.services.service import Start
 from tunnelconsole.engine.sessions import Flow, Session
 from tunnelconsole.engine.transport.ends import End, SocketEnd
@@ -36,9 +37,6 @@ from tunnelconsole.errors import ListenFailed
 if TYPE_CHECKING:
     from tunnelconsole.engine.services.relay.server import RelayServer
 
-MAX_SPARE = 256
-"""Data connections that may wait for a visitor: as many as one line of the protocol can ask for."""
-
 DATA_CONNECTION_PATIENCE = 2.0
 """Seconds a visitor waits for a data connection before it is led through yamux instead."""
 
@@ -65,7 +63,7 @@ class Backend:
         self._listener: Listener | None = None
         self._session: Session | None = None
         self._native_stream: int | None = None
-        self._spare: deque[End] = deque()
+        self._spare = SparePool(self._loop)
         self._waiting: deque[WaitingVisitor] = deque()
         """Visitors for whom a data connection was asked for."""
         self._queued: deque[WaitingVisitor] = deque()
@@ -168,17 +166,8 @@ class Backend:
                 if not self._join(visitor, end):
                     self._lead_through_yamux(visitor)
                 return
-        if len(self._spare) >= MAX_SPARE or self._retired:
+        if self._retired or not self._spare.add(end):
             end.close()
-            return
-        self._spare.append(end)
-        self._loop.add_reader(end.fileno(), self._spare_spoke, end)
-
-    def _spare_spoke(self, end: End) -> None:
-        """A spare connection that becomes readable has ended, or breaks the protocol: either way it is no use."""
-        self._loop.remove_reader(end.fileno())
-        self._spare.remove(end)
-        end.close()
 
     def _opened(self, stream_id: int) -> None:
         if not self._address_stream.done():
@@ -193,8 +182,10 @@ class Backend:
         else:
             self.broke_protocol("the backend opens stream after stream, and none is for it to open")
 
-    def speaks_native(self, stream_id: int) -> None:
+    def speaks_native(self, stream_id: int, hello: NativeHello) -> None:
         """The backend can dial data connections; tells it with which key, once."""
+        if hello.spare is not None:
+            self._spare.kept = hello.spare
         if self._native_stream is None and self._say(stream_id, encode_message(NativeKey(self._key))):
             self._native_stream = stream_id
 
@@ -213,9 +204,7 @@ class Backend:
             sock.close()
             return
         visitor = WaitingVisitor(self, SocketEnd(sock), peer)
-        while self._spare:
-            end = self._spare.popleft()
-            self._loop.remove_reader(end.fileno())
+        while (end := self._spare.take()) is not None:
             if self._join(visitor, end):
                 return
         asked = self._native_stream is not None and self._say(self._native_stream, encode_message(Want(1)))
@@ -295,10 +284,7 @@ class Backend:
         self._cause = self._cause or reason
         self._release_port()
         self._server.backends.pop(self._key, None)
-        for end in self._spare:
-            self._loop.remove_reader(end.fileno())
-            end.close()
-        self._spare.clear()
+        self._spare.close()
         for visitor in self._waiting:
             visitor.leave_queue()
             visitor.end.abort()
@@ -330,8 +316,9 @@ class NativeStream(QuietUser):
         self._mux.consumed(self._stream_id, len(data))
         try:
             for line in self._lines.feed(data):
-                if isinstance(parse_message(line), NativeHello):
-                    self._backend.speaks_native(self._stream_id)
+                message = parse_message(line)
+                if isinstance(message, NativeHello):
+                    self._backend.speaks_native(self._stream_id, message)
         except ProtocolError as error:
             self._backend.broke_protocol(str(error))
 

@@ -186,7 +186,7 @@ class Attachment:
     def server_is_ours(self) -> None:
         """The server showed that it takes data connections."""
         if self._client.settings.native:
-            request = NativeRequest(self, self._mux)
+            request = NativeRequest(self, self._mux, self._client.settings.spare_connections)
             request.stream_id = self._mux.open(request) or 0
 
     def got_address(self, text: bytes, stream_id: int) -> None:
@@ -428,14 +428,15 @@ class AddressRequest(QuietUser):
 class NativeRequest(QuietUser):
     """Stream 3: we say that we can dial data connections, the server says with which key and how many it wants."""
 
-    def __init__(self, attachment: Attachment, mux: Mux) -> None:
+    def __init__(self, attachment: Attachment, mux: Mux, spare: int) -> None:
         self._attachment = attachment
         self._mux = mux
+        self._spare = spare
         self._lines = LineReader()
         self.stream_id = 0
 
     def accepted(self, extra_window: int) -> None:
-        line = encode_message(NativeHello())
+        line = encode_message(NativeHello(self._spare))
         if self._mux.room(self.stream_id) >= len(line):  # else the server has reset the stream meanwhile
             self._mux.send(self.stream_id, line)
 
