@@ -15,6 +15,7 @@ import pytest
 import tunnelconsole
 from tunnelconsole import config
 from tunnelconsole.cli import cli
+from tunnelconsole.engine.access import Destination
 from tunnelconsole.engine.limits import LimitSettings
 from tunnelconsole.engine.services.kinds import KINDS
 from tunnelconsole.engine.services.service import ServiceSettings
@@ -110,6 +111,27 @@ def test_the_defaults_are_the_codes(title: str, keys: dict[str, Any]) -> None:
 def test_every_kind_is_named() -> None:
     (kinds,) = [row[1] for row in rows("Every service") if row[0] == "`kind`"]
     assert set(re.findall(r"`([a-z-]+)`", kinds)) == set(KINDS)
+
+
+def test_in_and_out_are_told_of_every_kind() -> None:
+    assert {row[0] for row in rows("In and out")} == set(KINDS)
+
+
+def test_every_destination_it_shows_is_one() -> None:
+    (cell,) = [row[1] for row in rows("jump-server") if row[0] == "`allow`"]
+    patterns = re.findall(r"`([^`]+)`", cell)
+    assert patterns
+    for pattern in patterns:
+        Destination(pattern)
+
+
+@pytest.mark.parametrize(("name", "is_one"), [("a" * 63, True), ("a" * 64, False), ("-a", False), ("0._-", True)])
+def test_a_name_is_what_it_says(name: str, is_one: bool, tmp_path: Path) -> None:
+    said = " ".join(section("Every service").split())
+    assert "1 to 63 letters, digits, dots, dashes and underscores and begins with a letter or a digit" in said
+    file = tmp_path / "config.toml"
+    file.write_text(f'version = 1\n[service."{name}"]\nkind = "relay-server"\nlisten = "127.0.0.1:0"\n')
+    assert (not config.examine(file).problems) == is_one
 
 
 def test_the_engines_table_is_whole_and_its_defaults_are_the_codes(tmp_path: Path) -> None:

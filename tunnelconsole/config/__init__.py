@@ -51,6 +51,7 @@ KIND_CUTOFF = 0.85
 """How alike, from 0 to 1, two kinds are when one is a slip of the pen: ``channel-server`` is not ``relay-server``."""
 
 _SERVICE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_NAME_RULE = "a service's name is made of letters, digits, dots, dashes and underscores, 63 at most, a letter or digit first"
 
 
 def default_path() -> Path:
@@ -238,7 +239,7 @@ def _services(reader: Reader, document: Mapping[str, object]) -> dict[str, Servi
     for name, given in tables.items():
         path = key_path("service", name)
         if not _SERVICE_NAME.fullmatch(name):
-            reader.wrong(path, "a service's name is made of 1 to 63 letters, digits, dots, dashes and underscores")
+            reader.wrong(path, _NAME_RULE)
         table = reader.table(given, path)
         if table is not None:
             readable[path], settings = _service(reader, table, path)
