@@ -51,7 +51,10 @@ KIND_CUTOFF = 0.85
 """How alike, from 0 to 1, two kinds are when one is a slip of the pen: ``channel-server`` is not ``relay-server``."""
 
 _SERVICE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
-_NAME_RULE = "a service's name is made of letters, digits, dots, dashes and underscores, 63 at most, a letter or digit first"
+_NAME_RULE = (
+    "a service's name is made of 1 to 63 letters, digits, dots, dashes and underscores, "
+    "and begins with a letter or a digit"
+)
 
 
 def default_path() -> Path:
