@@ -71,6 +71,10 @@ _DROPPED_FROM_TRAILERS = _DROPPED_FROM_STRANGERS.union(
     )
 )
 _PLAIN_CONNECTION = frozenset(("close", "keep-alive"))
+# Nearly every Connection is one of these.
+_COMMON_OPTIONS = {
+    text: frozenset((text.lower(),)) for text in ("close", "keep-alive", "Close", "Keep-Alive", "Upgrade")
+}
 
 #: The only protocol to which a connection is upgraded: HTTP/2 in clear text would lead requests past everything here.
 UPGRADE = "websocket"
@@ -255,6 +259,8 @@ def with_host(head: RequestHead, host: str) -> bytes:
 
 
 def _options(connection: str) -> frozenset[str]:
+    if connection in _COMMON_OPTIONS:
+        return _COMMON_OPTIONS[connection]
     return frozenset(option.strip(" \t") for option in connection.lower().split(","))
 
 
