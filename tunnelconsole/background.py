@@ -38,18 +38,6 @@ class StartFailed(TunnelConsoleError):
     """The engine's process ended, or did not become ready; the message shows the end of its log."""
 
 
-def answers(control: Path) -> bool:
-    """Whether an engine listens on this control socket."""
-    with socket.socket(socket.AF_UNIX) as sock:
-        try:
-            sock.connect(os.fspath(control))
-        except PermissionError:
-            return True  # another user's; the client that attaches says so
-        except OSError:
-            return False
-    return True
-
-
 class BackgroundEngine:
     """An engine's process, started when this is made; :meth:`wait_until_ready` tells what became of it.
 

@@ -441,7 +441,7 @@ class TestBadClients:
 
     async def test_a_crowd_is_cut_off(self, node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(server, "MAX_CLIENTS", 0)
-        with pytest.raises(EngineUnreachable):
+        with pytest.raises(EngineUnreachable, match="runs, but ended this connection; too many consoles may be"):
             await node.ask(messages.GetStatus())
 
     async def test_a_watcher_that_does_not_read_is_made_no_updates_and_then_dropped(
@@ -512,7 +512,7 @@ class TestBeginningAndEnd:
             await node.server.close()
             with pytest.raises(EngineUnreachable):
                 await asyncio.wait_for(_all(updates), 5)
-            with pytest.raises(EngineUnreachable):
+            with pytest.raises(EngineUnreachable, match=r"control\.sock went away"):
                 await idle.ask(messages.GetStatus())
         assert not node.path.exists()
         await node.server.close()

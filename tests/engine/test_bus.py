@@ -267,13 +267,19 @@ class TestFloods:
 
     @pytest.mark.parametrize(
         ("peer", "who"),
-        [("[2001:db8::7]:40001", "[2001:db8::7]"), ("a console", "a console"), ("stream 7", "stream 7")],
+        [("[2001:db8::7]:40001", "[2001:db8::7]"), ("a console", "a console"), ("user 54321", "user 54321")],
     )
     def test_an_address_is_counted_without_its_port(self, crowd: Crowd, peer: str, who: str) -> None:
         for _ in range(TOLD_EACH + 1):
             crowd.bus.publish(PeerRefused(peer=peer, reason="no"))
         crowd.passes(INTERVAL)
         assert crowd.counted[0].who == who
+
+    def test_streams_are_counted_together_for_each_has_another_number(self, crowd: Crowd) -> None:
+        for number in range(100):
+            crowd.bus.publish(TargetFailed(peer=f"stream {number}", target="a:1", reason="no"))
+        crowd.passes(INTERVAL)
+        assert [(event.who, event.count) for event in crowd.counted] == [("streams", 100 - TOLD_EACH)]
 
     def test_what_is_counted_is_told_early_when_nothing_comes_any_more(self, crowd: Crowd) -> None:
         crowd.refused(10)

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import click
 
-from tunnelconsole.background import BackgroundEngine, StartFailed, answers
+from tunnelconsole.background import BackgroundEngine, StartFailed
 from tunnelconsole.config import load
-from tunnelconsole.control.client import ControlClient
+from tunnelconsole.control.client import ControlClient, answers
 from tunnelconsole.control.messages import StopEngine
 from tunnelconsole.demo import running
 from tunnelconsole.errors import EngineUnreachable, TunnelConsoleError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +16,19 @@ from tunnelconsole.errors import EngineUnreachable, RequestRefused
 
 ANSWER_TIMEOUT = 10.0
 """Seconds the engine may take for one answer; a busy engine with 5,000 channels needs well under one."""
+
+
+def answers(path: Path) -> bool:
+    """Whether an engine listens on this control socket; does not wait."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.setblocking(False)
+        try:
+            sock.connect(str(path))
+        except (BlockingIOError, PermissionError):
+            return True  # more wait there than fit in; or it is another user's, and the client that attaches says so
+        except OSError:
+            return False
+    return True
 
 
 class ControlClient:
@@ -42,9 +56,14 @@ class ControlClient:
                 f"the engine's control socket {path} belongs to another user",
                 "run this as the user who runs the engine",
             ) from error
-        except OSError as error:
+        except (FileNotFoundError, ConnectionRefusedError) as error:
             raise EngineUnreachable(
                 f"no engine is running at {path}", "start one with: tunnelconsole --daemon"
+            ) from error
+        except OSError as error:
+            raise EngineUnreachable(
+                f"the engine's control socket {path} cannot be reached: {error.strerror or error}",
+                "name another with --socket",
             ) from error
         return cls(reader, writer, path)
 
@@ -128,4 +147,9 @@ class ControlClient:
             ) from error
 
     def _gone(self) -> EngineUnreachable:
+        if answers(self._path):
+            return EngineUnreachable(
+                f"the engine at {self._path} runs, but ended this connection",
+                "too many consoles may be attached, or this one read nothing for a while; look at the engine's log",
+            )
         return EngineUnreachable(f"the engine at {self._path} went away", "look at its log, then attach again")

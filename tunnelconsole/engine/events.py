@@ -271,6 +271,9 @@ class ResourcesExhausted(Event, frozen=True, kw_only=True):
     def text(self) -> str:
         return f"cannot accept connections: {self.reason}; trying again shortly"
 
+    def flooded_by(self) -> Cause:
+        return Cause("all listeners", self.reason)
+
 
 class Crashed(Event, frozen=True, kw_only=True):
     """A task ended with an exception that nobody expected: a fault of this program."""
@@ -349,5 +352,8 @@ class StoreRecovered(Event, frozen=True, kw_only=True):
 
 
 def _without_port(peer: str) -> str:
+    """A peer as it comes again: its port, or the number of its stream, is another one each time."""
+    if peer.startswith("stream "):
+        return "streams"
     host, colon, port = peer.rpartition(":")
     return host if colon and port.isdigit() else peer

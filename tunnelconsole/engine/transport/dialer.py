@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
+from tunnelconsole.engine.transport import descriptors
 from tunnelconsole.engine.transport.ends import SocketEnd, tune
 from tunnelconsole.engine.transport.lookup import LOOKUPS
 from tunnelconsole.engine.wire.hostport import format_host_port
@@ -107,6 +108,10 @@ class Dial:
                 sock = socket.socket(address.family, socket.SOCK_STREAM)
             except OSError as error:
                 self._error = f"dial tcp {address}: socket: {os.strerror(error.errno or 0).lower()}"
+                continue
+            if sock.fileno() >= descriptors.ceiling():
+                sock.close()
+                self._error = f"dial tcp {address}: socket: {os.strerror(errno.EMFILE).lower()}"
                 continue
             sock.setblocking(False)
             tune(sock)

@@ -8,6 +8,7 @@ import os
 import socket
 from collections.abc import Callable
 
+from tunnelconsole.engine.transport import descriptors
 from tunnelconsole.engine.transport.dialer import numeric
 from tunnelconsole.engine.transport.ends import tune
 from tunnelconsole.engine.transport.lookup import LOOKUPS, Found
@@ -21,7 +22,7 @@ ACCEPT_BATCH = 64
 """Connections accepted per wake-up: enough for a burst, few enough that traffic goes on meanwhile."""
 
 EXHAUSTED_PAUSE = 0.25
-"""Seconds without accepting once descriptors have run out; the backlog holds newcomers meanwhile."""
+"""Seconds without accepting once only the reserve of descriptors is left; the backlog holds newcomers meanwhile."""
 
 Accepted = Callable[[socket.socket, str], None]
 """Told of each connection: the non-blocking socket, and the peer as ``host:port``."""
@@ -50,6 +51,10 @@ class Listener:
         self._loop.add_reader(sock.fileno(), self._accept)
 
     def _accept(self) -> None:
+        if not descriptors.spare(self._socket.fileno()):
+            self._wait_for_resources(descriptors.exhausted())
+            return
+        highest = descriptors.ceiling() - 1
         for _ in range(ACCEPT_BATCH):
             try:
                 sock, peer = self._socket.accept()
@@ -63,8 +68,12 @@ class Listener:
                     self._wait_for_resources(error)
                     return
                 continue  # the visitor left before it was accepted (accept(2), "Error handling")
+            number = sock.fileno()
             sock.setblocking(False)
             self._accepted(sock, format_host_port(peer[0], peer[1]))
+            if number >= highest and self._socket.fileno() >= 0:
+                self._wait_for_resources(descriptors.exhausted())
+                return
 
     def _wait_for_resources(self, error: OSError) -> None:
         self._loop.remove_reader(self._socket.fileno())
@@ -114,7 +123,7 @@ async def bound(host: str, port: int) -> socket.socket:
         return _first_bound(found)
     except OSError as error:
         code = error.errno or 0
-        raise ListenFailed(f"cannot listen on {wanted}: {os.strerror(code)}", _advice(code)) from error
+        raise ListenFailed(f"cannot listen on {wanted}: {os.strerror(code)}", _advice(error)) from error
 
 
 def _first_bound(addresses: Found) -> socket.socket:
@@ -135,6 +144,8 @@ def _first_bound(addresses: Found) -> socket.socket:
 def _bound(family: int, address: tuple[object, ...]) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
+        if sock.fileno() >= descriptors.ceiling():
+            raise descriptors.exhausted()
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         tune(sock)  # accepted sockets inherit this, which saves four calls for each
         sock.setblocking(False)
@@ -146,7 +157,10 @@ def _bound(family: int, address: tuple[object, ...]) -> socket.socket:
     return sock
 
 
-def _advice(code: int) -> str:
+def _advice(error: OSError) -> str:
+    code = error.errno
+    if code == errno.EMFILE:
+        return descriptors.exhausted().strerror or ""
     if code == errno.EADDRINUSE:
         return "another program has this port; stop it or choose another port"
     if code in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):

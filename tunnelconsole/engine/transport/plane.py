@@ -8,6 +8,8 @@ import fcntl
 import os
 from typing import Final, Protocol
 
+from tunnelconsole.engine.transport import descriptors
+
 BUFFER_SIZE: Final = 256 * 1024
 """Bytes of the buffer that all adaptive directions of a loop share."""
 
@@ -64,6 +66,10 @@ class Plane:
                 pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
             except OSError:
                 return None  # out of descriptors: the buffer needs none
+            if max(pipe) >= descriptors.ceiling():
+                os.close(pipe[0])
+                os.close(pipe[1])
+                return None
             with contextlib.suppress(OSError):  # beyond the user's share of pipe pages a smaller pipe must do
                 fcntl.fcntl(pipe[1], fcntl.F_SETPIPE_SZ, PIPE_SIZE)
         self._borrowed.add(user)
