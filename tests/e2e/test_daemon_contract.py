@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 
 import psutil
 import pytest
@@ -13,7 +15,6 @@ import pytest
 from echo import EchoServer, connect, echoed
 from installed import Daemon, Program
 from ports import split, steady_port
-from waiting import until_true
 
 pytestmark = pytest.mark.e2e
 
@@ -149,6 +150,19 @@ def test_a_certificate_that_is_none_is_named(program: Program) -> None:
     assert "service home: the certificate" in daemon.process.err.splitlines()[-1]
 
 
+def _turned_away(log: str) -> int:
+    """How many peers the log tells of as turned away: a line each, and then the rest as a number."""
+    counted = re.findall(r"repeated .*?of=peer-refused .*?count=(\d+)", log)
+    return len(re.findall(r"^.{,40}peer-refused ", log, re.MULTILINE)) + sum(map(int, counted))
+
+
+def _wait_until_turned_away(stranger: socket.socket) -> None:
+    with suppress(ConnectionError):
+        stranger.shutdown(socket.SHUT_WR)
+        while stranger.recv(4096):
+            pass
+
+
 def test_a_flood_of_strangers_disturbs_nobody(program: Program, echo: EchoServer) -> None:
     daemon = program.daemon(SERVICES.format(home=steady_port(), edge=steady_port(), target=echo.address))
     doors = [split(daemon.address("home")), split(daemon.address("edge"))]
@@ -156,7 +170,9 @@ def test_a_flood_of_strangers_disturbs_nobody(program: Program, echo: EchoServer
         for number in range(200):
             with socket.create_connection(doors[number % 2]) as stranger:
                 stranger.sendall(bytes([number % 256]) * 40)
-        until_true(lambda: daemon.process.err.count("peer-refused") >= 200)
+                _wait_until_turned_away(stranger)
         assert daemon.json("status")["sessions"] == 4  # each end's of the visitor, and of the relay client
         assert echoed(visitor, b"undisturbed") == b"undisturbed"
+    daemon.stops()
+    assert _turned_away(daemon.process.err) == 200
     assert "crashed" not in daemon.process.err
