@@ -62,7 +62,24 @@ def test_the_owner_is_told_whom_a_request_is_for() -> None:
     (event,) = stage.events
     assert isinstance(event, RequestReady)
     assert event.host == "app.example.net"
+    assert (event.target, event.upgrade) == ("/", False)
     assert event.head.fields[1] == ("Accept", "*/*")
+
+
+def test_a_url_in_the_request_line_says_whom_it_is_for_and_what_is_asked() -> None:
+    stage = Stage(decides=False)
+    stage.visitor(request(first="GET http://app.example.net/a?b HTTP/1.1", host="other.example.net"))
+    (event,) = stage.events
+    assert isinstance(event, RequestReady)
+    assert (event.host, event.target) == ("app.example.net", "/a?b")
+
+
+def test_the_owner_is_told_that_a_websocket_is_asked_for() -> None:
+    stage = Stage(decides=False)
+    stage.visitor(UPGRADE.request)
+    (event,) = stage.events
+    assert isinstance(event, RequestReady)
+    assert event.upgrade
 
 
 def test_the_phases_tell_what_is_waited_for() -> None:

@@ -21,6 +21,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
+from tunnelconsole.engine.wire import lines
 from tunnelconsole.engine.wire.early_data import EarlyData
 from tunnelconsole.engine.wire.errors import ProtocolError
 from tunnelconsole.engine.wire.frame import encode_frame, take_frame
@@ -62,27 +63,13 @@ def parse_public_address(data: bytes) -> str:
     return address
 
 
-class LineReader:
+class LineReader(lines.LineReader):
     """Cuts a byte stream into the lines of stream 3."""
 
-    __slots__ = ("_buffer",)
+    __slots__ = ()
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
-
-    def feed(self, data: bytes) -> list[bytes]:
-        """Take bytes, split anywhere, and return the lines that they complete, without their LF.
-
-        :raises ProtocolError: a line is longer than :data:`MAX_LINE` bytes.
-        """
-        *lines, rest = data.split(b"\n")
-        if lines:
-            lines[0] = bytes(self._buffer) + lines[0]
-            self._buffer.clear()
-        if len(self._buffer) + len(rest) >= MAX_LINE or any(len(line) >= MAX_LINE for line in lines):
-            raise ProtocolError(f"a line of the relay's native protocol is longer than {MAX_LINE} bytes")
-        self._buffer += rest
-        return lines
+        super().__init__(MAX_LINE, "the relay's native protocol")
 
 
 @dataclass(frozen=True, slots=True)

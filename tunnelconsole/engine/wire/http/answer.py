@@ -24,13 +24,21 @@ def status_page(
     :param body: False for the answer to a HEAD, which only tells how long it would be.
     :param fields: more of them, such as ``Retry-After``.
     """
-    phrase = phrase_of(status)
-    page = f"{status} {phrase}\n\n{sentence}\n".encode()
+    return plain_response(
+        status, f"{status} {phrase_of(status)}\n\n{sentence}\n", connection=connection, body=body, fields=fields
+    )
+
+
+def plain_response(
+    status: int, text: str, *, connection: str = "", body: bool = True, fields: Iterable[tuple[str, str]] = ()
+) -> bytes:
+    """Return a whole response with just ``text``; all else as in :func:`status_page`."""
+    page = text.encode("utf-8", "replace")
     lines = [f"{name}: {value}" for name, value in fields]
     lines += ["Content-Type: text/plain; charset=utf-8", "Cache-Control: no-store", f"Content-Length: {len(page)}"]
     if connection:
         lines.append(f"Connection: {connection}")
-    return serialize(f"HTTP/1.1 {status} {phrase}", lines) + (page if body else b"")
+    return serialize(f"HTTP/1.1 {status} {phrase_of(status)}", lines) + (page if body else b"")
 
 
 def phrase_of(status: int) -> str:

@@ -313,7 +313,7 @@ class Exchanges:
         self._keeps = keeps_open(head)
         self._consumed = False
         self.phase = Phase.DECIDING
-        events.append(RequestReady(head, route.name))
+        events.append(RequestReady(head, route.name, route.target, self._request.upgrade))
 
     def _read_request_body(self, data: bytes, events: list[Event]) -> None:
         self._consumed = True

@@ -12,11 +12,16 @@ from tunnelconsole.engine.wire.http.head import RequestHead, ResponseHead
 class RequestReady(msgspec.Struct, frozen=True):
     """The visitor asks for something. Choose a service and call ``forward``, or ``answer`` with an error.
 
-    ``host`` is whom it is for: in lower case, without its port; empty if an HTTP/1.0 visitor did not say.
+    ``host`` is whom it is for: in lower case, without its port; empty if an HTTP/1.0 visitor did not say. ``target`` is
+    what the service will be asked for: a path with its query, or ``*``. Judge access by these, since ``head`` is as the
+    visitor sent it: with a URL in its request line, its ``Host`` means nothing. ``upgrade`` says whether it asks for a
+    WebSocket.
     """
 
     head: RequestHead
     host: str
+    target: str
+    upgrade: bool
 
 
 class RequestRefused(msgspec.Struct, frozen=True):
