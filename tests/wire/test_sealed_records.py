@@ -15,8 +15,10 @@ from tunnelconsole.engine.wire.early_data import MAX_EARLY_DATA
 from tunnelconsole.engine.wire.errors import ProtocolError
 from tunnelconsole.engine.wire.sealed_records import (
     MAGIC,
+    MAX_BEGINNINGS,
     MAX_TEXT,
     TAG_LENGTH,
+    BrokenOff,
     Ended,
     KeyWanted,
     Opened,
@@ -24,6 +26,7 @@ from tunnelconsole.engine.wire.sealed_records import (
     OpenerEvent,
     Sealer,
     SeenSalts,
+    beginning_of,
 )
 from wire_transcripts import cut, every_split
 
@@ -161,15 +164,87 @@ def test_a_record_that_is_missing_or_repeated_is_noticed(place: int) -> None:
 
 def test_bytes_of_another_sender_in_between_are_noticed() -> None:
     beginning, first, second, _ = sealed(b"mine", b"too")
-    with pytest.raises(ProtocolError, match=r"which none may have|does not open"):
-        opened(beginning, first, sealed(b"another's", salt=b"z" * 16)[0], second)
+    with pytest.raises(ProtocolError, match="does not open"):
+        opened(beginning, first, sealed(b"another's", salt=b"z" * 16)[1], second)
+
+
+@pytest.mark.parametrize("times", [1, 2, 5])
+def test_a_beginning_may_come_again_until_the_first_record(times: int) -> None:
+    beginning, *rest = sealed(b"one", b"two")
+    for pieces in every_split(b"".join([beginning] * times + rest)):
+        assert opened(*pieces)[:2] == (b"onetwo", True)
+
+
+def test_a_beginning_that_comes_again_behind_a_record_is_refused() -> None:
+    beginning, first, *_ = sealed(b"one")
+    with pytest.raises(ProtocolError, match="came again"):
+        opened(beginning, first, beginning)
+
+
+def test_of_several_beginnings_without_a_record_the_last_one_goes_on() -> None:
+    stream = sealed(b"one", salt=b"z" * 16)
+    for pieces in every_split(BEGINNING * 2 + b"".join(stream)):
+        assert opened(*pieces)[:2] == (b"one", True)
+    opener = Opener(SeenSalts())
+    assert opener.receive_data(BEGINNING + stream[0]) == [KeyWanted(b"z" * 16)]
+
+
+def test_so_many_beginnings_without_a_record_are_refused() -> None:
+    beginnings = [beginning_of(number.to_bytes(16, "big")) for number in range(MAX_BEGINNINGS + 1)]
+    opened(*beginnings[:-1])
+    with pytest.raises(ProtocolError, match="several senders"):
+        opened(*beginnings)
+
+
+def test_a_beginning_behind_a_record_cuts_the_stream_short() -> None:
+    beginning, first, *_ = sealed(b"one")
+    other = b"".join(sealed(b"two", salt=b"z" * 16))
+    for pieces in every_split(beginning + first + other):
+        opener = Opener(SeenSalts())
+        events: list[OpenerEvent] = []
+        behind = b""
+        for piece in pieces:
+            if opener.leftover:
+                behind += piece
+                continue
+            for event in opener.receive_data(piece):
+                events += opener.use_key(KEY) if isinstance(event, KeyWanted) else [event]
+        assert events == [
+            Opened(b"one"),
+            BrokenOff("its sender began another stream before the last record of this one"),
+        ]
+        assert opener.leftover + behind == other
+
+
+@pytest.mark.parametrize("texts", [(), (b"one",), (b"one", b"two")])
+def test_a_stream_that_is_broken_off_never_looks_complete(texts: tuple[bytes, ...]) -> None:
+    sealer = Sealer(KEY, SALT)
+    stream = b"".join([*map(sealer.seal, texts), sealer.finish(broken_off=True)])
+    opener = Opener(SeenSalts())
+    assert opener.receive_data(stream) == [KeyWanted(SALT)]
+    assert opener.use_key(KEY) == [*map(Opened, texts), BrokenOff("its sender broke off")]
+    opener.receive_eof()
+
+
+@pytest.mark.parametrize("change", [0x4000_0000, 0x8000_0000, 0xC000_0000])
+def test_how_a_stream_ends_cannot_be_changed_on_the_way(change: int) -> None:
+    beginning, _, last = sealed(b"one")
+    for record in (last, Sealer(KEY, SALT).finish(broken_off=True)[len(BEGINNING) :]):
+        header = (int.from_bytes(record[:4], "big") ^ change).to_bytes(4, "big")
+        with pytest.raises(ProtocolError, match=r"does not open|which none may have"):
+            opened(beginning, header + record[4:] + bytes(16))
 
 
 def test_a_stream_that_was_here_before_is_refused() -> None:
     seen = SeenSalts()
-    Opener(seen).receive_data(BEGINNING)
-    with pytest.raises(ProtocolError, match="came again"):
+    stream = b"".join(sealed(b"one"))
+    for _ in range(2):  # what never had a record may begin again: nobody could tell whether it arrived
         Opener(seen).receive_data(BEGINNING)
+    opener = Opener(seen)
+    opener.receive_data(stream)
+    opener.use_key(KEY)
+    with pytest.raises(ProtocolError, match="came again"):
+        Opener(seen).receive_data(stream)
 
 
 def test_our_own_stream_that_comes_back_to_us_is_refused() -> None:
@@ -217,9 +292,9 @@ def test_a_stream_has_no_more_records_than_its_key_may_seal(monkeypatch: pytest.
 def test_a_stream_that_is_finished_takes_nothing_more() -> None:
     sealer = Sealer(KEY, SALT)
     sealer.finish()
-    for action in (sealer.finish, lambda: sealer.seal(b"more")):
+    for text in (b"", b"more"):
         with pytest.raises(RuntimeError):
-            action()
+            sealer.seal(text) if text else sealer.finish()
 
 
 def test_a_key_is_taken_only_when_it_is_wanted() -> None:
