@@ -1,0 +1,481 @@
+"""What the channel server's hub does with what is sent: slow receivers, absent ones, and those that leave."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from channel_peers import ALL, At, hub, join
+from loopback import BULK, Caller, hears, open_descriptors, told
+from tunnelconsole.engine.events import BytesDropped, ReceiverDisconnected, SessionClosed
+from tunnelconsole.engine.services.channel import drops as drops_module
+from tunnelconsole.engine.services.channel import hold as hold_module
+from tunnelconsole.engine.services.channel import hub as hub_module
+from tunnelconsole.engine.settings import HostPort
+from tunnelconsole.engine.units import Duration, Size
+from tunnelconsole.errors import RequestRefused
+from waiting import until
+
+PIECE = 1024 * 1024
+"""Bytes that a flood sends at once."""
+
+FLOOD = 24
+"""Pieces of a flood: more than every buffer on the way to a receiver that does not read."""
+
+SEGMENT = 32 * 1024
+"""Bytes that loopback carries in one piece."""
+
+SMALL_BUFFER = 8 * 1024
+"""Bytes of the receiving buffer of a client that shall be slow."""
+
+BUFFER = Size(64 * 1024)
+"""The least that a service may keep for each receiver."""
+
+
+@asynccontextmanager
+async def slow_client(at: At, chid: str, *receivers: str) -> AsyncIterator[Caller]:
+    """A client whose kernel takes little, and who reads nothing unasked."""
+    where = HostPort.parse(at.address)
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER)
+    sock.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(sock, (where.host, where.port))
+    reader, writer = await asyncio.open_connection(sock=sock, limit=SMALL_BUFFER)
+    caller = Caller(reader, writer)
+    try:
+        await join(caller, chid, receivers or ["nobody"])
+        yield caller
+    finally:
+        writer.transport.abort()
+
+
+async def flood(caller: Caller, pieces: int = FLOOD) -> bytes:
+    """Sends random pieces; returns the digest of all of them."""
+    digest = hashlib.sha256()
+    for _ in range(pieces):
+        piece = os.urandom(PIECE)
+        digest.update(piece)
+        await caller.send(piece)
+    return digest.digest()
+
+
+async def digest_of(caller: Caller, size: int) -> bytes:
+    """Reads so many bytes, and returns their digest."""
+    digest = hashlib.sha256()
+    while size:
+        piece = await caller.read(min(size, PIECE))
+        digest.update(piece)
+        size -= len(piece)
+    return digest.digest()
+
+
+async def stands_still(at: At, chid: str) -> int:
+    """Waits until nothing more is read of a client for a while; returns the bytes that were."""
+    seen: list[int] = []
+
+    def calm() -> bool:
+        seen.append(at.party(chid).bytes_in)
+        return len(seen) > 10 and len(set(seen[-10:])) == 1
+
+    await until(calm)
+    return seen[-1]
+
+
+async def test_with_wait_a_slow_receiver_stops_its_sender_and_nothing_is_lost() -> None:
+    async with (
+        hub(buffer=BUFFER) as at,
+        at.client("quick", ["x"]) as quick,
+        slow_client(at, "slow") as slow,
+        at.client("a", ["quick", "slow"]) as a,
+        asyncio.TaskGroup() as tasks,
+    ):
+        sent = tasks.create_task(flood(a))
+        read = tasks.create_task(digest_of(quick, FLOOD * PIECE))
+        await until(lambda: at.party("slow").blocking)
+        assert await stands_still(at, "a") < FLOOD * PIECE
+        assert at.party("slow").waiting <= BUFFER
+        assert at.party("a").held_up()
+        assert await digest_of(slow, FLOOD * PIECE) == await sent == await read
+        assert at.party("slow").bytes_out == at.party("quick").bytes_out == FLOOD * PIECE
+        assert not told(at.engine, BytesDropped)
+        assert not at.party("slow").blocking
+
+
+async def test_with_wait_a_slow_receiver_does_not_stop_who_sends_to_others() -> None:
+    async with (
+        hub(buffer=BUFFER) as at,
+        slow_client(at, "slow") as slow,
+        at.client("quick", ["x"]) as quick,
+        at.client("a", ["slow", "quick"]) as a,
+        at.client("b", ["quick"]) as b,
+        asyncio.TaskGroup() as tasks,
+    ):
+        sent = tasks.create_task(flood(a))
+        await until(lambda: at.party("slow").blocking)
+        held = at.party("quick").bytes_out
+        await digest_of(quick, held)
+        other = tasks.create_task(flood(b))
+        assert await digest_of(quick, FLOOD * PIECE) == await other
+        rest = tasks.create_task(digest_of(quick, FLOOD * PIECE - held))
+        assert await digest_of(slow, FLOOD * PIECE) == await sent
+        await rest
+
+
+async def test_with_wait_one_to_one_a_slow_receiver_stops_its_sender_and_nothing_is_lost() -> None:
+    async with hub() as at, slow_client(at, "slow") as slow, at.client("a", ["slow"]) as a:
+        async with asyncio.TaskGroup() as tasks:
+            sent = tasks.create_task(flood(a))
+            assert await stands_still(at, "a") < FLOOD * PIECE
+            assert at.party("a").path == "splice"
+            assert at.party("a").held_up()
+            assert await digest_of(slow, FLOOD * PIECE) == await sent
+        assert at.party("slow").bytes_out == at.party("a").bytes_in == FLOOD * PIECE
+
+
+async def test_with_drop_only_the_slow_receiver_loses_and_each_byte_of_it_is_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(drops_module, "REPORT_INTERVAL", 0.05)
+    async with hub(on_slow="drop", buffer=BUFFER) as at, at.client("quick", ["x"]) as quick:
+        async with slow_client(at, "slow") as slow:
+            async with at.client("a", ["quick", "slow"]) as a:
+                sent, read = await asyncio.gather(flood(a), digest_of(quick, FLOOD * PIECE))
+                assert sent == read
+            party = at.party("slow")
+            assert party.dropped
+            assert at.party("quick").dropped == 0
+            got = FLOOD * PIECE - party.dropped
+            await digest_of(slow, got)
+            assert party.bytes_out == got
+        await until(lambda: at.chids == ["quick"])
+        events = told(at.engine, BytesDropped)
+        assert sum(event.count for event in events) == party.dropped
+        assert {(event.chid, event.reason) for event in events} == {("slow", "it reads too slowly")}
+
+
+async def test_what_a_slow_receiver_gets_with_drop_is_whole_reads_in_their_order() -> None:
+    async with hub(on_slow="drop", buffer=BUFFER) as at, slow_client(at, "slow") as slow, at.client("a") as a:
+        numbers = b"".join(number.to_bytes(4, "big") for number in range(FLOOD * PIECE // 16))
+        for start in range(0, len(numbers), SEGMENT):  # one at a time, so that each is one read
+            await a.send(numbers[start : start + SEGMENT])
+            await until(lambda end=start + SEGMENT: at.party("a").bytes_in == end)  # type: ignore[misc]
+        party = at.party("slow")
+        got = await slow.read(len(numbers) - party.dropped)
+        found = [int.from_bytes(got[place : place + 4], "big") for place in range(0, len(got), 4)]
+        assert found == sorted(set(found))
+        assert party.dropped
+
+
+async def test_with_disconnect_the_slow_receiver_is_closed_with_an_event_and_others_get_all() -> None:
+    async with hub(on_slow="disconnect", buffer=BUFFER) as at, at.client("quick", ["x"]) as quick:
+        async with slow_client(at, "slow") as slow, at.client("a", ["quick", "slow"]) as a:
+            sent, read = await asyncio.gather(flood(a), digest_of(quick, FLOOD * PIECE))
+            assert sent == read
+            event = await hears(at.engine, ReceiverDisconnected, "slow")
+            assert 0 < event.waiting <= BUFFER
+            assert await slow.broken()
+            assert at.chids == ["quick", "a"]
+            await hears(at.engine, SessionClosed, "it reads too slowly")
+        lost = [event for event in told(at.engine, BytesDropped) if event.chid == "slow"]
+        assert sum(event.count for event in lost) == event.waiting
+
+
+async def test_bytes_for_a_receiver_that_is_not_there_are_dropped_and_counted() -> None:
+    async with hub() as at:
+        async with at.client("a", ["b", "c", "a"]) as a:
+            await a.send(b"nobody hears")
+            await until(lambda: at.party("a").bytes_in == 12)
+            assert at.party("a").undelivered == 24
+            async with at.client("b", ["x"]) as b:
+                await a.send(b"b hears")
+                assert await b.read(7) == b"b hears"
+                await until(lambda: at.party("a").undelivered == 31)
+        await until(lambda: not at.chids)
+        events = told(at.engine, BytesDropped)
+        assert sum(event.count for event in events) == 31
+        assert {(event.chid, event.reason) for event in events} == {("a", "their receiver is not there")}
+
+
+async def test_bytes_to_all_are_counted_when_nobody_else_is_there() -> None:
+    async with hub() as at, at.client("a", ALL) as a:
+        await a.send(b"hello?")
+        await until(lambda: at.party("a").undelivered == 6)
+
+
+async def test_a_flood_of_drops_is_told_at_once_and_then_as_a_sum(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drops_module, "REPORT_INTERVAL", 0.2)
+    async with hub() as at, at.client("a", ["nobody"]) as a:
+        for sent in range(1, 51):
+            await a.send(b".")
+            await until(lambda sent=sent: at.party("a").bytes_in == sent)  # type: ignore[misc]
+        await until(lambda: sum(event.count for event in told(at.engine, BytesDropped)) == 50)
+        assert len(told(at.engine, BytesDropped)) < 25
+        assert told(at.engine, BytesDropped)[0].count == 1
+
+
+async def test_what_is_held_is_the_first_that_a_receiver_gets() -> None:
+    async with hub(hold=Size(1024)) as at, at.client("a", ["b"]) as a:
+        await a.send(b"held, ")
+        await until(lambda: at.party("a").bytes_in == 6)
+        async with at.client("b", ["a"]) as b:
+            await a.send(b"then live")
+            assert await b.read(15) == b"held, then live"
+            assert at.party("a").undelivered == 0
+            assert at.party("b").bytes_out == 15
+
+
+async def test_more_than_the_buffer_can_be_held_and_comes_whole() -> None:
+    async with hub(hold=Size(len(BULK)), buffer=BUFFER) as at, at.client("a", ["b"]) as a:
+        await a.send(BULK)
+        await until(lambda: at.party("a").bytes_in == len(BULK))
+        async with at.client("b", ["x"]) as b:
+            await a.send(b"live")
+            assert await b.read(len(BULK)) == BULK
+            assert await b.read(4) == b"live"
+            await until(lambda: at.party("a").path == "splice")
+
+
+@pytest.mark.parametrize("on_slow", ["drop", "disconnect"])
+async def test_who_has_much_held_for_it_does_not_count_as_slow_for_that(on_slow: str) -> None:
+    async with hub(hold=Size(len(BULK)), buffer=BUFFER, on_slow=on_slow) as at, at.client("a", ["b"]) as a:
+        await a.send(BULK)
+        await until(lambda: at.party("a").bytes_in == len(BULK))
+        async with slow_client(at, "b") as b:
+            await a.send(b"live")
+            await until(lambda: at.party("a").bytes_in == len(BULK) + 4)
+            assert await b.read(len(BULK)) == BULK
+            assert await b.read(4) == b"live"
+            assert at.party("b").dropped == 0
+
+
+async def test_beyond_the_hold_whole_reads_are_dropped_and_counted() -> None:
+    async with hub(hold=Size(10)) as at, at.client("a", ["b", "c"]) as a:
+        for number, text in enumerate([b"12345", b"678901", b"67890", b"!"], start=1):
+            await a.send(text)
+            await until(lambda number=number: at.party("a").bytes_in == [0, 5, 11, 16, 17][number])  # type: ignore[misc]
+        assert at.party("a").undelivered == 2 * 7
+        for chid in ("b", "c"):
+            async with at.client(chid, ["x"]) as caller:
+                assert await caller.read(10) == b"1234567890"
+
+
+async def test_held_bytes_are_forgotten_in_time_with_an_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hold_module, "HOLD_TIME", 0.1)
+    async with hub(hold=Size(1024)) as at, at.client("a", ["b"]) as a:
+        await a.send(b"for b")
+        event = await hears(at.engine, BytesDropped, "did not come within")
+        assert (event.count, event.chid) == (5, "")
+        async with at.client("b", ["a"]) as b:
+            await a.send(b"later")
+            assert await b.read(5) == b"later"
+
+
+async def test_what_has_been_held_longest_gives_way_when_too_much_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hold_module, "MAX_HELD", 10)
+    async with hub(hold=Size(8)) as at, at.client("a", ["b"]) as a, at.client("c", ["d"]) as c:
+        await a.send(b"for b")
+        await until(lambda: at.party("a").bytes_in == 5)
+        await c.send(b"for dd")
+        event = await hears(at.engine, BytesDropped, "more is held")
+        assert event.count == 5
+        async with at.client("d", ["x"]) as d:
+            assert await d.read(6) == b"for dd"
+
+
+async def test_what_is_held_when_the_service_stops_is_told() -> None:
+    async with hub(hold=Size(1024)) as at, at.client("a", ["b"]) as a:
+        await a.send(b"for b")
+        await until(lambda: at.party("a").bytes_in == 5)
+        await at.engine.stop_service("hub")
+        await hears(at.engine, BytesDropped, "5 bytes were dropped: the service ended")
+
+
+async def test_what_waits_for_a_receiver_that_leaves_is_counted() -> None:
+    async with hub(buffer=BUFFER) as at, at.client("quick", ["x"]) as quick, at.client("a", ["quick", "slow"]) as a:
+        async with asyncio.TaskGroup() as tasks:
+            async with slow_client(at, "slow") as slow:
+                sent = tasks.create_task(flood(a))
+                read = tasks.create_task(digest_of(quick, FLOOD * PIECE))
+                await until(lambda: at.party("slow").blocking)
+                await stands_still(at, "a")
+                waited = at.party("slow").waiting
+                slow.reset()
+            assert await sent == await read
+        lost = [event for event in told(at.engine, BytesDropped) if event.chid == "slow"]
+        assert sum(event.count for event in lost) == waited
+
+
+async def test_a_sender_that_leaves_does_not_take_its_last_bytes_along() -> None:
+    async with (
+        hub(buffer=BUFFER) as at,
+        slow_client(at, "slow") as slow,
+        at.client("other", ["slow"]) as other,
+        at.client("a", ["slow"]) as a,
+        asyncio.TaskGroup() as tasks,
+    ):
+        sent = tasks.create_task(flood(a, 4))
+        await until(lambda: at.party("slow").waiting)
+        found = tasks.create_task(digest_of(slow, 4 * PIECE))
+        digest = await sent
+        a.half_close()
+        assert await found == digest
+        await other.send(b"and another's")
+        assert await slow.read(13) == b"and another's"
+
+
+async def test_who_waits_for_a_slow_receiver_is_not_idle_but_the_receiver_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tunnelconsole.engine.engine.TICK", 0.02)
+    async with hub(idle_timeout=Duration(0.3), buffer=BUFFER) as at, at.client("c", ["a"], timeout=0) as c:
+        async with slow_client(at, "slow"), at.client("a", ["slow", "quick"]) as a, asyncio.TaskGroup() as tasks:
+            sent = tasks.create_task(flood(a))
+            await until(lambda: at.party("slow").blocking)
+            await hears(at.engine, SessionClosed, "idle for 0.3 s")
+            await sent
+            assert "a" in at.chids
+            assert "slow" not in at.chids
+        await c.close()
+
+
+async def test_one_to_one_who_waits_for_a_slow_receiver_is_not_idle_but_the_receiver_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tunnelconsole.engine.engine.TICK", 0.02)
+    async with (
+        hub(idle_timeout=Duration(0.3)) as at,
+        slow_client(at, "slow"),
+        at.client("a", ["slow"]) as a,
+        asyncio.TaskGroup() as tasks,
+    ):
+        sent = tasks.create_task(flood(a))
+        await hears(at.engine, SessionClosed, "idle for 0.3 s")
+        await sent
+        assert at.chids == ["a"]
+
+
+async def test_a_half_closed_client_is_kept_while_somebody_may_send_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub_module, "HALF_CLOSED_IDLE", 60.0)
+    async with hub(idle_timeout=Duration(0)) as at, at.client("a", ["b"]) as a:
+        async with at.client("b", ["a"]) as b, at.client("c", ALL) as c:
+            a.half_close()
+            await until(lambda: at.party("a").ended)
+            channel = at.party("a").channel
+            assert channel is not None
+            assert channel.idle_timeout == 60
+            await b.send(b"from b, ")
+            assert await a.read(8) == b"from b, "
+            await c.send(b"from c")
+            assert await a.read(6) == b"from c"
+            b.half_close()
+            await until(lambda: at.party("b").ended)
+            assert at.chids == ["a", "b", "c"]
+        assert await a.read_to_end() == b""
+        await until(lambda: not at.chids)
+
+
+async def test_a_half_closed_client_waits_for_an_answer_to_what_is_held() -> None:
+    async with hub(hold=Size(1024)) as at, at.client("a", ["b"]) as a:
+        await a.send(b"question")
+        a.half_close()
+        await until(lambda: at.party("a").ended)
+        async with at.client("b", ["a"]) as b:
+            assert await b.read(8) == b"question"
+            await b.send(b"answer")
+            assert await a.read(6) == b"answer"
+
+
+async def test_a_half_closed_client_that_is_gone_is_noticed_when_something_is_sent_to_it() -> None:
+    async with hub() as at, at.client("b", ["a"]) as b:
+        async with at.client("a", ["b"]):
+            pass
+        await until(lambda: at.party("a").ended)
+        while "a" in at.chids:
+            await b.send(b"are you there?")
+            await until(lambda: at.party("b").bytes_in % 14 == 0)
+        await at.serves()
+
+
+async def test_receivers_can_be_changed_while_a_client_sends() -> None:
+    async with (
+        hub() as at,
+        at.client("a", ["b"]) as a,
+        at.client("b", ["x"]) as b,
+        at.client("c", ["x"]) as c,
+    ):
+        party = at.party("a")
+        assert party.session is not None
+        assert party.channel is not None
+        for receivers, listeners in ((["c"], [c]), (["b", "c"], [b, c]), ([], [b, c]), (["b"], [b])):
+            text = at.service.set_receivers(party.session, receivers)
+            assert text == f"a now sends to {', '.join(receivers) or 'all'}"
+            assert party.channel.label == f"a -> {', '.join(receivers) or 'all'}"
+            await a.send(b"hello")
+            for listener in listeners:
+                assert await listener.read(5) == b"hello"
+        assert (at.party("b").bytes_out, at.party("c").bytes_out) == (15, 15)
+
+
+async def test_who_was_stopped_by_a_receiver_goes_on_when_it_sends_to_others() -> None:
+    async with (
+        hub(buffer=BUFFER) as at,
+        slow_client(at, "slow"),
+        at.client("quick", ["x"]) as quick,
+        at.client("a", ["slow", "quick"]) as a,
+        asyncio.TaskGroup() as tasks,
+    ):
+        sent = tasks.create_task(flood(a))
+        read = tasks.create_task(digest_of(quick, FLOOD * PIECE))
+        await until(lambda: at.party("slow").blocking)
+        session = at.party("a").session
+        assert session is not None
+        at.service.set_receivers(session, ["quick"])
+        assert await sent == await read
+
+
+async def test_receivers_that_cannot_be_are_refused() -> None:
+    async with hub() as at, at.client("a", ["b"]) as a, at.client("b", ["a"]):
+        session = at.party("a").session
+        assert session is not None
+        for receivers, reason in ((["x y"], "without spaces"), ([str(n) for n in range(1025)], "more than 1024")):
+            with pytest.raises(RequestRefused, match=reason):
+                at.service.set_receivers(session, receivers)
+        a.half_close()
+        await until(lambda: at.party("a").ended)
+        with pytest.raises(RequestRefused, match="closed its sending side"):
+            at.service.set_receivers(session, ["b"])
+
+
+async def test_in_broadcast_mode_receivers_stay_everybody() -> None:
+    async with hub(mode="broadcast") as at, at.calling():
+        await until(lambda: at.chids)
+        session = at.party("1000").session
+        assert session is not None
+        with pytest.raises(RequestRefused, match="broadcast mode"):
+            at.service.set_receivers(session, ["1001"])
+
+
+async def test_fifty_clients_to_all_get_everything_from_everybody() -> None:
+    count, size = 50, 3000
+    before = open_descriptors()
+    async with hub(buffer=BUFFER) as at:
+        callers = []
+        for number in range(count):
+            where = HostPort.parse(at.address)
+            caller = Caller(*await asyncio.open_connection(where.host, where.port))
+            await join(caller, f"c{number}")
+            callers.append(caller)
+        sends = [caller.send(bytes([number]) * size) for number, caller in enumerate(callers)]
+        reads = [caller.read(size * (count - 1)) for caller in callers]
+        _, got = await asyncio.gather(asyncio.gather(*sends), asyncio.gather(*reads))
+        for number, data in enumerate(got):
+            counted = [data.count(bytes([other])) for other in range(count)]
+            assert counted == [0 if other == number else size for other in range(count)]
+        for caller in callers:
+            caller.reset()
+        await until(lambda: not at.chids)
+    await until(lambda: open_descriptors() <= before)
