@@ -221,7 +221,7 @@ async def test_a_server_that_does_not_answer_in_time_raises() -> None:
 
 async def test_a_server_that_is_none_raises_with_a_hint() -> None:
     async with scripted_server(b"\x00") as server:
-        with pytest.raises(ConnectFailed, match="is there a jump server at that address"):
+        with pytest.raises(ConnectFailed, match="is there a jump server at "):
             async with jump.connect(str(server.address), SECRET, "a.example:80"):
                 pass
 

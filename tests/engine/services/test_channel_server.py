@@ -199,7 +199,7 @@ async def test_a_reset_inside_the_handshake_is_an_event() -> None:
     ("sent", "reason"),
     [
         (b"GET / HTTP/1.1\r\nHost: hub\r\n\r\n", "not the JSON"),
-        (b"\x16\x03\x01\x02\x00\x01\n", "not the JSON"),
+        (b"\x16\x03\x01\x02\x00\x01", "it spoke TLS to a listener without it; set [service.hub.tls]"),
         (bytes(8192), "more than 4096 bytes"),
         (hs1("a b"), "without spaces"),
         (hs1() + b"[]\n", "not the JSON"),
@@ -353,7 +353,7 @@ async def test_tls_carries_everything_including_bulk_one_to_many() -> None:
 async def test_a_client_that_does_not_speak_tls_is_an_event() -> None:
     async with hub(tls=TLSSettings()) as at, at.calling() as caller:
         await caller.send(hs1() + hs3())
-        await hears(at.engine, PeerRefused, "the TLS handshake failed")
+        await hears(at.engine, PeerRefused, "it spoke plain channel to a TLS listener; set [service.NAME.tls]")
 
 
 async def test_in_broadcast_mode_every_byte_goes_to_everybody_else() -> None:

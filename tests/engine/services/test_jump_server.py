@@ -145,17 +145,22 @@ async def test_a_handshake_that_takes_too_long_is_ended_with_an_event() -> None:
 
 
 @pytest.mark.parametrize(
-    "garbage",
-    [b"GET / HTTP/1.1\r\nHost: example\r\n\r\n" * 20, b"\xff" * 4096, bytes(300), b"\x16\x03\x01\x02\x00\x01" * 64],
+    ("garbage", "reason"),
+    [
+        (b"GET / HTTP/1.1\r\nHost: example\r\n\r\n" * 20, "wrong secret"),
+        (b"\xff" * 4096, "wrong secret"),
+        (bytes(300), "wrong secret"),
+        (b"\x16\x03\x01\x02\x00\x01" * 64, "it spoke TLS to a listener without it; set [service.home.tls]"),
+    ],
     ids=["http", "ones", "zeros", "tls"],
 )
-async def test_garbage_counts_as_a_wrong_secret(garbage: bytes) -> None:
+async def test_garbage_counts_as_a_wrong_secret(garbage: bytes, reason: str) -> None:
     async with home() as at:
         async with at.calling() as caller:
             await read_frame(caller)
             await caller.send(garbage)
             assert await caller.read_to_end() == REFUSAL
-        await hears(at.engine, PeerRefused, "wrong secret")
+        await hears(at.engine, PeerRefused, reason)
         await at.serves()
 
 

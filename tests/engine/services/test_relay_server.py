@@ -221,7 +221,11 @@ async def test_a_reset_inside_the_handshake_is_an_event() -> None:
     ("garbage", "reason", "answer"),
     [
         (b"GET / HTTP/1.1\r\n\r\n", "version 71", [PROTOCOL_ERROR]),
-        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\x00", "version 22", [PROTOCOL_ERROR]),
+        (
+            b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\x00",
+            "it spoke TLS to a listener without it",
+            [PROTOCOL_ERROR],
+        ),
         (b"TRACE / HTTP/1.1\r\n", "begins neither like yamux nor like a data connection", []),
         (bytes(64), "stream id 0", [PROTOCOL_ERROR]),
         (frame(WINDOW, SYN, 2), "its streams have an odd id", [PROTOCOL_ERROR]),

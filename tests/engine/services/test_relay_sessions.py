@@ -73,10 +73,11 @@ async def test_a_target_that_refuses_is_a_reset_of_the_stream() -> None:
     ("said", "reason"),
     [
         (b"no public port of 1-2 is free", "gave no public port: no public port of 1-2 is free"),
-        (b"nonsense", "gave no public port: nonsense"),
-        (b"\xff\xfe", "gave no public port: \ufffd\ufffd"),
+        (b"nonsense", 'gave no public port, but "nonsense", which is no host:port'),
+        (b"localhost:70000", 'gave no public port, but "localhost:70000", which is no host:port'),
+        (b"\xff\xfe", 'gave no public port, but "\ufffd\ufffd", which is no host:port'),
         (b"a" * 129, "the public address is too long"),
-        (b"", "gave no public port: it said nothing"),
+        (b"", "gave no public port, and said nothing of why"),
     ],
 )
 async def test_a_server_that_gives_no_address_is_tried_again_with_what_it_said(said: bytes, reason: str) -> None:
@@ -96,7 +97,11 @@ async def test_a_server_that_is_silent_is_given_up_in_time(said: bytes) -> None:
 async def test_a_server_that_does_not_take_the_connection_is_given_up_in_time() -> None:
     with blackhole() as silent:
         async with running(shop=relay_client(silent, NOWHERE, limits=BRIEF)) as engine:
-            await hears(engine, ServiceRetrying, f"{silent} did not answer within 0.1 s")
+            await hears(
+                engine,
+                ServiceRetrying,
+                f"cannot reach the relay server {silent}: the server did not answer within 0.1 s",
+            )
 
 
 async def test_a_server_that_is_not_there_is_tried_again_until_it_is() -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from jump_peers import home, jump_client, jump_server, office_at, socks
 from loopback import BULK, address_of, calling, hears, running, target, told
+from relay_peers import edge, relay_client
 from tunnelconsole.engine.engine import Engine
 from tunnelconsole.engine.events import (
     ChannelClosed,
@@ -29,6 +30,7 @@ from tunnelconsole.engine.wire.socks5 import Reply
 from waiting import until
 
 SELF_SIGNED = TLSSettings()
+NOWHERE = HostPort("127.0.0.1", 1)
 OTHER_FINGERPRINT = Fingerprint("ab" * 32)
 
 
@@ -88,7 +90,7 @@ async def test_a_certificate_that_nobody_vouches_for_is_refused_with_what_to_do(
         assert await replies(address, at.far.address) == Reply.GENERAL_FAILURE
         await hears(engine, TargetFailed, "set tls.fingerprint to pin a self-signed certificate")
         assert engine.services["office"].state == "listening"
-        await hears(at.engine, PeerRefused, "the TLS handshake failed")
+        await hears(at.engine, PeerRefused, "the TLS handshake failed: the other side does not trust the certificate")
 
 
 async def test_an_authority_of_ones_own_is_asked_and_the_name_is_checked(tmp_path: Path) -> None:
@@ -139,18 +141,49 @@ async def test_a_certificate_that_cannot_be_used_is_named(
         assert str(files[1]) in event.text()
 
 
-async def test_a_client_without_tls_is_turned_away_by_a_server_with_it() -> None:
+@pytest.mark.parametrize(
+    ("said", "spoke"),
+    [(b"GET / HTTP/1.1\r\n\r\n", "plain HTTP"), (b"SSH-2.0-x\r\n", "plain SSH"), (b"hello", "no TLS")],
+)
+async def test_who_comes_without_tls_to_a_server_with_it_is_told_of_with_what_to_do(said: bytes, spoke: str) -> None:
     async with home(tls=SELF_SIGNED) as at:
         async with calling(at.address) as caller:
-            await caller.send(b"GET / HTTP/1.1\r\n\r\n")
+            await caller.send(said)
             await caller.broken()
-        await hears(at.engine, PeerRefused, "the TLS handshake failed: HTTP_REQUEST")
+        await hears(at.engine, PeerRefused, f"it spoke {spoke} to a TLS listener; set [service.NAME.tls] on the client")
 
 
-async def test_a_client_with_tls_at_a_server_without_it_is_told_so() -> None:
+@pytest.mark.parametrize("patient", ["the server", "the client"])
+async def test_a_jump_client_without_tls_at_a_server_with_it_says_nothing_and_both_sides_hear_what_to_do(
+    patient: str,
+) -> None:
+    hasty, calm = (LimitSettings(handshake_timeout=Duration(seconds)) for seconds in (0.2, 10.0))
+    mine, theirs = (calm, hasty) if patient == "the client" else (hasty, calm)
+    async with home(tls=SELF_SIGNED, limits=theirs) as at, office_at(at.address, limits=mine) as (engine, address):
+        assert await replies(address, at.far.address) in (Reply.GENERAL_FAILURE, Reply.HOST_UNREACHABLE)
+        await hears(engine, TargetFailed, "if its listener is a TLS one, set [service.NAME.tls] on this client")
+        if patient == "the client":
+            await hears(at.engine, PeerRefused, "not a byte, which is how a client without TLS waits")
+
+
+async def test_a_relay_client_without_tls_at_a_server_with_it_is_told_on_both_sides_what_to_do() -> None:
+    async with edge(tls=SELF_SIGNED) as at, running(shop=relay_client(at.address, NOWHERE)) as engine:
+        await hears(engine, ServiceRetrying, "the server speaks TLS: set [service.NAME.tls] on this client")
+        await hears(at.engine, PeerRefused, "it spoke plain yamux to a TLS listener")
+
+
+async def test_a_jump_client_with_tls_at_a_server_without_it_is_told_on_both_sides_what_to_do() -> None:
     async with home() as at, office_at(at.address, tls=TLSSettings(fingerprint=OTHER_FINGERPRINT)) as (engine, address):
         assert await replies(address, at.far.address) == Reply.GENERAL_FAILURE
-        await hears(engine, TargetFailed, "is the server's listener a TLS one, on this port?")
+        await hears(engine, TargetFailed, "the server does not speak TLS; it began like plain jump; leave tls out")
+        await hears(at.engine, PeerRefused, "it spoke TLS to a listener without it; set [service.home.tls]")
+
+
+async def test_a_relay_client_with_tls_at_a_server_without_it_is_told_on_both_sides_what_to_do() -> None:
+    tls = TLSSettings(fingerprint=OTHER_FINGERPRINT)
+    async with edge() as at, running(shop=relay_client(at.address, NOWHERE, tls=tls)) as engine:
+        await hears(engine, ServiceRetrying, "the server does not speak TLS; it began like plain yamux; leave tls out")
+        await hears(at.engine, PeerRefused, "it spoke TLS to a listener without it; set [service.edge.tls]")
 
 
 @pytest.mark.parametrize("said", [b"", b"\x16\x03\x01\x02\x00\x01\x00"], ids=["nothing", "half a hello"])

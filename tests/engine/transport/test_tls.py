@@ -19,6 +19,7 @@ from tls_programs import NAME, SecureProgram, certificate, ends_of, serving, sha
 from tunnelconsole.engine.transport.certificates import certificate_fingerprint, make_self_signed
 from tunnelconsole.engine.transport.ends import READ_SIZE
 from tunnelconsole.engine.transport.tls import (
+    NotTLS,
     TLSEnd,
     check_fingerprint,
     client_context,
@@ -28,7 +29,9 @@ from tunnelconsole.engine.transport.tls import (
     plain_fingerprint,
     server_context,
 )
+from tunnelconsole.engine.wire.first_bytes import TLS, spoken_by
 from tunnelconsole.errors import CertificateRejected, ConnectFailed, CredentialsRefused
+from yamux_frames import SYN, WINDOW, frame
 
 T = TypeVar("T")
 
@@ -245,9 +248,10 @@ async def test_an_end_that_cannot_be_said_at_once_is_said_when_it_is_flushed(tru
 
 async def refused(handshake: Awaitable[None]) -> ConnectFailed:
     """The explanation of a handshake that fails."""
-    with pytest.raises(ssl.SSLError) as failure:
+    with pytest.raises((ssl.SSLError, NotTLS)) as failure:
         async with asyncio.timeout(PATIENCE):
             await handshake
+    assert isinstance(failure.value, ssl.SSLError | NotTLS)
     return explain(failure.value)
 
 
@@ -293,8 +297,16 @@ async def test_a_pinned_fingerprint_is_all_that_is_asked() -> None:
     server.close()
 
 
-@pytest.mark.parametrize("said", [b"GET / HTTP/1.1\r\n\r\n", b"\0" * 100, b"hello", b"\x16\x03\x01\x00\x05garbage"])
-async def test_a_peer_that_does_not_speak_tls_is_an_error_on_either_side(said: bytes) -> None:
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        (b"GET / HTTP/1.1\r\n\r\n", "the server does not speak TLS; it began like plain HTTP"),
+        (bytes(100), "the server does not speak TLS; it began like plain yamux"),
+        (b"hello", "the server does not speak TLS"),
+        (b"\x16\x03\x01\x00\x05garbage", "the TLS handshake failed: "),
+    ],
+)
+async def test_a_peer_that_does_not_speak_tls_is_an_error_on_either_side(said: bytes, message: str) -> None:
     near, far = connected()
     server = TLSEnd(far, serving(), server_side=True)
     plain = Program(near)
@@ -310,8 +322,21 @@ async def test_a_peer_that_does_not_speak_tls_is_an_error_on_either_side(said: b
     await plain.send(said)
     await plain.half_close()
     error = await refused(complete_handshake(client))
-    assert "is the server's listener a TLS one" in error.hint
+    assert error.message.startswith(message)
+    assert error.hint
     client.close()
+    plain.close()
+
+
+async def test_who_does_not_speak_tls_is_told_by_an_alert_that_the_server_does() -> None:
+    near, far = connected()
+    server, plain = TLSEnd(far, serving(), server_side=True), Program(near)
+    await plain.send(frame(WINDOW, SYN, 1))
+    with pytest.raises(NotTLS) as caught:
+        await complete_handshake(server)
+    assert caught.value.spoken == "yamux"
+    server.close()
+    assert spoken_by(await plain.read_to_end()) == TLS
     plain.close()
 
 

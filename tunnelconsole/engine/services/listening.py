@@ -13,8 +13,12 @@ from tunnelconsole.engine.services.service import ServerTLS, Service, ServiceSet
 from tunnelconsole.engine.settings import ListenAddress
 from tunnelconsole.engine.transport.ends import End, SocketEnd
 from tunnelconsole.engine.transport.listener import Listener
-from tunnelconsole.engine.transport.tls import TLSEnd
+from tunnelconsole.engine.transport.tls import NotTLS, TLSEnd, why
 from tunnelconsole.engine.wire.errors import ProtocolError
+from tunnelconsole.engine.wire.first_bytes import TLS, spoken_by
+
+TLS_ON = "set [service.NAME.tls] on the client"
+"""What to do about a client without TLS at a server with it."""
 
 
 class ListeningSettings(ServiceSettings, frozen=True, kw_only=True):
@@ -76,10 +80,18 @@ class ListeningService(Service[L]):
                 return str(error)
             case TimeoutError(errno=None):  # the clock; the kernel has a number for giving up
                 return f"no handshake within {self.settings.limits.handshake_timeout:g} s"
+            case NotTLS():
+                return f"it spoke {f'plain {error.spoken}' if error.spoken else 'no TLS'} to a TLS listener; {TLS_ON}"
             case ssl.SSLError():
-                return f"the TLS handshake failed: {error.reason or error}"
+                return f"the TLS handshake failed: {why(error)}"
             case _:
                 return f"it broke off during the handshake: {error.strerror or error}"
+
+    def mistaken(self, first: bytes) -> str:
+        """What is wrong with who begins like this, when it is TLS and there is none here; "" otherwise."""
+        if self._tls is not None or spoken_by(first) != TLS:
+            return ""
+        return f"it spoke TLS to a listener without it; set [service.{self.name}.tls], or leave tls out at the client"
 
     def _accepted(self, sock: socket.socket, peer: str) -> None:
         place = self.admit(sock, peer)

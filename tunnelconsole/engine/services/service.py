@@ -26,6 +26,7 @@ from tunnelconsole.engine.transport.ends import End, SocketEnd
 from tunnelconsole.engine.transport.listener import Accepted, Listener, is_loopback, listen
 from tunnelconsole.engine.transport.pump import Finished
 from tunnelconsole.engine.transport.tls import (
+    NotTLS,
     TLSEnd,
     check_fingerprint,
     client_context,
@@ -33,6 +34,7 @@ from tunnelconsole.engine.transport.tls import (
     explain,
     server_context,
 )
+from tunnelconsole.engine.wire.first_bytes import TLS, spoken_by
 from tunnelconsole.errors import CertificateRejected, ConnectFailed, ListenFailed, RequestRefused
 
 Start = Callable[[Finished], Flow]
@@ -325,6 +327,9 @@ def _reason(error: Exception) -> str:
     return error.strerror or str(error) if isinstance(error, OSError) else str(error)
 
 
+_TLS_ON = "set [service.NAME.tls] on this client, or give a command --tls"
+
+
 class ServerDialer:
     """A client's way to its server: the address, ``connect`` in its place, TLS, and the time for it all.
 
@@ -344,6 +349,21 @@ class ServerDialer:
                 raise ConnectFailed(
                     f"the authorities in {tls.ca} cannot be used: {_reason(error)}", "tls.ca names a PEM file"
                 ) from error
+
+    def advice(self, what: str, speaks: str, first: bytes) -> str:
+        """What to do about somebody who does not answer as the server does.
+
+        :param what: the server is.
+        :param speaks: the usual name of what it speaks, as in :func:`~tunnelconsole.engine.wire.first_bytes.spoken_by`.
+        :param first: the first bytes of who answers; empty when nothing came.
+        """
+        spoken = spoken_by(first)
+        if self._tls is None and spoken == TLS:
+            return f"the server speaks TLS: {_TLS_ON}"
+        if self._tls is None and not first:
+            return f"if its listener is a TLS one, {_TLS_ON}; else, is there a {what} at {self._address}?"
+        seen = f"what answers there speaks {spoken}; " if spoken not in ("", speaks) else ""
+        return f"{seen}is there a {what} at {self._address}?"
 
     async def reach(self, what: str) -> End:
         """As :meth:`dial`, and what goes wrong tells whom it was about: other addresses are dialled too.
@@ -370,7 +390,7 @@ class ServerDialer:
                     return plain
                 return await self._secure(plain, self._context, self._tls)
         except TimeoutError as error:
-            raise ConnectFailed(f"{self._address} did not answer within {self._timeout:g} s") from error
+            raise ConnectFailed(f"the server did not answer within {self._timeout:g} s") from error
 
     async def _secure(self, plain: SocketEnd, context: ssl.SSLContext, tls: TLSSettings) -> TLSEnd:
         end = TLSEnd(plain.socket, context, server_side=False, server_name=self._server.host)
@@ -378,12 +398,12 @@ class ServerDialer:
             await complete_handshake(end)
             if tls.fingerprint:
                 check_fingerprint(end, tls.fingerprint)
-        except ssl.SSLError as error:
+        except (ssl.SSLError, NotTLS) as error:
             end.abort()
             raise explain(error) from error
         except OSError as error:
             end.abort()
-            raise ConnectFailed(f"{self._address} broke off the TLS handshake") from error
+            raise ConnectFailed(f"the server broke off the TLS handshake: {error.strerror or error}") from error
         except BaseException:
             end.abort()
             raise

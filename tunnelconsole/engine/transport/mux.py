@@ -10,6 +10,7 @@ from tunnelconsole.engine.transport.ends import End
 from tunnelconsole.engine.transport.farewell import Farewells
 from tunnelconsole.engine.transport.watch import InputWatch
 from tunnelconsole.engine.wire.errors import ProtocolError
+from tunnelconsole.engine.wire.first_bytes import ENOUGH
 from tunnelconsole.engine.wire.yamux import GO_AWAY_NORMAL, YamuxSession
 from tunnelconsole.engine.wire.yamux_events import (
     DataReceived,
@@ -118,6 +119,8 @@ class Mux:
         self._after_flush: list[Callable[[], None]] = []
         self._early = early
         self._heard = True
+        self.first = early[:ENOUGH]
+        """The first bytes of the remote, until they are understood."""
         self._pings = 0
         self.over = False
         self.remote_leaving = False
@@ -281,6 +284,7 @@ class Mux:
 
     def _take(self, data: bytes) -> None:
         self._heard = True
+        self.first = self.first or data[:ENOUGH]
         try:
             events = self._session.receive_data(data)
         except ProtocolError as error:

@@ -16,7 +16,27 @@ import ssl
 from pathlib import Path
 
 from tunnelconsole.engine.transport.ends import READ_SIZE, reset, wait_readable, wait_writable
+from tunnelconsole.engine.wire.first_bytes import ENOUGH, TLS, spoken_by
 from tunnelconsole.errors import CertificateRejected, ConnectFailed, CredentialsRefused
+
+_PROTOCOL_VERSION_ALERT = bytes.fromhex("15 0301 0002 0246")
+"""A fatal alert in plain text (RFC 8446, section 6). OpenSSL sends none to who does not speak TLS at all; by this one
+our own clients know what they have come to."""
+
+_UNTRUSTED = ("ALERT_UNKNOWN_CA", "ALERT_BAD_CERTIFICATE", "ALERT_CERTIFICATE_UNKNOWN", "ALERT_CERTIFICATE_EXPIRED")
+"""Alerts of who does not like our certificate (RFC 8446, section 6.2)."""
+
+
+class NotTLS(OSError):
+    """The far side does not speak TLS.
+
+    :param first: the bytes it began with.
+    """
+
+    def __init__(self, first: bytes) -> None:
+        self.spoken = spoken_by(first)
+        """The usual name of what it speaks; "" when that is not known."""
+        super().__init__(None, "the far side does not speak TLS")
 
 
 class TLSEnd:
@@ -28,7 +48,7 @@ class TLSEnd:
     :param server_name: the name for SNI and for checking the certificate, on the connecting side.
     """
 
-    __slots__ = ("_ended", "_incoming", "_outgoing", "_ready", "_tls", "_unsent", "established", "socket")
+    __slots__ = ("_ended", "_incoming", "_outgoing", "_ready", "_tls", "_unsent", "established", "heard", "socket")
     path = "tls"
 
     def __init__(
@@ -44,6 +64,8 @@ class TLSEnd:
         self._ready = b""
         self._ended = False
         self.established = False
+        self.heard = b""
+        """The first bytes of the far side."""
 
     def fileno(self) -> int:
         return self.socket.fileno()
@@ -52,7 +74,8 @@ class TLSEnd:
         """Goes as far in the TLS handshake as the bytes at hand allow; sets ``established`` when it is done.
 
         :raises BlockingIOError: it needs more from the far side.
-        :raises OSError: the far side is not acceptable, or not TLS.
+        :raises NotTLS: the far side speaks something else.
+        :raises OSError: the far side is not acceptable.
         """
         while not self.established:
             try:
@@ -61,9 +84,14 @@ class TLSEnd:
             except ssl.SSLWantReadError:
                 self.flush()
                 self._fill()
-            except ssl.SSLError:
+            except ssl.SSLError as error:
+                foreign = self.heard and spoken_by(self.heard) != TLS
+                if foreign and self._tls.server_side:
+                    self._unsent += _PROTOCOL_VERSION_ALERT
                 with contextlib.suppress(OSError):  # the alert that tells the far side why, where it still listens
                     self.flush()
+                if foreign:
+                    raise NotTLS(self.heard) from error
                 raise
         self.flush()
 
@@ -139,6 +167,7 @@ class TLSEnd:
     def _fill(self) -> None:
         data = self.socket.recv(READ_SIZE)
         if data:
+            self.heard = self.heard or data[:ENOUGH]
             self._incoming.write(data)
         else:
             self._incoming.write_eof()
@@ -229,13 +258,30 @@ def client_context(ca: Path | None, fingerprint: str) -> ssl.SSLContext:
     return context
 
 
-def explain(error: ssl.SSLError) -> ConnectFailed:
-    """A failed client handshake as an error with something to do."""
+def explain(error: ssl.SSLError | NotTLS) -> ConnectFailed:
+    """A failed client handshake as an error with something to do.
+
+    :param error: of :func:`complete_handshake`.
+    """
+    if isinstance(error, NotTLS):
+        seen = f"; it began like plain {error.spoken}" if error.spoken else ""
+        return ConnectFailed(
+            f"the server does not speak TLS{seen}",
+            "leave tls out at this client, or set [service.NAME.tls] on the server",
+        )
     if isinstance(error, ssl.SSLCertVerificationError):
         return CertificateRejected(
             f"the server's certificate is not trusted: {error.verify_message}",
             "set tls.fingerprint to pin a self-signed certificate, or tls.ca to its authority",
         )
-    return ConnectFailed(
-        f"the TLS handshake failed: {error.reason or error}", "is the server's listener a TLS one, on this port?"
-    )
+    return ConnectFailed(f"the TLS handshake failed: {why(error)}", "is the server's listener a TLS one, on this port?")
+
+
+def why(error: ssl.SSLError) -> str:
+    """Why a handshake failed, in words where OpenSSL's own are hard to read."""
+    reason = error.reason or str(error)
+    if isinstance(error, ssl.SSLEOFError):
+        return "the other side closed the connection"
+    if any(alert in reason for alert in _UNTRUSTED):
+        return f"the other side does not trust the certificate ({reason})"
+    return reason

@@ -306,7 +306,7 @@ class JumpClientHandshake:
             case _ClientStep.CHALLENGE:
                 if (challenge := take_frame(self._buffer)) is not None:
                     if not challenge:
-                        raise ProtocolError("the jump server sent an empty challenge; is it a jump server?")
+                        raise ProtocolError("the jump server sent an empty challenge")
                     self._output += encode_frame(answer(challenge, self._secret))
                     self._step = _ClientStep.PROOF_STATUS
             case _ClientStep.PROOF_STATUS:

@@ -236,6 +236,8 @@ class ChannelServer(ListeningService[ChannelServerSettings]):
                 data = await receive(end, HANDSHAKE_READ)
                 if not data:
                     handshake.receive_eof()
+                if mistake := self.mistaken(data):
+                    raise ProtocolError(mistake)
                 for event in handshake.receive_data(data):
                     match event:
                         case Authenticated(identity):

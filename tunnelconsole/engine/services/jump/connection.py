@@ -35,17 +35,19 @@ async def reach(dialer: ServerDialer, secret: Secret, target: HostPort, timeout:
     :raises ConnectFailed: the server cannot be reached, broke off, or is no jump server.
     """
     end = await dialer.reach("jump server")
+    heard = bytearray()
     try:
         async with asyncio.timeout(timeout):
-            return end, await _shake_hands(end, secret, target)
+            return end, await _shake_hands(end, secret, target, heard)
     except TimeoutError as error:
         end.abort()
-        raise ConnectFailed(f"the jump server did not finish its handshake within {timeout:g} s") from error
+        raise ConnectFailed(
+            f"the jump server did not finish its handshake within {timeout:g} s",
+            dialer.advice("jump server", "jump", bytes(heard)),
+        ) from error
     except ProtocolError as error:
         end.abort()
-        raise ConnectFailed(
-            str(error), "is there a jump server at that address, and with TLS on both sides or none?"
-        ) from error
+        raise ConnectFailed(str(error), dialer.advice("jump server", "jump", bytes(heard))) from error
     except OSError as error:
         end.abort()
         raise ConnectFailed(f"the jump server broke off: {error.strerror or error}") from error
@@ -54,10 +56,15 @@ async def reach(dialer: ServerDialer, secret: Secret, target: HostPort, timeout:
         raise
 
 
-async def _shake_hands(end: End, secret: Secret, target: HostPort) -> bytes:
+async def _shake_hands(end: End, secret: Secret, target: HostPort, heard: bytearray) -> bytes:
+    """Goes through the handshake; returns bytes of the target that came early.
+
+    :param heard: takes what the server says, so that it is known when this fails.
+    """
     handshake = JumpClientHandshake(secret.encode(), target.host, target.port)
     while True:
         data = await receive(end, HANDSHAKE_READ)
+        heard += data
         for event in handshake.receive_data(data) if data else handshake.receive_eof():
             match event:
                 case Connected():

@@ -20,7 +20,7 @@ from tunnelconsole.engine.events import TargetFailed
 from tunnelconsole.engine.limits import Place
 from tunnelconsole.engine.node import Node
 from tunnelconsole.engine.rules import Problem, Rule, above_zero
-from tunnelconsole.engine.services.listening import ListeningService, ListeningSettings
+from tunnelconsole.engine.services.listening import TLS_ON, ListeningService, ListeningSettings
 from tunnelconsole.engine.sessions import ANONYMOUS
 from tunnelconsole.engine.settings import DestinationPattern, Secret
 from tunnelconsole.engine.transport.dialer import DIAL_TIMEOUT, Address, Dial, numeric, resolve
@@ -154,7 +154,10 @@ class Admission:
         self._end.abort()
 
     def _late(self) -> None:
-        self._turn_away(self._server.explain(TimeoutError()))
+        reason = self._server.explain(TimeoutError())
+        if isinstance(self._end, TLSEnd) and not self._end.heard:  # we would have to speak first, without TLS
+            reason += f", and not a byte, which is how a client without TLS waits; if it is one, {TLS_ON}"
+        self._turn_away(reason)
 
     def _readable(self) -> None:
         try:
@@ -172,13 +175,14 @@ class Admission:
             if data:
                 for event in self._handshake.receive_data(data):
                     if self in self._server.admissions:  # the answer to the one before may have found the client gone
-                        self._on(event)
+                        self._on(event, data)
             else:
                 self._handshake.receive_eof()
         except ProtocolError as error:
             self._turn_away(str(error))
 
-    def _on(self, event: ServerEvent) -> None:
+    def _on(self, event: ServerEvent, data: bytes) -> None:
+        """Acts on what the client did, with the last of its bytes that it took."""
         match event:
             case Authenticated(identity):
                 self._identity = identity
@@ -186,7 +190,7 @@ class Admission:
             case TargetAsked(host, port):
                 self._ask_for(host, port)
             case BadSecret():
-                self._server.refused(self._peer, "wrong secret")
+                self._server.refused(self._peer, self._server.mistaken(data) or "wrong secret")
                 self._part()
             case BadTarget(text):
                 self._fail(text, "target must be host:port", told=True)

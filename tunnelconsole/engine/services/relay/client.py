@@ -100,11 +100,13 @@ class RelayClient(Service[RelayClientSettings]):
                 async with asyncio.timeout(timeout):
                     address = await attachment.public_address
             except TimeoutError as error:
-                raise ConnectFailed(f"{settings.server} did not give a public port within {timeout:g} s") from error
+                raise attachment.no_address(f"did not give a public port within {timeout:g} s") from error
             self.connected(settings.server, address)
             reason = await attachment.left
             await self._wait_if_stopping()
-            raise ConnectFailed(f"{settings.server}: {reason or 'the server closed the session'}")
+            raise ConnectFailed(
+                f"lost the session with the relay server {settings.server}: {reason or 'it closed the connection'}"
+            )
         finally:
             if not attachment.server_leaves:  # else its visitors finish while the next session begins
                 attachment.close("the service stopped")
@@ -195,17 +197,28 @@ class Attachment:
         self._mux.forget(stream_id)
         if self.public_address.done():
             return
-        server = str(self._client.settings.server)
         try:
             address = parse_public_address(text)
         except ProtocolError:
             said = text.decode("utf-8", "replace")
-            self.public_address.set_exception(
-                ConnectFailed(f"{server} gave no public port: {said or 'it said nothing'}")
-            )
+            server = f"the relay server {self._client.settings.server}"
+            if not text:
+                reason = f"{server} gave no public port, and said nothing of why"
+            elif " " in said:  # a sentence
+                reason = f"{server} gave no public port: {said}"
+            else:
+                reason = f'{server} gave no public port, but "{said}", which is no host:port'
+            self.public_address.set_exception(ConnectFailed(reason))
             return
-        self._session = self._client.open_session(server, self.close)
+        self._session = self._client.open_session(str(self._client.settings.server), self.close)
         self.public_address.set_result(address)
+
+    def no_address(self, what: str) -> ConnectFailed:
+        """The error of a session that came to nothing; ``what`` the server did or did not."""
+        return ConnectFailed(
+            f"the relay server {self._client.settings.server} {what}",
+            self._dialer.advice("relay server", "yamux", self._mux.first),
+        )
 
     def broke_protocol(self, reason: str) -> None:
         """Ends the session because of what the server sent."""
@@ -276,7 +289,9 @@ class Attachment:
     def _spare_is_lost(self, reason: str) -> None:
         if not self._spare_failed and not self._mux.over:
             self._spare_failed = True
-            self._client.refused(str(self._client.settings.server), f"no data connection to it: {reason}")
+            self._client.refused(
+                str(self._client.settings.server), f"no data connection to it, so visitors share the session: {reason}"
+            )
 
     async def _lead(self, end: End, visitor: str, early: bytes) -> None:
         if not self._admits(visitor):
@@ -370,7 +385,7 @@ class Attachment:
         self._drop_spare()
         if not self.public_address.done():
             self.public_address.set_exception(
-                ConnectFailed(f"{self._client.settings.server} {reason or 'closed before it gave a public port'}")
+                self.no_address(f"gave no public port: {reason}" if reason else "closed before it gave a public port")
             )
             self.public_address.exception()  # looked at here, because nobody may be waiting any more
         self._ended = True

@@ -90,6 +90,7 @@ class RelayServer(ListeningService[RelayServerSettings]):
     async def _greet(self, end: End, peer: str) -> None:
         """Finds out who a newcomer is, and lets it in or turns it away."""
         backend: Backend | None = None  # once there is one, the end is its own to close
+        first = b""
         try:
             async with asyncio.timeout(self.settings.limits.handshake_timeout):
                 if isinstance(end, TLSEnd):
@@ -103,7 +104,7 @@ class RelayServer(ListeningService[RelayServerSettings]):
                     backend = Backend(self, end, peer, first)
                     await backend.attach()
         except (ProtocolError, OSError) as error:
-            self.refused(peer, self.explain(error))
+            self.refused(peer, self.mistaken(first) or self.explain(error))
             if backend is None:
                 end.close()
 
