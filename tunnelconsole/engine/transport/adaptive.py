@@ -203,7 +203,6 @@ class AdaptiveHalf(Half):
         self.owner.half_ended()
 
     def take_back(self) -> bytes:
-        """Stops at once, as :meth:`cut`, and returns what was read and not delivered, in its order."""
         pieces = [bytes(self._pending)]
         while self._pipe is not None and self._in_pipe:
             pieces.append(os.read(self._pipe[0], self._in_pipe))

@@ -12,7 +12,10 @@ from tunnelconsole.engine.transport.watch import InputWatch
 
 
 class BufferedHalf(Half):
-    """Between any two ends, through a buffer of at most one read; also where a rate is kept."""
+    """Between any two ends, through a buffer of at most one read; also where a rate is kept.
+
+    :param passes_end: False keeps the destination open for others when the source has ended.
+    """
 
     __slots__ = (
         "_destination",
@@ -21,6 +24,7 @@ class BufferedHalf(Half):
         "_loop",
         "_next_read",
         "_pace",
+        "_passes_end",
         "_pause",
         "_pending",
         "_source",
@@ -29,10 +33,18 @@ class BufferedHalf(Half):
     )
 
     def __init__(
-        self, owner: HalfOwner, loop: asyncio.AbstractEventLoop, source: End, destination: End, pace: Pace | None
+        self,
+        owner: HalfOwner,
+        loop: asyncio.AbstractEventLoop,
+        source: End,
+        destination: End,
+        pace: Pace | None,
+        *,
+        passes_end: bool = True,
     ) -> None:
         super().__init__(owner)
         self._loop = loop
+        self._passes_end = passes_end
         self._source = source
         self._destination = destination
         self._pace = pace
@@ -71,6 +83,10 @@ class BufferedHalf(Half):
         except OSError as error:
             self.owner.half_broken(self, error, sending=False)
             return
+        self._arrived(data)
+
+    def _arrived(self, data: bytes) -> None:
+        """Goes on with what was read, or with the source's end where that is nothing."""
         self._source_ended = not data
         self._take(data)
         if self._deliver():
@@ -121,7 +137,7 @@ class BufferedHalf(Half):
         return True
 
     def _pass_end_on(self) -> None:
-        if self._end_passed_on or self.source_broken:
+        if self._end_passed_on or self.source_broken or not self._passes_end:
             return
         self._end_passed_on = True
         with contextlib.suppress(OSError):  # the receiver is gone: the other direction will find out and say so
@@ -131,6 +147,11 @@ class BufferedHalf(Half):
         if self._writing:
             self._loop.remove_writer(self._destination.fileno())
             self._writing = False
+
+    def take_back(self) -> bytes:
+        undelivered = bytes(self._pending)
+        self.cut()
+        return undelivered
 
     def cut(self) -> None:
         if self.over:

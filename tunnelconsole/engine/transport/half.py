@@ -37,5 +37,9 @@ class Half(ABC):
         """Begins; ``early`` is delivered before anything that is read."""
 
     @abstractmethod
+    def take_back(self) -> bytes:
+        """Stops at once, as :meth:`cut`, and returns what was read and not delivered, in its order."""
+
+    @abstractmethod
     def cut(self) -> None:
         """Stops at once and forgets what was not delivered; safe to call twice."""

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import socket
-import struct
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 from tunnelconsole.engine.limits import LimitSettings
 from tunnelconsole.engine.services.service import ServerDialer
 from tunnelconsole.engine.settings import HostPort, Secret, TLSSettings
-from tunnelconsole.engine.transport.ends import End, SocketEnd, receive, send_all
-from tunnelconsole.engine.transport.plane import Plane
-from tunnelconsole.engine.transport.pump import Pump
+from tunnelconsole.engine.transport.ends import End, receive, send_all
+from tunnelconsole.engine.transport.streams import Streams, streams_of
 from tunnelconsole.engine.wire.errors import ProtocolError
 from tunnelconsole.engine.wire.jump import Connected, DialRefused, JumpClientHandshake, SecretRefused
 from tunnelconsole.errors import ConnectFailed, CredentialsRefused, TargetRefused
@@ -85,7 +82,7 @@ async def connect(
     tls: TLSSettings | None = None,
     connect_to: str | None = None,
     timeout: float = CONNECT_TIMEOUT,
-) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+) -> AsyncIterator[Streams]:
     """A connection to ``target`` through a jump server, as asyncio streams, closed at the end of the block.
 
     Half-close works (``writer.write_eof()``), with TLS too; a connection that breaks raises from the streams.
@@ -105,96 +102,5 @@ async def connect(
     where = HostPort.parse(target)
     dialer = ServerDialer(HostPort.parse(server), HostPort.parse(connect_to) if connect_to else None, tls, timeout)
     end, early = await reach(dialer, Secret(secret), where, timeout)
-    if isinstance(end, SocketEnd):
-        async with _streams(end.socket, timeout, early) as (reader, writer):
-            yield reader, writer
-        return
-    near, far = socket.socketpair()
-    bridge = _Bridge(far, end, early)
-    try:
-        async with _streams(near, timeout) as (reader, writer):
-            bridge.tells(reader)
-            yield reader, writer
-        await bridge.deliver(timeout)
-    finally:
-        await bridge.close()
-
-
-@asynccontextmanager
-async def _streams(
-    sock: socket.socket, timeout: float, early: bytes = b""
-) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """The streams of asyncio over a connected socket, which they own; the reader begins with ``early``.
-
-    At the end of the block what was written is delivered, within ``timeout`` seconds. When the block fails, the
-    connection is reset, so that the far side does not take half a message for a whole one.
-    """
-    loop = asyncio.get_running_loop()
-    sock.setblocking(False)
-    reader = asyncio.StreamReader()
-    if early:
-        reader.feed_data(early)
-    protocol = asyncio.StreamReaderProtocol(reader)
-    connect_socket = loop.create_unix_connection if sock.family == socket.AF_UNIX else loop.create_connection
-    transport, _ = await connect_socket(lambda: protocol, sock=sock)
-    writer = asyncio.StreamWriter(transport, protocol, reader, loop)
-    try:
-        yield reader, writer
-    except BaseException:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        transport.abort()
-        raise
-    writer.close()
-    try:
-        async with asyncio.timeout(timeout):
-            await writer.wait_closed()
-    except OSError:  # the far side went first, or it does not read (TimeoutError): there is nothing left to deliver
-        transport.abort()
-
-
-class _Bridge:
-    """Joins a TLS end with one end of a socket pair: asyncio cannot half-close TLS, so its streams get the other."""
-
-    def __init__(self, far: socket.socket, end: End, early: bytes) -> None:
-        far.setblocking(False)
-        self._far = _PairEnd(far)
-        self._over = asyncio.Event()
-        self._reader: asyncio.StreamReader | None = None
-        self._plane = Plane(asyncio.get_running_loop())
-        self._pump = Pump(self._plane, self._far, end, self._ended, early_right=early)
-
-    def tells(self, reader: asyncio.StreamReader) -> None:
-        """``reader`` learns when the connection breaks."""
-        self._reader = reader
-
-    def _ended(self, reason: str) -> None:
-        self._over.set()
-        if self._far.cut and self._reader is not None:
-            self._reader.set_exception(ConnectionResetError(reason))
-
-    async def deliver(self, timeout: float) -> None:
-        """Waits until what was written is with the far side; after ``timeout`` seconds no more."""
-        self._pump.stop_receiving()
-        with suppress(TimeoutError):  # a far side that does not read is cut by close()
-            async with asyncio.timeout(timeout):
-                await self._over.wait()
-
-    async def close(self) -> None:
-        """Cuts what is not over yet."""
-        self._pump.abort("the program is done with it")
-        await self._over.wait()
-        self._plane.close()
-
-
-class _PairEnd(SocketEnd):
-    """An end of a socket pair: remembers that it was cut, because a pair has no reset that would show it."""
-
-    __slots__ = ("cut",)
-
-    def __init__(self, sock: socket.socket) -> None:
-        super().__init__(sock)
-        self.cut = False
-
-    def abort(self) -> None:
-        self.cut = True
-        super().abort()
+    async with streams_of(end, early, timeout) as streams:
+        yield streams

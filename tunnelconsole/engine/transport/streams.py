@@ -1,0 +1,141 @@
+"""An end as the streams of asyncio, for programs that use a tunnel themselves."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Protocol
+
+from tunnelconsole.engine.transport.ends import End, SocketEnd
+from tunnelconsole.engine.transport.plane import Plane
+from tunnelconsole.engine.transport.pump import Finished, Pump
+
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+class Joint(Protocol):
+    """What joins a local end with one that leads away, as :class:`~tunnelconsole.engine.transport.pump.Pump` does."""
+
+    def abort(self, reason: str) -> None:
+        """Cuts both directions now."""
+
+    def stop_receiving(self) -> None:
+        """Takes no more from what leads away: it ends once what the local end sent has been delivered."""
+
+
+Join = Callable[[Plane, End, Finished], Joint]
+"""Joins a local end with one that leads away."""
+
+
+@asynccontextmanager
+async def streams_of(end: End, early: bytes, timeout: float) -> AsyncIterator[Streams]:
+    """The streams of asyncio over ``end``, which they own; the reader begins with ``early``.
+
+    Half-close works (``writer.write_eof()``), with TLS too; a connection that breaks raises from the streams. When the
+    block fails, the connection is reset, so that the far side does not take half a message for a whole one.
+
+    :param timeout: seconds at the end of the block for the far side to take what was written and not yet delivered.
+    """
+    if isinstance(end, SocketEnd):
+        async with _streams(end.socket, timeout, early) as streams:
+            yield streams
+        return
+
+    def join(plane: Plane, near: End, finished: Finished) -> Pump:
+        return Pump(plane, near, end, finished, early_right=early)
+
+    async with joined_streams(join, timeout) as streams:
+        yield streams
+
+
+@asynccontextmanager
+async def joined_streams(join: Join, timeout: float) -> AsyncIterator[Streams]:
+    """As :func:`streams_of`, over one end of a socket pair whose other end ``join`` joins with what leads away.
+
+    For what asyncio has no transport for, or one that cannot half-close.
+    """
+    near, far = socket.socketpair()
+    bridge = _Bridge(far, join)
+    try:
+        async with _streams(near, timeout) as (reader, writer):
+            bridge.tells(reader)
+            yield reader, writer
+        await bridge.deliver(timeout)
+    finally:
+        await bridge.close()
+
+
+@asynccontextmanager
+async def _streams(sock: socket.socket, timeout: float, early: bytes = b"") -> AsyncIterator[Streams]:
+    loop = asyncio.get_running_loop()
+    sock.setblocking(False)
+    reader = asyncio.StreamReader()
+    if early:
+        reader.feed_data(early)
+    protocol = asyncio.StreamReaderProtocol(reader)
+    connect_socket = loop.create_unix_connection if sock.family == socket.AF_UNIX else loop.create_connection
+    transport, _ = await connect_socket(lambda: protocol, sock=sock)
+    writer = asyncio.StreamWriter(transport, protocol, reader, loop)
+    try:
+        yield reader, writer
+    except BaseException:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        transport.abort()
+        raise
+    writer.close()
+    try:
+        async with asyncio.timeout(timeout):
+            await writer.wait_closed()
+    except OSError:  # the far side went first, or it does not read (TimeoutError): there is nothing left to deliver
+        transport.abort()
+
+
+class _Bridge:
+    """Joins what leads away with one end of a socket pair; the streams get the other."""
+
+    def __init__(self, far: socket.socket, join: Join) -> None:
+        far.setblocking(False)
+        self._far = _PairEnd(far)
+        self._over = asyncio.Event()
+        self._reader: asyncio.StreamReader | None = None
+        self._plane = Plane(asyncio.get_running_loop())
+        self._joint = join(self._plane, self._far, self._ended)
+
+    def tells(self, reader: asyncio.StreamReader) -> None:
+        """``reader`` learns when the connection breaks."""
+        self._reader = reader
+
+    def _ended(self, reason: str) -> None:
+        self._over.set()
+        if self._far.cut and self._reader is not None:
+            self._reader.set_exception(ConnectionResetError(reason))
+
+    async def deliver(self, timeout: float) -> None:
+        """Waits until what was written is with the far side; after ``timeout`` seconds no more."""
+        self._joint.stop_receiving()
+        with suppress(TimeoutError):  # a far side that does not read is cut by close()
+            async with asyncio.timeout(timeout):
+                await self._over.wait()
+
+    async def close(self) -> None:
+        """Cuts what is not over yet."""
+        self._joint.abort("the program is done with it")
+        await self._over.wait()
+        self._plane.close()
+
+
+class _PairEnd(SocketEnd):
+    """An end of a socket pair: remembers that it was cut, because a pair has no reset that would show it."""
+
+    __slots__ = ("cut",)
+
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__(sock)
+        self.cut = False
+
+    def abort(self) -> None:
+        self.cut = True
+        super().abort()
