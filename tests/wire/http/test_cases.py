@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import h11
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tunnelconsole.engine.wire.http.exchange import ExchangeDone, Phase, RequestRefused, ResponseStarted, Upgraded
-from wire.http.cases import BAD_HEADS, PASSED, REFUSED, SMUGGLING, UPGRADE, Passed, Refused, merged
+from wire.http.cases import BAD_CHUNKS, BAD_HEADS, PASSED, REFUSED, SMUGGLING, UPGRADE, Passed, Refused, merged
 from wire.http.stage import ADDRESS, Stage, play
 from wire_transcripts import cut, every_split
 
@@ -141,3 +142,81 @@ def test_a_bad_request_is_refused_behind_any_good_ones(good: list[Passed], bad: 
     refusal = stage.events[-1]
     assert isinstance(refusal, RequestRefused)
     assert refusal.status == bad.status
+
+
+# -- another parser reads the same -------------------------------------------------------------------------------------
+
+
+def check_one_message(sent_on: bytes, *, complete: bool) -> None:
+    """h11 finds exactly one request in what one service got: no more and, if it is ``complete``, no less."""
+    service = h11.Connection(h11.SERVER, max_incomplete_event_size=100_000)
+    service.receive_data(sent_on.replace(b"\xe9", b"e"))  # it takes no target with bytes beyond ASCII
+    kinds = []
+    while (event := service.next_event()) not in (h11.NEED_DATA, h11.PAUSED):
+        kinds.append(type(event))
+        if isinstance(event, h11.EndOfMessage):
+            break
+    assert kinds[:1] == [h11.Request]
+    assert set(kinds[1:-1]) <= {h11.Data}
+    if complete:
+        assert kinds[-1] is h11.EndOfMessage
+    assert service.trailing_data[0] == b""
+
+
+@pytest.mark.parametrize("case", PASSED, ids=lambda case: case.name)
+def test_another_parser_finds_one_request_where_one_was_sent_on(case: Passed) -> None:
+    for sent_on in play(case, [case.request]).at_services:
+        check_one_message(sent_on, complete=True)
+
+
+_REQUESTS = [case.request[:LONG] for case in PASSED] + [case.request[:LONG] for case in SMUGGLING + BAD_CHUNKS]
+
+
+@st.composite
+def _mutated(draw: st.DrawFn) -> bytes:
+    """Bytes of the table with some of them changed: where two parsers come to differ."""
+    data: bytes = draw(st.sampled_from(_REQUESTS))
+    for _ in range(draw(st.integers(1, 4))):
+        at = draw(st.integers(0, len(data)))
+        cut_off = draw(st.integers(0, 3))
+        data = data[:at] + draw(st.sampled_from(_PIECES)) + data[at + cut_off :]
+    return data
+
+
+_PIECES = [
+    b"",
+    b"\r\n",
+    b"\n",
+    b"\r",
+    b" ",
+    b"\t",
+    b":",
+    b",",
+    b";",
+    b"0",
+    b"5",
+    b"\x00",
+    b"\x0b",
+    b"chunked",
+    b"\r\n\r\n",
+]
+_PIECES += [
+    b"Content-Length: 5\r\n",
+    b"Transfer-Encoding: chunked\r\n",
+    b"Host: b\r\n",
+    b"hello",
+    b"0\r\n\r\n",
+    b"GET / ",
+]
+
+
+@settings(max_examples=600)
+@given(_mutated())
+def test_whatever_is_sent_another_parser_finds_no_more_than_one_request_in_what_is_sent_on(data: bytes) -> None:
+    stage = Stage()
+    stage.visitor(data)
+    for _ in range(len(data)):
+        if stage.exchanges.phase is not Phase.EXCHANGE:
+            break
+        check_one_message(stage.at_service, complete=stage.exchanges.request_complete)
+        stage.service(b"HTTP/1.1 204 No Content\r\n\r\n")

@@ -37,6 +37,8 @@ MAX_TRAILERS = 8 * 1024
 _LENGTH = re.compile(rf"[0-9]{{1,{MAX_LENGTH_DIGITS}}}")
 # No blanks before or behind the size: they are not in the grammar, and others cut there.
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,%d})(;[\t\x20-\x7e\x80-\xff]*)?" % MAX_CHUNK_DIGITS)
+# How nearly every chunk begins.
+_PLAIN_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,%d})\r\n" % MAX_CHUNK_DIGITS)
 _LAST_CHUNK = b"0\r\n\r\n"
 
 
@@ -200,7 +202,12 @@ class ChunkedDecoder:
             self._buffer = b""
         position, end = 0, len(data)
         while position < end:
-            if self._step is _Step.PAYLOAD:
+            if self._step is _Step.SIZE:
+                position = self._take_plain_chunks(data, position, pieces)
+                if (after := self._read_size(data, position)) < 0:
+                    break
+                position = after
+            elif self._step is _Step.PAYLOAD:
                 piece = data[position : position + self._remaining]
                 pieces.append(piece)
                 position += len(piece)
@@ -215,16 +222,24 @@ class ChunkedDecoder:
                     break
                 position += 2
                 self._step = _Step.SIZE
-            elif self._step is _Step.SIZE:
-                if (after := self._read_size(data, position)) < 0:
-                    break
-                position = after
             elif (after := self._read_trailers(data, position)) < 0:
                 break
             else:
                 return Decoded(pieces, True, data[after:])
         self._buffer = data[position:]
         return Decoded(pieces, False, b"")
+
+    @staticmethod
+    def _take_plain_chunks(data: bytes, position: int, pieces: list[bytes]) -> int:
+        """Take the chunks that are all there and have no extensions; return where they end."""
+        while (match := _PLAIN_CHUNK_LINE.match(data, position)) is not None:
+            start = match.end()
+            end = start + int(match[1], 16)
+            if end == start or data[end : end + 2] != b"\r\n":
+                break
+            pieces.append(data[start:end])
+            position = end + 2
+        return position
 
     def _read_size(self, data: bytes, position: int) -> int:
         """Return where the line of a chunk's size ends; -1 while it is incomplete."""

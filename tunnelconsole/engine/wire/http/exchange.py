@@ -173,7 +173,8 @@ class Exchanges:
         self._request_tap, self._response_tap = request, response
         if not self._request_body.complete:
             self._request_body.tap = request
-        self._response.look(response)
+        if self.phase is Phase.EXCHANGE:
+            self._response.look(response)
 
     def forward(self, *, host: str = "", keep: bool = True) -> list[Event]:
         """Pass the request on to an upstream, which has nothing else under way. The head is queued for it.
