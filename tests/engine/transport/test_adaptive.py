@@ -119,18 +119,24 @@ async def test_the_sweep_runs_by_itself_and_only_while_pipes_are_borrowed(
         await until(lambda: plane._sweep is None)
 
 
+async def get_stuck(channel: Channel) -> int:
+    """Sends until the target, which does not read, has bytes of a borrowed pipe waiting; returns how many were sent."""
+    sent = 0
+
+    def stuck() -> bool:
+        nonlocal sent
+        taken = channel.client.fill()
+        sent += taken
+        return not taken and bool(channel.half._in_pipe)
+
+    await until(stuck)
+    return sent
+
+
 async def test_a_direction_whose_receiver_is_stuck_keeps_what_is_in_its_pipe(plane: Plane, bulk: bytes) -> None:
     with channels(plane, buffer=LARGE) as [channel]:
         await channel.carry(bulk)
-        sent = 0
-
-        def stuck() -> bool:
-            nonlocal sent
-            taken = channel.client.fill()
-            sent += taken
-            return not taken and bool(channel.half._in_pipe)
-
-        await until(stuck)
+        sent = await get_stuck(channel)
         plane._sweep_idle()
         plane._sweep_idle()
         await channel.client.half_close()
@@ -144,6 +150,25 @@ async def test_there_are_never_more_pipes_than_allowed_and_whoever_gets_none_goe
     with channels(plane, 4, LARGE) as made:
         await asyncio.gather(*(channel.carry(bulk) for channel in made))
         assert plane.pipes == 2
+
+
+async def test_while_stuck_receivers_hold_every_pipe_others_go_on_through_the_buffer_and_get_one_later(
+    plane: Plane, bulk: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plane_module, "MAX_PIPES", 1)
+    with channels(plane, 2, LARGE) as [stuck, other]:
+        await stuck.carry(bulk)
+        sent = await get_stuck(stuck)
+        plane._sweep_idle()
+        plane._sweep_idle()
+        await other.carry(bulk)
+        assert other.half._pipe is None
+        await stuck.target.read_exactly(sent)
+        plane._sweep_idle()
+        plane._sweep_idle()
+        await other.carry(bulk)
+        assert other.half._pipe is not None
+        assert plane.pipes == 1
 
 
 async def test_a_pipe_of_the_default_size_will_do(plane: Plane, bulk: bytes, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,11 @@ PIPE_SIZE: Final = 1024 * 1024
 """Bytes a pipe is asked to hold: Linux's default ``fs.pipe-max-size``, the most an ordinary user may have."""
 
 MAX_PIPES: Final = 256
-"""Pipes at the most, borrowed and waiting: 512 descriptors; a direction that gets none goes on through the buffer."""
+"""Pipes at the most, borrowed and waiting: 512 descriptors; a direction that gets none goes on through the buffer.
+
+One whose receiver is stuck keeps its pipe with the bytes in it. Were they moved into memory, the pipe could go to the
+next one that gets stuck, and what strangers can make us hold would be a pipe's size for each channel instead of this.
+"""
 
 IDLE_SWEEP: Final = 1.0
 """Seconds after which a direction that moved nothing gives its pipe back."""
