@@ -162,12 +162,12 @@ async def test_while_stuck_receivers_hold_every_pipe_others_go_on_through_the_bu
         plane._sweep_idle()
         plane._sweep_idle()
         await other.carry(bulk)
-        assert other.half._pipe is None
+        assert plane._borrowed == {stuck.half}
         await stuck.target.read_exactly(sent)
         plane._sweep_idle()
         plane._sweep_idle()
         await other.carry(bulk)
-        assert other.half._pipe is not None
+        assert plane._borrowed == {other.half}
         assert plane.pipes == 1
 
 
