@@ -20,6 +20,7 @@ from tunnelconsole.control.messages import Refused, Watch
 from tunnelconsole.engine.bus import Reader
 from tunnelconsole.engine.engine import Engine
 from tunnelconsole.engine.events import ConfigRefused, ConfigReloaded, PeerRefused
+from tunnelconsole.engine.meters import HISTORY, Meter
 from tunnelconsole.engine.services.jump.server import JumpServerSettings
 from tunnelconsole.engine.sessions import Session
 from tunnelconsole.engine.settings import ListenAddress, Secret
@@ -343,6 +344,35 @@ class TestWatching:
         assert update.history is not None
         assert update.history.rate_in == []
 
+    async def test_histories_begin_with_what_is_kept_and_go_on_with_what_is_new(self, node: Node) -> None:
+        meters = node.engine.node.meters
+        for rate in range(HISTORY + 5):
+            meters.service("home").add(rate, 2 * rate)
+            meters.sample(1.0)
+        watch = Watch(["histories"])
+        async with await ControlClient.connect(node.path) as client:
+            updates = client.watch(watch)
+            (before,) = (await anext(updates)).histories or []
+            assert (before.service, before.interval, len(before.rate_in)) == ("home", 1.0, HISTORY)
+            assert list(range(100, 500)) == [rate for rate in before.rate_in if 100 <= rate < 500]
+            assert await next_histories(updates, client, Watch(["services"])) is None
+            meters.service("home").add(1_000_000, 0)
+            meters.sample(1.0)
+            (more,) = await next_histories(updates, client, watch) or []
+            assert (more.service, more.first) == ("home", before.first + HISTORY)
+            assert 1_000_000 in more.rate_in
+
+    async def test_many_histories_are_all_sent(self, node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(answers, "HISTORIES_SLICE", 2)
+        names = [f"service-{number}" for number in range(7)]
+        meters = {name: Meter() for name in names}
+        for meter in meters.values():
+            meter.sample(1.0)
+        monkeypatch.setattr(node.server._snapshot, "sampled", lambda told: list(meters.items()))
+        async with await ControlClient.connect(node.path) as client:
+            update = await anext(client.watch(Watch(["histories"])))
+        assert [row.service for row in update.histories or []] == names
+
     @pytest.mark.parametrize(
         ("topics", "asked", "channels", "interval"),
         [
@@ -383,11 +413,11 @@ class TestBadClients:
 
     @pytest.mark.parametrize("request_", [{"type": "get-status"}, {"type": "of-the-future"}])
     async def test_another_version_is_told_so(self, node: Node, request_: dict[str, str]) -> None:
-        answer = await refusal(node, ask_line(request_, protocol=2))
+        answer = await refusal(node, ask_line(request_, protocol=1))
         assert answer == messages.Answer(
             7,
             Refused(
-                "the engine speaks version 1 of the control protocol, and you version 2",
+                "the engine speaks version 2 of the control protocol, and you version 1",
                 "restart the engine so that both are the same version",
             ),
         )
@@ -454,8 +484,8 @@ class TestBadClients:
         made: list[dict[str, Any]] = []
         update = node.server.answers.update
 
-        async def counted(watch: Watch, events: Reader | None) -> dict[str, Any]:
-            made.append(await update(watch, events))
+        async def counted(watch: Watch, events: Reader | None, told: dict[str, int]) -> dict[str, Any]:
+            made.append(await update(watch, events, told))
             return made[-1]
 
         monkeypatch.setattr(node.server.answers, "update", counted)
@@ -525,6 +555,14 @@ class TestBeginningAndEnd:
         monkeypatch.setattr(time, "monotonic", lambda: processor._marked[0] + 4.0)
         processor._sample()
         assert processor.percent == pytest.approx(25.0)
+
+
+async def next_histories(
+    updates: AsyncIterator[messages.Update], client: ControlClient, watch: Watch
+) -> list[messages.History] | None:
+    """The histories of the first update of another watch."""
+    await client.change_watch(watch)
+    return (await anext(updates)).histories
 
 
 async def _all(updates: AsyncIterator[messages.Update]) -> None:

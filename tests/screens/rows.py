@@ -57,6 +57,6 @@ def status(**facts: Any) -> Status:
     return Status(**(usual | facts))
 
 
-def history(rate_in: list[float], rate_out: list[float]) -> History:
+def history(rate_in: list[float], rate_out: list[float], service: str = "", first: int = 0) -> History:
     """Throughput, a value a second."""
-    return History(interval=1.0, rate_in=rate_in, rate_out=rate_out)
+    return History(service=service, first=first, interval=1.0, rate_in=rate_in, rate_out=rate_out)

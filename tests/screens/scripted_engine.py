@@ -48,6 +48,8 @@ class Script:
     channels: list[ChannelRow] = field(default_factory=list)
     events: list[EventRow] = field(default_factory=list)
     history: History = field(default_factory=lambda: History(interval=1.0, rate_in=[], rate_out=[]))
+    histories: list[History] = field(default_factory=list)
+    """Of services; every update has them as they are."""
     refusals: dict[type, Refused] = field(default_factory=dict)
     """Requests that are refused, and how."""
 
@@ -112,6 +114,7 @@ class ScriptedEngine:
             channels=[row for row in script.channels if of in ("", row.service)] if "channels" in topics else None,
             events=Events(fresh, self.dropped) if "events" in topics else None,
             history=script.history if "history" in topics else None,
+            histories=script.histories if "histories" in topics else None,
         ))  # fmt: skip
 
     def _answer(self, writer: asyncio.StreamWriter, ask_id: int, reply: Reply) -> None:

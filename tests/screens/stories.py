@@ -80,4 +80,13 @@ def evening() -> Script:
             [2e6 + 1.1e6 * math.sin(minute / 17) for minute in minutes],
             [9e5 + 6e5 * math.sin(minute / 9) for minute in minutes],
         ),
+        histories=[
+            history(
+                [1.9e6 + 1e6 * math.sin(minute / 17) for minute in minutes],
+                [8e5 + 5e5 * math.sin(minute / 9) for minute in minutes],
+                "home",
+            ),
+            history([max(0.0, 2e5 * math.sin(minute / 5)) for minute in minutes], [2e4 for _ in minutes], "via-home"),
+            history([75e3 for _ in minutes[:20]], [0.0 for _ in minutes[:20]], "edge"),
+        ],
     )  # fmt: skip

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from screens.rows import NOW, event, service, status
+import pytest
+
+from screens.rows import NOW, event, history, service, status
 from tunnelconsole.control.messages import EventRow, Events, ServiceRow, Update
-from tunnelconsole.screens.picture import DEBUG_KEPT, EVENTS_KEPT, Gathering
+from tunnelconsole.screens.picture import DEBUG_KEPT, EVENTS_KEPT, FLOW_KEPT, Gathering
 
 
 def _update(
@@ -42,11 +44,17 @@ def test_channels_that_come_and_go_do_not_push_out_what_matters() -> None:
 
 def test_another_engine_begins_with_empty_hands() -> None:
     gathering = Gathering()
-    gathering.update(_update(event(7, "old"), dropped=3, services=[service("home", rate_in=5.0)]), NOW)
-    gathering.update(_update(event(1, "new"), pid=2, services=[service("home")]), NOW + 1)
+    gathering.update(
+        _update(event(7, "old"), dropped=3, services=[service("home")], histories=[history([5], [0], "home")]),
+        NOW,
+    )
+    gathering.update(
+        _update(event(1, "new"), pid=2, services=[service("home")], histories=[history([7], [0], "home", first=1)]),
+        NOW + 1,
+    )
     assert [row.text for row in gathering.picture.events] == ["new"]
     assert gathering.picture.dropped == 0
-    assert gathering.picture.flows["home"].both() == [0.0]
+    assert gathering.picture.flows["home"].rate_in == (7,)
 
 
 def test_missed_events_add_up() -> None:
@@ -56,22 +64,35 @@ def test_missed_events_add_up() -> None:
     assert gathering.picture.dropped == 7
 
 
-def test_the_rates_of_a_service_are_followed_until_it_is_gone() -> None:
+def test_what_a_service_moved_before_the_console_came_is_followed_by_what_it_moves_since() -> None:
     gathering = Gathering()
-    for second in range(3):
-        row = service("home", rate_in=float(second), rate_out=1.0)
-        gathering.update(_update(services=[row]), NOW + second * 2)
-    assert gathering.picture.flows["home"].both() == [1.0, 2.0, 3.0]
-    assert gathering.picture.spacing == 2.0
-    gathering.update(_update(services=[service("lab")]), NOW + 6)
-    assert list(gathering.picture.flows) == ["lab"]
+    home = [service("home")]
+    gathering.update(_update(services=home, histories=[history([1, 2, 3], [0, 0, 1], "home", first=7)]), NOW)
+    gathering.update(_update(services=home, histories=[]), NOW + 0.5)
+    gathering.update(_update(services=home), NOW + 1)
+    gathering.update(_update(services=home, histories=[history([4], [0], "home", first=10)]), NOW + 2)
+    flow = gathering.picture.flows["home"]
+    assert (flow.rate_in, flow.rate_out) == ((1, 2, 3, 4), (0, 0, 1, 0))
+    assert flow.both() == [1, 2, 4, 4]
+    gathering.update(_update(services=[service("lab")]), NOW + 3)
+    assert not gathering.picture.flows
 
 
-def test_two_updates_at_once_count_as_one_measurement() -> None:
+@pytest.mark.parametrize("first", [0, 1, 5, 1000])
+def test_a_history_that_does_not_go_on_where_the_last_one_ended_takes_its_place(first: int) -> None:
     gathering = Gathering()
-    gathering.update(_update(services=[service("home", rate_in=1.0)]), NOW)
-    gathering.update(_update(services=[service("home", rate_in=2.0)]), NOW + 0.01)
-    assert gathering.picture.flows["home"].rate_in == (2.0,)
+    gathering.update(_update(services=[service("home")], histories=[history([1, 2, 3], [0, 0, 0], "home")]), NOW)
+    gathering.update(_update(services=[service("home")], histories=[history([8, 9], [0, 0], "home", first)]), NOW + 1)
+    assert gathering.picture.flows["home"].rate_in == (8, 9)
+
+
+def test_of_a_history_the_last_minutes_are_kept() -> None:
+    gathering = Gathering()
+    for second in range(FLOW_KEPT + 5):
+        more = history([float(second)], [0.0], "home", first=second)
+        gathering.update(_update(services=[service("home")], histories=[more]), NOW + second)
+    rates = gathering.picture.flows["home"].rate_in
+    assert (len(rates), rates[0], rates[-1]) == (FLOW_KEPT, 5.0, FLOW_KEPT + 4.0)
 
 
 def test_what_is_final_comes_before_what_is_tried_again() -> None:

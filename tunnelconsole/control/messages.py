@@ -14,7 +14,7 @@ from typing import Final, Literal, get_args
 
 import msgspec
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Version of this message set; a peer of another version is refused with a sentence that says so."""
 
 MAX_REQUEST = 64 * 1024
@@ -141,6 +141,10 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, tag="status"):
 class History(msgspec.Struct, frozen=True, kw_only=True, tag="history"):
     """Throughput of the last minutes, oldest first, one value per ``interval`` seconds."""
 
+    service: str = ""
+    """Whose; empty for the node."""
+    first: int = 0
+    """How many values there have been before these, so that further ones can be put behind them."""
     interval: float
     rate_in: list[float]
     rate_out: list[float]
@@ -189,7 +193,8 @@ class Refused(msgspec.Struct, frozen=True, tag="refused"):
 class Update(msgspec.Struct, frozen=True, kw_only=True, tag="update"):
     """What a watcher sees at each tick; a topic that was not asked for is None.
 
-    ``events`` holds only what is new since the last update.
+    ``events`` and ``histories`` hold only what is new since the last update that had them; the first on a connection
+    has ``histories`` as far as they are kept.
     """
 
     status: Status
@@ -198,6 +203,8 @@ class Update(msgspec.Struct, frozen=True, kw_only=True, tag="update"):
     channels: list[ChannelRow] | None = None
     events: Events | None = None
     history: History | None = None
+    histories: list[History] | None = None
+    """Of each service."""
 
 
 Reply = Status | History | Services | Sessions | Channels | Events | Done | Refused | Update
@@ -276,7 +283,7 @@ class StopEngine(msgspec.Struct, frozen=True, tag="stop-engine"):
 class Watch(msgspec.Struct, frozen=True, tag="watch"):
     """From now on an :class:`Update` every ``interval`` seconds (0.25 at least) with the named topics.
 
-    Topics: ``services``, ``sessions``, ``channels``, ``events``, ``history``; the status always comes.
+    Topics: ``services``, ``sessions``, ``channels``, ``events``, ``history``, ``histories``; the status always comes.
     A further Watch on the same connection replaces this one.
     """
 

@@ -140,6 +140,7 @@ class _Client:
         self._watch_changed = asyncio.Event()
         self._watching: asyncio.Task[None] | None = None
         self._events: Reader | None = None
+        self._told: dict[str, int] = {}
         self._all_taken = time.monotonic()
 
     async def serve(self) -> None:
@@ -245,7 +246,8 @@ class _Client:
         now = time.monotonic()
         if not self._writer.transport.get_write_buffer_size():
             self._all_taken = now
-            self._writer.write(_line(self._watch_id, await self._server.answers.update(watch, self._events)))
+            update = await self._server.answers.update(watch, self._events, self._told)
+            self._writer.write(_line(self._watch_id, update))
         elif now - self._all_taken > STALL:
             self._drop()
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 
 import psutil
 
@@ -21,7 +23,7 @@ from tunnelconsole.control.messages import (
 )
 from tunnelconsole.engine.bus import Record
 from tunnelconsole.engine.engine import Engine, Supervised
-from tunnelconsole.engine.meters import TICK
+from tunnelconsole.engine.meters import TICK, Meter
 from tunnelconsole.engine.sessions import Channel, Session
 from tunnelconsole.engine.store import StoredEvent
 
@@ -161,9 +163,16 @@ class Snapshot:
         """Throughput of the node, or of one service when named; empty for one that there is not."""
         meters = self._node.meters
         if service and service not in self._engine.supervised:
-            return History(interval=TICK, rate_in=[], rate_out=[])
-        meter = meters.service(service) if service else meters.node
-        return History(interval=TICK, rate_in=list(meter.history_in), rate_out=list(meter.history_out))
+            return History(service=service, interval=TICK, rate_in=[], rate_out=[])
+        return history_row(service, meters.service(service) if service else meters.node)
+
+    def sampled(self, told: Mapping[str, int]) -> list[tuple[str, Meter]]:
+        """The services with samples beyond those told, with their meters.
+
+        :param told: by service, how many samples there had been.
+        """
+        meters = ((name, self._node.meters.service(name)) for name in self._engine.supervised)
+        return [(name, meter) for name, meter in meters if meter.samples > told.get(name, 0)]
 
     def _settle(self) -> None:
         if len(self._node.sessions.channels) <= SETTLED_AT_ONCE:
@@ -202,6 +211,24 @@ def channel_row(channel: Channel) -> ChannelRow:
         rate_out=channel.rate_out,
         path=flow.path,
     )
+
+
+def history_row(service: str, meter: Meter, told: int = 0) -> History:
+    """The samples of a meter, as far as they are kept, without the first ``told`` that there have been."""
+    count = min(meter.samples - told, len(meter.history_in))
+    return History(
+        service=service,
+        first=meter.samples - count,
+        interval=TICK,
+        rate_in=_newest(meter.history_in, count),
+        rate_out=_newest(meter.history_out, count),
+    )
+
+
+def _newest(values: deque[float], count: int) -> list[float]:
+    """The last values, oldest first, in whole bytes per second: nobody sees less of them, and they are half as long."""
+    newest: list[float] = [round(value) for value in islice(reversed(values), count)]
+    return newest[::-1]
 
 
 def event_row(event: Record | EventRow) -> EventRow:

@@ -218,7 +218,7 @@ class OverviewPane(Pane):
 
     def topics(self, status: Status | None) -> list[str]:
         few = status is not None and status.channels <= CHANNELS_FOLLOWED and self.app.size.width >= BUSY_FROM
-        return ["services", "events", "history", *(["channels"] if few else [])]
+        return ["services", "events", "history", "histories", *(["channels"] if few else [])]
 
     def column_names(self) -> list[str]:
         return [column.key for column in self._columns]

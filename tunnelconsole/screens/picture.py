@@ -24,11 +24,8 @@ EVENTS_KEPT = 2000
 DEBUG_KEPT = 1000
 """Events of level debug in memory, counted apart: each channel has some, and they must not push out what matters."""
 
-FLOW_KEPT = 240
-"""Rates kept of each service: two minutes at the usual two updates a second, and as many as a wide screen shows."""
-
-AT_ONCE = 0.2
-"""Seconds within which a second update replaces the first: it came because something else is watched now."""
+FLOW_KEPT = 600
+"""Rates kept of each service: as many as the engine keeps, which are those of ten minutes."""
 
 TROUBLE_AGE = 600.0
 """Seconds for which a warning is recent: long enough to be seen after a coffee."""
@@ -44,14 +41,28 @@ UP = frozenset({"listening", "connected"})
 
 
 class Flow(NamedTuple):
-    """The rates of a service at the last updates, oldest first, in bytes per second."""
+    """The rates of a service over the last minutes, oldest first, in bytes per second."""
 
     rate_in: tuple[float, ...] = ()
     rate_out: tuple[float, ...] = ()
+    spacing: float = 1.0
+    """Seconds that each stands for."""
+    end: int = 0
+    """How many there have been, with those that are not kept."""
 
     def both(self) -> list[float]:
         """Both ways together."""
         return [one + other for one, other in zip(self.rate_in, self.rate_out, strict=True)]
+
+    def followed_by(self, more: History) -> Flow:
+        """These and what came after them; where something is missing in between, only what came."""
+        before = self if more.first == self.end else Flow()
+        return Flow(
+            (*before.rate_in, *more.rate_in)[-FLOW_KEPT:],
+            (*before.rate_out, *more.rate_out)[-FLOW_KEPT:],
+            more.interval,
+            more.first + len(more.rate_in),
+        )
 
 
 @dataclass(frozen=True)
@@ -73,9 +84,7 @@ class Picture:
     dropped: int = 0
     """Events this console missed because it read too slowly."""
     flows: dict[str, Flow] = field(default_factory=dict)
-    """Of each service, its rates at the last updates."""
-    spacing: float = 1.0
-    """Seconds between those updates."""
+    """Of each service, what it moved over the last minutes."""
 
     def service(self, name: str) -> ServiceRow | None:
         """The service of this name."""
@@ -117,8 +126,7 @@ class Gathering:
         self._events: deque[EventRow] = deque(maxlen=EVENTS_KEPT)
         self._debug: deque[EventRow] = deque(maxlen=DEBUG_KEPT)
         self._seen: set[int] = set()
-        self._flows: dict[str, deque[tuple[float, float]]] = {}
-        self._times: deque[float] = deque(maxlen=FLOW_KEPT)
+        self._flows: dict[str, Flow] = {}
         self._dropped = 0
 
     def update(self, update: Update, time: float) -> None:
@@ -129,8 +137,11 @@ class Gathering:
         if update.events is not None:
             self._dropped += update.events.dropped
             self._add(update.events.rows)
+        for history in update.histories or ():
+            self._flows[history.service] = self._flows.get(history.service, Flow()).followed_by(history)
         if update.services is not None:
-            self._follow(update.services, time)
+            there = {row.name for row in update.services}
+            self._flows = {name: flow for name, flow in self._flows.items() if name in there}
         self.picture = Picture(
             time=time,
             status=update.status,
@@ -140,8 +151,7 @@ class Gathering:
             history=update.history,
             events=self._merged() if update.events is None or update.events.rows else self.picture.events,
             dropped=self._dropped,
-            flows={name: Flow(*zip(*rates, strict=True)) for name, rates in self._flows.items()},
-            spacing=self._spacing(),
+            flows=dict(self._flows),
         )
 
     def earlier(self, rows: Iterable[EventRow]) -> None:
@@ -169,25 +179,8 @@ class Gathering:
         self._debug.clear()
         self._seen.clear()
 
-    def _follow(self, services: list[ServiceRow], time: float) -> None:
-        at_once = bool(self._times) and time - self._times[-1] < AT_ONCE
-        if not at_once:
-            self._times.append(time)
-        for row in services:
-            rates = self._flows.setdefault(row.name, deque(maxlen=FLOW_KEPT))
-            if at_once and rates:
-                rates.pop()
-            rates.append((row.rate_in, row.rate_out))
-        for name in self._flows.keys() - {row.name for row in services}:
-            del self._flows[name]
-
-    def _spacing(self) -> float:
-        times = self._times
-        return (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 and times[-1] > times[0] else 1.0
-
     def _forget(self) -> None:
         """Another engine runs now: its event numbers begin anew."""
         self._forget_events()
         self._flows.clear()
-        self._times.clear()
         self._dropped = 0

@@ -9,7 +9,7 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal
 
 from tunnelconsole.control import figures
-from tunnelconsole.control.messages import ServiceRow
+from tunnelconsole.control.messages import ServiceRow, Status
 from tunnelconsole.screens import cells, measures
 from tunnelconsole.screens.columns import Column, Order
 from tunnelconsole.screens.keys import Screen
@@ -21,8 +21,8 @@ from tunnelconsole.screens.widgets.chart import Chart, spark
 CHARTS_FROM = 30
 """Lines the screen needs before the selected service's charts take any."""
 
-MINUTE = 120
-"""Rates in a minute, at the usual two updates a second."""
+MINUTE = 60
+"""Seconds."""
 
 SPARK = 12
 """Cells of the small chart in a row: twice as many values."""
@@ -85,13 +85,14 @@ def _restarts(row: ServiceRow) -> Span:
 
 
 def flow_of(scene: Scene | None, name: str) -> Flow:
-    """The rates of a service at the last updates."""
+    """The rates of a service over the last minutes."""
     return Flow() if scene is None else scene.picture.flows.get(name, Flow())
 
 
 def trail_of(scene: Scene | None, name: str) -> list[float]:
     """What a service moved over the last minute, both ways together."""
-    return flow_of(scene, name).both()[-MINUTE:]
+    flow = flow_of(scene, name)
+    return flow.both()[-max(1, round(MINUTE / flow.spacing)) :]
 
 
 def none_configured(scene: Scene) -> list[Line]:
@@ -143,9 +144,8 @@ class ServicesPane(TablePane[ServiceRow]):
     def show_row(self, row: ServiceRow | None, scene: Scene) -> None:
         flow = flow_of(scene, row.name if row is not None else "")
         self._charts.display = row is not None and self.details_shown and self.size.height >= CHARTS_FROM
-        spacing = scene.picture.spacing
-        self._in.show(flow.rate_in, spacing, row.rate_in if row is not None else None)
-        self._out.show(flow.rate_out, spacing, row.rate_out if row is not None else None)
+        self._in.show(flow.rate_in, flow.spacing, row.rate_in if row is not None else None)
+        self._out.show(flow.rate_out, flow.spacing, row.rate_out if row is not None else None)
 
     def identity(self, row: ServiceRow) -> str:
         return row.name
@@ -153,6 +153,9 @@ class ServicesPane(TablePane[ServiceRow]):
     def haystack(self, row: ServiceRow) -> str:
         exposed = "exposed" if row.exposed else ""
         return f"{row.name} {row.kind} {row.state} {row.address} {row.target} {row.error or ''} {exposed}"
+
+    def topics(self, status: Status | None) -> list[str]:
+        return ["services", "events", "histories"]
 
     def rows_of(self, scene: Scene) -> Sequence[ServiceRow] | None:
         return scene.picture.services
