@@ -36,6 +36,7 @@ def channel(label: str) -> ChannelRow:
         session="s1",
         service="home",
         label=label,
+        peer="198.51.100.7:40001",
         since=NOW - 192,
         bytes_in=0,
         bytes_out=0,

@@ -108,6 +108,8 @@ class Desk:
     def _has(self, topic: str) -> bool:
         if topic == "events":
             return len(self.app.latest.events) == len(self.engine.script.events)
+        if topic == "histories":
+            return len(self.app.latest.flows) == len(self.engine.script.histories)
         return getattr(self.app.latest, topic) is not None
 
     async def asked(self, request: Request) -> None:

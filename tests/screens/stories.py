@@ -48,10 +48,12 @@ def evening() -> Script:
     ]  # fmt: skip
     channels = [
         channel("c1", label="www.example.com:443", rate_in=2_400_000.0, bytes_in=7 << 30, since=NOW - 7200),
-        channel("c2", session="s2", label="db.internal:5432", rate_in=500_000.0, rate_out=1_300_000.0, path="tls"),
-        channel("c3", session="s4", service="via-home", label="git.example.com:22", rate_in=180_000.0,
-                rate_out=22_000.0),
-        channel("c4", session="s5", service="edge", label="port 7003", rate_in=75_000.0, path="yamux"),
+        channel("c2", session="s2", peer="[2001:db8::17]:40002", label="db.internal:5432", rate_in=500_000.0,
+                rate_out=1_300_000.0, path="tls"),
+        channel("c3", session="s4", peer="127.0.0.1:51000", service="via-home", label="git.example.com:22",
+                rate_in=180_000.0, rate_out=22_000.0),
+        channel("c4", session="s5", peer="203.0.113.80:61000", service="edge", label="192.0.2.44:40005",
+                rate_in=75_000.0, path="yamux"),
         channel("c5", session="s1", label="api.example.com:443", bytes_in=4096, since=NOW - 5),
     ]  # fmt: skip
     events = [

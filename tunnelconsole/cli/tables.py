@@ -92,6 +92,7 @@ CHANNELS: tuple[Column[ChannelRow], ...] = (
     Column("ID", lambda row, now: row.id),
     Column("SESSION", lambda row, now: row.session),
     Column("SERVICE", lambda row, now: row.service),
+    Column("PEER", lambda row, now: row.peer),
     Column("LABEL", lambda row, now: row.label),
     Column("PATH", lambda row, now: row.path),
     Column("AGE", lambda row, now: duration(now - row.since), right=True),

@@ -88,6 +88,9 @@ class ChannelRow(msgspec.Struct, frozen=True, kw_only=True):
     session: str
     service: str
     label: str
+    """Where it leads."""
+    peer: str
+    """Whose it is: the session's peer, or who came through that, as a visitor does through a relay's backend."""
     since: float
     bytes_in: int
     bytes_out: int

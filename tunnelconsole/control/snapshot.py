@@ -204,6 +204,7 @@ def channel_row(channel: Channel) -> ChannelRow:
         session=session.id,
         service=session.service,
         label=channel.label,
+        peer=channel.peer,
         since=channel.since,
         bytes_in=flow.bytes_in,
         bytes_out=flow.bytes_out,

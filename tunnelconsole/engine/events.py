@@ -150,9 +150,11 @@ class ChannelOpened(Event, frozen=True, kw_only=True):
     type: ClassVar[str] = "channel-opened"
     level: ClassVar[Level] = "debug"
     label: str
+    visitor: str = ""
+    """Whose it is, where that is not the session's peer."""
 
     def text(self) -> str:
-        return f"to {self.label}"
+        return _led(self.label, self.visitor)
 
 
 class ChannelClosed(Event, frozen=True, kw_only=True):
@@ -161,14 +163,16 @@ class ChannelClosed(Event, frozen=True, kw_only=True):
     type: ClassVar[str] = "channel-closed"
     level: ClassVar[Level] = "debug"
     label: str
+    visitor: str = ""
+    """Whose it was, where that is not the session's peer."""
     bytes_in: int
     bytes_out: int
     seconds: float
     cause: str
 
     def text(self) -> str:
-        end = self.cause or "ended"
-        return f"to {self.label}: {end} after {self.seconds:.1f} s, {self.bytes_in} bytes in, {self.bytes_out} out"
+        end, led = self.cause or "ended", _led(self.label, self.visitor)
+        return f"{led}: {end} after {self.seconds:.1f} s, {self.bytes_in} bytes in, {self.bytes_out} out"
 
 
 class PeerRefused(Event, frozen=True, kw_only=True):
@@ -349,6 +353,10 @@ class StoreRecovered(Event, frozen=True, kw_only=True):
 
     def text(self) -> str:
         return f"state is being saved again in {self.path}"
+
+
+def _led(label: str, visitor: str) -> str:
+    return f"{visitor} to {label}" if visitor else f"to {label}"
 
 
 def _without_port(peer: str) -> str:

@@ -109,7 +109,9 @@ class Session:
 class Channel:
     """One piped byte stream inside a session.
 
+    :param label: where it leads.
     :param idle_timeout: seconds without a byte either way after which it is cut; 0 for never.
+    :param peer: whose stream it is, as far as that is known: the session's, or somebody who came through it.
     """
 
     __slots__ = (
@@ -123,16 +125,20 @@ class Channel:
         "id",
         "idle_timeout",
         "label",
+        "peer",
         "rate_in",
         "rate_out",
         "session",
         "since",
     )
 
-    def __init__(self, channel_id: str, session: Session, label: str, flow: Flow, idle_timeout: float) -> None:
+    def __init__(
+        self, channel_id: str, session: Session, label: str, flow: Flow, idle_timeout: float, peer: str
+    ) -> None:
         self.id = channel_id
         self.session = session
         self.label = label
+        self.peer = peer
         self.flow = flow
         self.idle_timeout = idle_timeout
         self.held_up: Callable[[], bool] | None = None
@@ -235,13 +241,20 @@ class Sessions:
                 )
             )
 
-    def open_channel(self, session: Session, label: str, flow: Flow, idle_timeout: float = 0.0) -> Channel:
-        """Registers a byte stream of ``session``."""
+    def open_channel(
+        self, session: Session, label: str, flow: Flow, idle_timeout: float = 0.0, visitor: str = ""
+    ) -> Channel:
+        """Registers a byte stream of ``session``.
+
+        :param visitor: whose it is, where that is not the session's peer.
+        """
         self._opened_channels += 1
-        channel = Channel(f"c{self._opened_channels}", session, label, flow, idle_timeout)
+        channel = Channel(f"c{self._opened_channels}", session, label, flow, idle_timeout, visitor or session.peer)
         self.channels[channel.id] = channel
         session.channels += 1
-        self._bus.publish(ChannelOpened(service=session.service, session=session.id, channel=channel.id, label=label))
+        self._bus.publish(
+            ChannelOpened(service=session.service, session=session.id, channel=channel.id, label=label, visitor=visitor)
+        )
         return channel
 
     def close_channel(self, channel: Channel, cause: str = "") -> None:
@@ -257,6 +270,7 @@ class Sessions:
                 session=session.id,
                 channel=channel.id,
                 label=channel.label,
+                visitor=channel.peer if channel.peer != session.peer else "",
                 bytes_in=channel.flow.bytes_in,
                 bytes_out=channel.flow.bytes_out,
                 seconds=time.time() - channel.since,

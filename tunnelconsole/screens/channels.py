@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 from tunnelconsole.control.messages import ChannelRow, Status
@@ -12,18 +12,15 @@ from tunnelconsole.screens.keys import Screen
 from tunnelconsole.screens.pane import Fact, Scene, TablePane, Value
 from tunnelconsole.screens.spans import Line, Span
 
-PEERS_KNOWN = 1000
-"""Sessions up to which their peers are watched too, to show whose a channel is; more would double the traffic."""
+SESSIONS_FOLLOWED = 1000
+"""Sessions up to which they are watched too, to say of one whether it has ended; more would double the traffic."""
 
 
-def columns(peer: Callable[[str], str]) -> tuple[Column[ChannelRow], ...]:
-    """The columns of a table of channels, from the left.
-
-    :param peer: who is at the other end of a session, by its id; the id itself where that is not known.
-    """
+def columns() -> tuple[Column[ChannelRow], ...]:
+    """The columns of a table of channels, from the left."""
     return (
         Column("label", "LEADS TO", lambda row, _: Span(row.label or row.id, "strong"), lambda row: row.label, 18, 60),
-        Column("peer", "PEER", lambda row, _: Span(peer(row.session)), lambda row: peer(row.session), 20, 46, rank=3),
+        Column("peer", "PEER", lambda row, _: Span(row.peer), lambda row: row.peer, 20, 46, rank=3),
         Column("service", "SERVICE", lambda row, _: Span(row.service), lambda row: row.service, 8, 24, rank=2),
         *measures.rates(rank=1),
         *measures.totals(rank=6),
@@ -41,29 +38,18 @@ class ChannelsPane(TablePane[ChannelRow]):
     noun = ("channel", "channels")
     first_order = Order("rate_in", falling=True)
 
-    def __init__(self) -> None:
-        self._peers: dict[str, str] = {}
-        super().__init__()
-
     def topics(self, status: Status | None) -> list[str]:
-        few = status is not None and status.sessions <= PEERS_KNOWN
+        few = status is not None and status.sessions <= SESSIONS_FOLLOWED
         return ["services", "channels", "events", *(["sessions"] if few else [])]
 
     def columns(self) -> Sequence[Column[ChannelRow]]:
-        return columns(self._peer)
-
-    def _peer(self, session: str) -> str:
-        return self._peers.get(session, session)
-
-    def show(self, scene: Scene) -> None:
-        self._peers = {row.id: row.peer for row in scene.picture.sessions or ()}
-        super().show(scene)
+        return columns()
 
     def identity(self, row: ChannelRow) -> str:
         return row.id
 
     def haystack(self, row: ChannelRow) -> str:
-        return f"{row.label} {row.service} {row.session} {self._peer(row.session)} {row.path} {row.id}"
+        return f"{row.label} {row.service} {row.session} {row.peer} {row.path} {row.id}"
 
     def rows_of(self, scene: Scene) -> Sequence[ChannelRow] | None:
         rows, place = scene.picture.channels, scene.place
@@ -97,7 +83,7 @@ class ChannelsPane(TablePane[ChannelRow]):
     def facts(self, row: ChannelRow, scene: Scene) -> list[Fact]:
         return [
             Fact("leads to", (Span(row.label, "strong"),)),
-            Fact("peer", (Span(self._peer(row.session)),)),
+            Fact("peer", (Span(row.peer),)),
             Fact("service", (Span(row.service), Span(f"  session {row.session}", "dim"))),
             measures.since(row, scene),
             measures.moving(row),

@@ -136,10 +136,12 @@ class ServicesPane(TablePane[ServiceRow]):
         return trail_of(self._scene, name)
 
     def compose(self) -> ComposeResult:
-        yield from super().compose()
-        with self._charts:
+        yield self._head
+        yield self._table
+        with self._charts:  # above the details, because toasts come up at the lower right, where details have no text
             yield self._in
             yield self._out
+        yield self._details
 
     def show_row(self, row: ServiceRow | None, scene: Scene) -> None:
         flow = flow_of(scene, row.name if row is not None else "")

@@ -94,7 +94,7 @@ async def test_bulk_goes_both_ways_at_once_and_each_end_counts_it_to_the_byte(sh
         theirs = await hears(at.edge.engine, ChannelClosed)
         for ended in (ours, theirs):
             assert (ended.bytes_in, ended.bytes_out, ended.cause) == (len(BULK), len(BULK), "")
-        assert theirs.label == visitor.name
+        assert (ours.label, theirs.visitor) == (str(at.far.address), visitor.name)
 
 
 async def test_the_targets_reset_becomes_a_reset_for_its_visitor(shops: Shops) -> None:
@@ -154,7 +154,8 @@ async def test_what_a_session_shows_while_a_visitor_is_there(native: bool) -> No
         (session,) = at.engine.node.sessions.sessions.values()
         (channel,) = at.engine.node.sessions.channels.values()
         assert (session.peer, session.kind) == (at.edge.address, "relay-client")
-        assert channel.label == (visitor.name if native else "stream 2")
+        assert channel.label == str(at.far.address)
+        assert channel.peer == (visitor.name if native else "stream 2")
         (channel,) = at.edge.engine.node.sessions.channels.values()
         assert channel.flow.path == ("splice" if native else "yamux")
 

@@ -167,7 +167,8 @@ async def test_a_session_shows_its_peer_its_public_port_and_each_visitor_with_it
         (session,) = at.engine.node.sessions.sessions.values()
         (channel,) = at.engine.node.sessions.channels.values()
         assert (session.address, session.kind, session.channels) == (address, "relay-server", 1)
-        assert (channel.label, channel.flow.bytes_in, channel.flow.bytes_out) == (visitor.name, 9, 4)
+        assert (channel.label, channel.peer) == (session.peer, visitor.name)
+        assert (channel.flow.bytes_in, channel.flow.bytes_out) == (9, 4)
 
 
 async def test_a_session_one_byte_at_a_time_works() -> None:
@@ -371,7 +372,7 @@ async def test_a_visitor_is_led_over_a_data_connection_that_waits() -> None:
             assert await visitor.exchange(b"question") == BULK
             assert await spare.read_to_end() == b"question"
         closed = await hears(at.engine, ChannelClosed)
-        assert (closed.label, closed.bytes_in, closed.bytes_out) == (visitor.name, len(BULK), 8)
+        assert (closed.visitor, closed.bytes_in, closed.bytes_out) == (visitor.name, len(BULK), 8)
 
 
 async def test_each_visitor_without_a_spare_data_connection_asks_for_one() -> None:

@@ -159,11 +159,14 @@ class Service(ABC, Generic[S]):
         self.attached.discard(session)
         self.node.sessions.close_session(session, cause)
 
-    def open_channel(self, session: Session, label: str, flow: Flow) -> Channel:
-        """Registers a byte stream of ``session``, under the service's idle timeout."""
+    def open_channel(self, session: Session, label: str, flow: Flow, visitor: str = "") -> Channel:
+        """Registers a byte stream of ``session``, under the service's idle timeout.
+
+        :param visitor: see :meth:`Sessions.open_channel`.
+        """
         self.channels += 1
         self.drained.clear()
-        return self.node.sessions.open_channel(session, label, flow, self.settings.limits.idle_timeout)
+        return self.node.sessions.open_channel(session, label, flow, self.settings.limits.idle_timeout, visitor)
 
     def close_channel(self, channel: Channel, cause: str = "") -> None:
         """Counts a channel's last bytes and forgets it; call once."""
@@ -172,7 +175,9 @@ class Service(ABC, Generic[S]):
             self.drained.set()
         self.node.sessions.close_channel(channel, cause)
 
-    def carry(self, session: Session, label: str, start: Start, ended: Callable[[str], None]) -> Flow:
+    def carry(
+        self, session: Session, label: str, start: Start, ended: Callable[[str], None], visitor: str = ""
+    ) -> Flow:
         """Starts a flow and keeps it registered as a channel of ``session`` until it ends; then calls ``ended``."""
 
         def finished(reason: str) -> None:
@@ -180,7 +185,7 @@ class Service(ABC, Generic[S]):
             ended(reason)
 
         flow = start(finished)
-        channel = self.open_channel(session, label, flow)
+        channel = self.open_channel(session, label, flow, visitor)
         return flow
 
     def carry_alone(self, peer: str, label: str, start: Start, *, identity: str = ANONYMOUS) -> None:

@@ -67,6 +67,17 @@ def bars(values: Sequence[float], width: int, height: int, top: float) -> list[s
     return lines
 
 
+def time_axis(groups: int, seconds: float, width: int) -> str:
+    """What stands below a chart of ``width`` cells: where its present is, and how long ago the first of it was.
+
+    :param groups: that are shown, two in a cell, the newest at the right.
+    :param seconds: that each group stands for.
+    """
+    ago, begins = f"{figures.duration(groups * seconds)} ago", width - math.ceil(groups / 2)
+    room = width - begins - len("now")
+    return (" " * begins + ago.ljust(room) if len(ago) < room else " " * (width - len("now"))) + "now"
+
+
 def spark(values: Sequence[float], width: int) -> str:
     """A chart one line high, scaled to its own peak: for a cell of a table."""
     grouped, _ = buckets(values, 2 * width)
@@ -139,7 +150,7 @@ class Chart(Painted):
         if y == 0:
             return self._heading(width)
         if y == height - 1:
-            return self._time_axis(inside, 2 * inside * each * self._interval)
+            return (Span(" " * (GUTTER + 1)), Span(time_axis(len(shown), each * self._interval, inside), "faint"))
         label = figures.rate(top) if y == 1 else "0" if y == height - 2 else ""
         if not shown and y == (height - 1) // 2:
             return (Span(" " * GUTTER + "│", "line"), Span("  nothing measured yet", "faint"))
@@ -153,7 +164,3 @@ class Chart(Painted):
         if peak and width >= 34:
             heading += (Span(f"   peak {figures.rate(peak)}", "dim"),)
         return heading
-
-    def _time_axis(self, inside: int, seconds: float) -> Line:
-        ago = f"{figures.duration(seconds)} ago"
-        return (Span(" " * (GUTTER + 1)), Span(ago + "now".rjust(inside - len(ago)), "faint"))

@@ -266,7 +266,7 @@ class Backend:
             elif self._retired and not self._flows:
                 self._mux.close()
 
-        flow = self._server.carry(self._session, visitor, start, ended)
+        flow = self._server.carry(self._session, self._session.peer, start, ended, visitor)
         self._flows.add(flow)
 
     def _end_session(self, reason: str) -> None:

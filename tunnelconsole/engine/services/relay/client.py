@@ -377,7 +377,7 @@ class Attachment:
             elif self._retired and not self._flows:
                 self.close("")
 
-        flow = self._client.carry(self._session, visitor, start, ended)
+        flow = self._client.carry(self._session, str(self._client.settings.target), start, ended, visitor)
         self._flows.add(flow)
 
     def _closed(self, reason: str) -> None:
