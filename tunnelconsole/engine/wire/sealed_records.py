@@ -1,21 +1,23 @@
 """Payload sealed end to end between two clients of a channel server, who know the same passphrase. Loads the ciphers.
 
-A stream begins with :data:`MAGIC` and a salt of 16 random bytes, its own. Records follow, each with a header of 4
-bytes, big-endian: the highest bit is set in the last record of the stream, the next one in a last record behind which
-there should have been more, the others are the length of what follows, which is the text (:data:`MAX_TEXT` bytes at
-most) sealed by AES-256-GCM, with its tag of 16 bytes behind it. The key is scrypt's, of passphrase and salt; the nonce
-of 96 bits is the number of the record, from 0 on, big-endian; the header is the associated data. So a record that was
-changed, left out, sent twice or put elsewhere does not open. A stream that stops before its last record, which alone
-may be empty, was cut short. Another stream may follow a last record.
+Each end sends a stream and answers the other's. A stream has a beginning of :data:`BEGINNING_LENGTH` bytes:
+:data:`MAGIC`, a salt of 16 random bytes, its own, and the salt of the stream that it answers, which is
+:data:`NOBODYS` as long as none has been heard of. Records follow, each with a header of 4 bytes, big-endian: the
+highest bit is set in the last record of the stream, the next one in a last record behind which there should have been
+more, the others are the length of what follows, which is the text (:data:`MAX_TEXT` bytes at most) sealed by
+AES-256-GCM, with its tag of 16 bytes behind it. The key is scrypt's, of passphrase and salt; the nonce of 96 bits is
+the number of the record, from 0 on, big-endian; the header is the associated data, and in the first record the answered
+salt behind it. So a record that was changed, left out, sent twice or put elsewhere does not open, and neither does any
+of a stream that was recorded in another exchange, or that comes back to its sender. A stream that stops before its last
+record, which alone may be empty, was cut short.
 
-A server drops what it gets for a client that is not there, so a sender cannot know whether its beginning arrives. It
-may say it again until its first record. Another beginning in its place is that of somebody who came instead; behind a
-first record, where another record is due, it says that the stream before it was cut short.
+The channel server drops what it gets for a client that is not there, and tells nobody. So each end says its beginning
+again and again, with the salt that it heard last, until it is answered itself, and only then sends a record. Bytes
+before a beginning are what is left of a stream that nobody waits for any more.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass
 from enum import Enum
 
@@ -28,6 +30,10 @@ from tunnelconsole.engine.wire.passphrase import SALT_LENGTH
 
 #: Bytes with which a stream begins; the digits are the version of what this module describes.
 MAGIC = b"TCSEAL01"
+#: The salt that is answered while none has been heard.
+NOBODYS = bytes(SALT_LENGTH)
+#: Bytes of a beginning.
+BEGINNING_LENGTH = len(MAGIC) + 2 * SALT_LENGTH
 #: Bytes of text in one record: one full socket read.
 MAX_TEXT = 64 * 1024
 #: Bytes of an AES-GCM tag.
@@ -36,20 +42,15 @@ TAG_LENGTH = 16
 HEADER_LENGTH = 4
 #: Records in one stream: 256 TiB of full ones, well within what AES-GCM may seal with one key.
 MAX_RECORDS = 2**32
-#: Beginnings, each of another stream, without a record: somebody who keeps us deriving keys, or a crowd of senders.
-MAX_BEGINNINGS = 64
-#: Salts remembered, so that a stream that was recorded cannot be played again: hours of reconnecting every second.
-REMEMBERED_SALTS = 16 * 1024
 
 _LAST = 0x8000_0000
 _BROKEN_OFF = 0x4000_0000
-_BEGINNING_LENGTH = len(MAGIC) + SALT_LENGTH
 _NONCE_LENGTH = 12
 
 
-def beginning_of(salt: bytes) -> bytes:
-    """Return the beginning of the stream with this salt."""
-    return MAGIC + salt
+def beginning_of(salt: bytes, answered: bytes = NOBODYS) -> bytes:
+    """Return the beginning of the stream with ``salt``, as an answer to the stream with ``answered``."""
+    return MAGIC + salt + answered
 
 
 class Sealer:
@@ -57,13 +58,15 @@ class Sealer:
 
     :param key: of the passphrase and ``salt``.
     :param salt: 16 random bytes that no other stream has.
+    :param answered: the salt of the stream that the other end has begun.
     """
 
-    __slots__ = ("_cipher", "_count", "_over", "_prefix")
+    __slots__ = ("_answered", "_cipher", "_count", "_over", "_prefix")
 
-    def __init__(self, key: bytes, salt: bytes) -> None:
+    def __init__(self, key: bytes, salt: bytes, answered: bytes) -> None:
         self._cipher = AESGCM(key)
-        self._prefix = beginning_of(salt)
+        self._prefix = beginning_of(salt, answered)
+        self._answered = answered
         self._count = 0
         self._over = False
 
@@ -100,44 +103,25 @@ class Sealer:
         if self._count >= MAX_RECORDS:
             raise ProtocolError(f"the sealed stream has {MAX_RECORDS} records, and one may have no more; begin another")
         header = (len(text) + TAG_LENGTH | flags).to_bytes(HEADER_LENGTH, "big")
-        sealed = self._cipher.encrypt(_nonce(self._count), text, header)
+        sealed = self._cipher.encrypt(_nonce(self._count), text, header + self._answered)
         self._count += 1
+        self._answered = b""
         return header, sealed
 
 
-class SeenSalts:
-    """The salts of streams of which a record was opened, and our own: none of them may begin another."""
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """The other end has begun a stream with this salt, and has not heard of ours yet: answer it."""
 
-    __slots__ = ("_salts",)
-
-    def __init__(self) -> None:
-        self._salts: OrderedDict[bytes, None] = OrderedDict()
-
-    def check(self, salt: bytes) -> None:
-        """Accept a salt that is new.
-
-        :raises ProtocolError: it was seen before.
-        """
-        if salt in self._salts:
-            raise ProtocolError("a sealed stream came again that had been here before; somebody repeats what was sent")
-
-    def add(self, salt: bytes) -> None:
-        """Remember ``salt``, and forget the oldest of more than :data:`REMEMBERED_SALTS`.
-
-        :raises ProtocolError: it was seen before.
-        """
-        self.check(salt)
-        self._salts[salt] = None
-        if len(self._salts) > REMEMBERED_SALTS:
-            self._salts.popitem(last=False)
+    salt: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class KeyWanted:
-    """The stream told its salt; make the key of passphrase and salt, in a thread, and call ``use_key``.
+    """The other end answers our stream with one that has this salt: from now on it takes records of ours.
 
-    Read nothing meanwhile: what arrives earlier is kept, up to ``MAX_EARLY_DATA`` bytes. Comes again, with another
-    salt, when another sender begins before the first record.
+    Make the key of passphrase and salt, in a thread, and call ``use_key``. Read nothing meanwhile: what arrives earlier
+    is kept, up to ``MAX_EARLY_DATA`` bytes.
     """
 
     salt: bytes
@@ -162,37 +146,38 @@ class BrokenOff:
     reason: str
 
 
-OpenerEvent = KeyWanted | Opened | Ended | BrokenOff
+OpenerEvent = Heard | KeyWanted | Opened | Ended | BrokenOff
 
 
 class _Step(Enum):
-    BEGINNING = 1
+    SEARCH = 1
     KEY = 2
     RECORDS = 3
     ENDED = 4
 
 
 class Opener:
-    """Opens one stream.
+    """Opens the stream that answers ours; what comes before it is thrown away.
 
-    :param seen: the salts that may not come again.
+    :param own_salt: of our stream.
     """
 
-    __slots__ = ("_beginnings", "_buffer", "_cipher", "_count", "_salt", "_seen", "_step")
+    __slots__ = ("_buffer", "_cipher", "_count", "_own_salt", "_salt", "_step", "thrown_away")
 
-    def __init__(self, seen: SeenSalts) -> None:
-        self._seen = seen
+    def __init__(self, own_salt: bytes) -> None:
+        self._own_salt = own_salt
         self._buffer = bytearray()
         self._salt = b""
-        self._beginnings = 0
         self._cipher: AESGCM | None = None
         self._count = 0
-        self._step = _Step.BEGINNING
+        self._step = _Step.SEARCH
+        self.thrown_away = 0
+        """Bytes that belong to nothing that could be opened here."""
 
     @property
     def begun(self) -> bool:
-        """Whether anything of the stream has come."""
-        return self._step is not _Step.BEGINNING or bool(self._buffer)
+        """Whether the stream that answers ours has begun."""
+        return self._step is not _Step.SEARCH
 
     @property
     def waits_for_key(self) -> bool:
@@ -207,12 +192,12 @@ class Opener:
     def receive_data(self, data: bytes) -> list[OpenerEvent]:
         """Take bytes, split anywhere, and return what they caused.
 
-        :raises ProtocolError: they are no sealed stream, one that was here before, or not what was sealed; or too much
-            came before the key was there, or behind the end.
+        :raises ProtocolError: they are not what was sealed; or too much came before the key was there, or behind the
+            end.
         """
         self._buffer += data
-        if self._step is _Step.BEGINNING:
-            return self._read_beginning()
+        if self._step is _Step.SEARCH:
+            return self._search()
         if self._step is _Step.RECORDS:
             return self._read_records()
         if len(self._buffer) > MAX_EARLY_DATA:
@@ -236,30 +221,26 @@ class Opener:
 
         :raises ProtocolError: it came before the stream was complete.
         """
-        if self.begun and self._step is not _Step.ENDED:
+        if self._step not in (_Step.SEARCH, _Step.ENDED):
             raise ProtocolError("the sealed stream was cut short: the bytes ended before its last record")
 
-    def _read_beginning(self) -> list[OpenerEvent]:
-        if not MAGIC.startswith(self._buffer[: len(MAGIC)]):
-            raise ProtocolError(
-                "what arrives does not begin like a sealed stream: its sender has no key, or began before we came"
-            )
-        salt = b""
-        while len(self._buffer) >= _BEGINNING_LENGTH and self._buffer.startswith(MAGIC):
-            salt = bytes(self._buffer[len(MAGIC) : _BEGINNING_LENGTH])  # of several, only the last one goes on
-            del self._buffer[:_BEGINNING_LENGTH]
-        return [self._begin(salt)] if salt else []
-
-    def _begin(self, salt: bytes) -> KeyWanted:
-        self._seen.check(salt)
-        self._beginnings += 1
-        if self._beginnings > MAX_BEGINNINGS:
-            raise ProtocolError(
-                f"{MAX_BEGINNINGS} sealed streams have begun without a record; are there several senders?"
-            )
-        self._salt = salt
-        self._step = _Step.KEY
-        return KeyWanted(salt)
+    def _search(self) -> list[OpenerEvent]:
+        events: list[OpenerEvent] = []
+        while self._step is _Step.SEARCH:
+            place = find_beginning(self._buffer)
+            del self._buffer[:place]
+            self.thrown_away += place
+            if len(self._buffer) < BEGINNING_LENGTH:
+                break
+            salt, answered = _read_beginning(self._buffer)
+            del self._buffer[:BEGINNING_LENGTH]
+            if answered == self._own_salt:
+                self._salt = salt
+                self._step = _Step.KEY
+                events.append(KeyWanted(salt))
+            elif salt != self._own_salt:  # else somebody sends us our own
+                events.append(Heard(salt))
+        return events
 
     def _read_records(self) -> list[OpenerEvent]:
         events: list[OpenerEvent] = []
@@ -268,11 +249,13 @@ class Opener:
             while self._step is _Step.RECORDS and len(buffer) - start >= HEADER_LENGTH:
                 header = bytes(buffer[start : start + HEADER_LENGTH])
                 if MAGIC.startswith(header):
-                    beginning = bytes(buffer[start : start + _BEGINNING_LENGTH])
-                    if len(beginning) < _BEGINNING_LENGTH:
+                    if len(buffer) - start < BEGINNING_LENGTH:
                         break
-                    if self._read_further_beginning(beginning, events):
-                        start += _BEGINNING_LENGTH
+                    if not self._says_it_again(bytes(buffer[start : start + BEGINNING_LENGTH])):
+                        self._step = _Step.ENDED
+                        events.append(BrokenOff("its sender began another stream before the last record of this one"))
+                        break
+                    start += BEGINNING_LENGTH
                     continue
                 length, flags = self._read_header(header)
                 end = start + HEADER_LENGTH + length
@@ -289,19 +272,11 @@ class Opener:
         del self._buffer[:start]
         return events
 
-    def _read_further_beginning(self, beginning: bytes, events: list[OpenerEvent]) -> bool:
-        """Read a beginning where a record was due; return whether it belongs to this stream, or to what it becomes."""
-        salt = beginning[len(MAGIC) :]
+    def _says_it_again(self, beginning: bytes) -> bool:
+        """Whether a beginning where a record was due is that of this stream, said again before its first record."""
         if not beginning.startswith(MAGIC):
             self._read_header(beginning[:HEADER_LENGTH])  # no record has this length, and it says so
-        if self._count:
-            self._seen.check(salt)
-            self._step = _Step.ENDED
-            events.append(BrokenOff("its sender began another stream before the last record of this one"))
-            return False
-        if salt != self._salt:
-            events.append(self._begin(salt))
-        return True
+        return not self._count and beginning == beginning_of(self._salt, self._own_salt)
 
     def _read_header(self, header: bytes) -> tuple[int, int]:
         number = int.from_bytes(header, "big")
@@ -317,12 +292,11 @@ class Opener:
     def _open(self, sealed: memoryview, header: bytes) -> bytes:
         if self._cipher is None:
             raise RuntimeError("a record before there is a key")
+        associated = header if self._count else header + self._own_salt
         try:
-            text = self._cipher.decrypt(_nonce(self._count), sealed, header)
+            text = self._cipher.decrypt(_nonce(self._count), sealed, associated)
         except InvalidTag:
             raise ProtocolError(self._explain()) from None
-        if not self._count:
-            self._seen.add(self._salt)
         self._count += 1
         return text
 
@@ -330,6 +304,29 @@ class Opener:
         if self._count == 0:
             return "the sealed stream does not open: its sender has another key, or its first record was changed"
         return f"record {self._count} of the sealed stream does not open: it was changed, repeated, or one is missing"
+
+
+def find_beginning(data: bytes | bytearray) -> int:
+    """Return where the first beginning in ``data`` is, or may be once more has come; its length when there is none."""
+    place = data.find(MAGIC)
+    if place >= 0:
+        return place
+    last = range(max(0, len(data) - len(MAGIC) + 1), len(data))
+    return next((start for start in last if MAGIC.startswith(data[start:])), len(data))
+
+
+def last_caller(data: bytes) -> bytes | None:
+    """Return the salt of the last stream that begins in ``data``; None when there is none."""
+    place = data.rfind(MAGIC)
+    while place >= 0 and len(data) - place < BEGINNING_LENGTH:
+        place = data.rfind(MAGIC, 0, place)
+    return _read_beginning(data[place:])[0] if place >= 0 else None
+
+
+def _read_beginning(data: bytes | bytearray) -> tuple[bytes, bytes]:
+    """Return the salt of a stream, and the one that it answers."""
+    salt = bytes(data[len(MAGIC) : len(MAGIC) + SALT_LENGTH])
+    return salt, bytes(data[len(MAGIC) + SALT_LENGTH : BEGINNING_LENGTH])
 
 
 def _nonce(count: int) -> bytes:
