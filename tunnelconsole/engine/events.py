@@ -265,6 +265,51 @@ class ReceiversChanged(Event, frozen=True, kw_only=True):
         return f"{self.chid} now sends to {self.receivers}"
 
 
+class TunnelConnecting(Event, frozen=True, kw_only=True):
+    """A tunnel's client dials its server."""
+
+    type: ClassVar[str] = "tunnel-connecting"
+    level: ClassVar[Level] = "debug"
+    url: str
+
+    def text(self) -> str:
+        return f"connecting to {self.url}"
+
+
+class TunnelConnected(Event, frozen=True, kw_only=True):
+    """A tunnel's client has its tunnel."""
+
+    type: ClassVar[str] = "tunnel-connected"
+    level: ClassVar[Level] = "debug"
+    url: str
+
+    def text(self) -> str:
+        return f"visitors may come to {self.url}"
+
+
+class TunnelDisconnected(Event, frozen=True, kw_only=True):
+    """A tunnel's client has lost its tunnel, or has not got one."""
+
+    type: ClassVar[str] = "tunnel-disconnected"
+    level: ClassVar[Level] = "debug"
+    url: str
+    reason: str
+
+    def text(self) -> str:
+        return f"no visitor can come to {self.url}: {self.reason}"
+
+
+class CertificateUnusable(Event, frozen=True, kw_only=True):
+    """A certificate's files have changed and cannot be used; the old certificate stays in use."""
+
+    type: ClassVar[str] = "certificate-unusable"
+    level: ClassVar[Level] = "error"
+    reason: str
+
+    def text(self) -> str:
+        return f"{self.reason}; the one before stays in use"
+
+
 class ResourcesExhausted(Event, frozen=True, kw_only=True):
     """The process has no descriptors or memory left for newcomers."""
 

@@ -11,12 +11,16 @@ from tunnelconsole.engine.services.jump.server import JumpServer, JumpServerSett
 from tunnelconsole.engine.services.relay.client import RelayClient, RelayClientSettings
 from tunnelconsole.engine.services.relay.server import RelayServer, RelayServerSettings
 from tunnelconsole.engine.services.service import Service, ServiceSettings
+from tunnelconsole.engine.services.tunnel.client import TunnelClient, TunnelClientSettings
+from tunnelconsole.engine.services.tunnel.server import TunnelServer, TunnelServerSettings
 
 KINDS: dict[str, tuple[type[ServiceSettings], type[Service[Any]]]] = {
     JumpServer.kind: (JumpServerSettings, JumpServer),
     JumpClient.kind: (JumpClientSettings, JumpClient),
     RelayServer.kind: (RelayServerSettings, RelayServer),
     RelayClient.kind: (RelayClientSettings, RelayClient),
+    TunnelServer.kind: (TunnelServerSettings, TunnelServer),
+    TunnelClient.kind: (TunnelClientSettings, TunnelClient),
     ChannelServer.kind: (ChannelServerSettings, ChannelServer),
 }
 """Settings and service class of each ``kind`` that a configuration may name."""

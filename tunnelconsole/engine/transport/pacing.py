@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 BURST_SECONDS = 0.25
 """Seconds' worth of bytes that may go at once after a silence: short enough to stay smooth on a chart."""
 
@@ -34,3 +36,16 @@ class Pace:
         self._updated = now
         self._tokens = min(self._rate * BURST_SECONDS, self._tokens + elapsed * self._rate) - count
         return -self._tokens / self._rate if self._tokens < 0 else 0.0
+
+
+class Together(Pace):
+    """Several rates to be kept at once, each shared with others."""
+
+    __slots__ = ("_paces",)
+
+    def __init__(self, paces: Sequence[Pace]) -> None:
+        self._paces = paces
+        self.read_size = min(pace.read_size for pace in paces)
+
+    def take(self, count: int, now: float) -> float:
+        return max(pace.take(count, now) for pace in self._paces)

@@ -1,0 +1,86 @@
+"""Somebody who has connected to the tunnel server: TLS, and the first bytes, which tell a client from a visitor."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tunnelconsole.engine.limits import Place
+from tunnelconsole.engine.transport.ends import End
+from tunnelconsole.engine.transport.link import LINK_READ
+from tunnelconsole.engine.transport.tls import TLSEnd
+from tunnelconsole.engine.transport.watch import InputWatch
+from tunnelconsole.engine.wire.tunnel import is_tunnel
+
+if TYPE_CHECKING:
+    from tunnelconsole.engine.services.tunnel.server import TunnelServer
+
+
+class Arrival:
+    """One of them, until it is known who it is.
+
+    :param place: among those inside their handshake; handed on with the end.
+    """
+
+    __slots__ = ("_end", "_first", "_input", "_peer", "_place", "_server", "deadline")
+
+    def __init__(self, server: TunnelServer, end: End, peer: str, place: Place) -> None:
+        self._server = server
+        self._end = end
+        self._peer = peer
+        self._place = place
+        self._first = b""
+        loop = server.node.loop
+        self.deadline = loop.time() + server.settings.limits.handshake_timeout
+        self._input = InputWatch(loop, end.fileno(), self._readable)
+        self._input.start()
+        place.lost = self._turn_away
+        server.arrivals.add(self)
+
+    def _readable(self) -> None:
+        end = self._end
+        try:
+            if isinstance(end, TLSEnd) and not end.established:
+                end.handshake()
+            while True:
+                data = end.receive(LINK_READ)
+                if not data:
+                    self.leave()  # without a word, as browsers do that connected in advance
+                    return
+                self._first += data
+                known = is_tunnel(self._first)
+                if known is not None:
+                    self._hand_on(is_client=known)
+                    return
+                if not end.holds_input():
+                    return
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._turn_away(self._server.explain(error))
+
+    def _hand_on(self, *, is_client: bool) -> None:
+        self._server.arrivals.discard(self)
+        if is_client:
+            self._input.stop()
+            self._server.greet(self._end, self._peer, self._place, self._first)
+        else:
+            self._input.hand_over()
+            self._server.visit(self._end, self._peer, self._place, self._first)
+
+    def late(self) -> None:
+        """Its time is over; a visitor that said nothing is no news."""
+        if self._first or (isinstance(self._end, TLSEnd) and not self._end.established):
+            self._turn_away(self._server.explain(TimeoutError()))
+        else:
+            self.leave()
+
+    def _turn_away(self, reason: str) -> None:
+        self._server.refused(self._peer, reason)
+        self.leave()
+
+    def leave(self) -> None:
+        """Closes the connection."""
+        self._server.arrivals.discard(self)
+        self._input.stop()
+        self._place.leave()
+        self._end.close()

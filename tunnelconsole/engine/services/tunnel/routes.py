@@ -1,0 +1,119 @@
+"""Which host leads where: who may have it, and the clients that serve it, of which the least busy is chosen."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Final, Self
+
+from tunnelconsole.engine.services.tunnel.inspector import Log
+from tunnelconsole.engine.services.tunnel.rates import Allowance
+from tunnelconsole.engine.wire.hostport import MAX_HOST
+
+if TYPE_CHECKING:
+    from tunnelconsole.engine.services.tunnel.backend import Backend
+
+DOWN_TIME: Final = 5.0
+"""Seconds for which a client whose service could not be reached gets no visitor, as long as another can take them;
+after that a visitor tries it. As long as a dial may take."""
+
+
+class HostPattern(str):
+    """One entry of ``hosts_allow``, ``hosts_deny`` or ``reserved``: a name, ``*`` in it for any letters."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Reads a pattern.
+
+        :raises ValueError: it is none; the text says how one is written.
+        """
+        name = text.strip().lower().removesuffix(".")
+        if not name or len(name) > MAX_HOST or not set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789-._*?"):
+            raise ValueError(
+                f'"{text}" is not a host; write one as "app.example.com" or "*.example.com", without a port'
+            )
+        return cls(name)
+
+    def names(self, host: str) -> bool:
+        """Whether ``host``, in lower case and without its port, is meant."""
+        return fnmatch.fnmatchcase(host, self)
+
+
+class HostRules:
+    """Who may have which host.
+
+    :param allow: the hosts there may be; any when empty.
+    :param deny: those there may not be; wins over all else.
+    :param reserved: hosts that are one identity's.
+    """
+
+    def __init__(self, allow: Sequence[HostPattern], deny: Sequence[HostPattern], reserved: Mapping[str, str]) -> None:
+        self._allow = allow
+        self._deny = deny
+        self._reserved = [(HostPattern.parse(text), identity) for text, identity in reserved.items()]
+
+    def refuses(self, host: str, identity: str) -> str:
+        """Why ``identity`` may not have ``host``; "" when it may."""
+        if any(pattern.names(host) for pattern in self._deny):
+            return f"the host {host} is not allowed here"
+        owners = {owner for pattern, owner in self._reserved if pattern.names(host)}
+        if owners:
+            return "" if identity in owners else f"the host {host} is reserved for somebody else"
+        if self._allow and not any(pattern.names(host) for pattern in self._allow):
+            return f"the host {host} is not allowed here"
+        return ""
+
+
+class Tunnel:
+    """A host, and the clients that serve it.
+
+    :param owner: who has it: others are turned away. An identity's name, or what stands for one that has none.
+    """
+
+    __slots__ = ("allowance", "backends", "host", "log", "owner")
+
+    def __init__(self, host: str, owner: object, allowance: Allowance | None, log: Log | None) -> None:
+        self.host = host
+        self.owner = owner
+        self.backends: list[Backend] = []
+        self.allowance = allowance
+        self.log = log
+
+    def choose(self, now: float, last: Backend | None, failed: Backend | None) -> Backend | None:
+        """The client with the least under way, those that are down only if there is no other; None when all left.
+
+        :param last: wins among equals: the one that the visitor came to before.
+        :param failed: tried in vain already.
+        """
+        if len(self.backends) == 1:
+            return self.backends[0] if self.backends[0] is not failed else None
+        best, best_rank = None, (True, 0, True)
+        for backend in self.backends:
+            rank = (backend.down_until > now, backend.load, backend is not last)
+            if backend is not failed and (best is None or rank < best_rank):
+                best, best_rank = backend, rank
+        return best
+
+
+class Routes:
+    """The tunnels there are, by host."""
+
+    def __init__(self) -> None:
+        self._tunnels: dict[str, Tunnel] = {}
+
+    def find(self, host: str) -> Tunnel | None:
+        """The tunnel of ``host``, in lower case and without its port."""
+        return self._tunnels.get(host)
+
+    def add(self, tunnel: Tunnel) -> None:
+        """A tunnel that visitors may be led to."""
+        self._tunnels[tunnel.host] = tunnel
+
+    def leave(self, tunnel: Tunnel, backend: Backend) -> None:
+        """A client takes no more visitors; with the last one, the host is free."""
+        if backend in tunnel.backends:
+            tunnel.backends.remove(backend)
+            if not tunnel.backends and self._tunnels.get(tunnel.host) is tunnel:
+                del self._tunnels[tunnel.host]

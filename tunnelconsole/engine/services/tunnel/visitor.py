@@ -1,0 +1,342 @@
+"""A visitor at the tunnel server: whatever connects and is not a tunnel's client, request by request."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, Final
+
+from tunnelconsole.engine.limits import Place
+from tunnelconsole.engine.services.tunnel.backend import Backend
+from tunnelconsole.engine.services.tunnel.hooks import NOT_JUDGED, Judge, Request, Verdict
+from tunnelconsole.engine.services.tunnel.http_pump import HttpPump
+from tunnelconsole.engine.services.tunnel.inspector import Exchange
+from tunnelconsole.engine.services.tunnel.rates import Allowance
+from tunnelconsole.engine.services.tunnel.routes import Tunnel
+from tunnelconsole.engine.sessions import Channel
+from tunnelconsole.engine.transport.link import EndLink, Link, StreamLink
+from tunnelconsole.engine.transport.pacing import Pace, Together
+from tunnelconsole.engine.wire.http.exchange import (
+    Event,
+    ExchangeDone,
+    Exchanges,
+    Phase,
+    RequestReady,
+    RequestRefused,
+    UpstreamFailed,
+)
+from tunnelconsole.engine.wire.http.forward import UPGRADE, Peer
+from tunnelconsole.engine.wire.http.head import ResponseHead
+from tunnelconsole.engine.wire.http.service import UNREACHABLE
+
+if TYPE_CHECKING:
+    from tunnelconsole.engine.services.tunnel.server import TunnelServer
+
+MOST_TRIES: Final = 3
+"""Links on which one request is tried: the first may be one that has just been closed, and so may the second."""
+
+REFUSES: Final = "the tunnel is there, but its local service refuses connections"
+
+
+class Visitor(HttpPump):
+    """One visitor's connection to a tunnel server.
+
+    :param peer: its ``host:port``.
+    :param scheme: ``http`` or ``https``.
+    :param place: among those inside their handshake, held until the first request is complete.
+    """
+
+    __slots__ = (
+        "_allowance",
+        "_asking",
+        "_backend",
+        "_channel",
+        "_exchange",
+        "_extended",
+        "_failed",
+        "_hooked",
+        "_peer",
+        "_place",
+        "_progress",
+        "_request",
+        "_server",
+        "_streamed",
+        "_tries",
+    )
+
+    def __init__(self, server: TunnelServer, link: EndLink, peer: str, scheme: str, place: Place) -> None:
+        address = peer.rpartition(":")[0].strip("[]")
+        super().__init__(server.node, link, Exchanges(Peer(address, scheme, server.trusts(peer))))
+        self._server = server
+        self._peer = peer
+        limits = server.settings.per_connection
+        self._allowance = Allowance(limits) if limits is not None else None
+        self._place: Place | None = place
+        place.lost = self.abort
+        self._request: RequestReady | None = None
+        self._backend: Backend | None = None
+        """Where it came to last; it has a channel there."""
+        self._asking: Backend | None = None
+        """Who serves the request under way, or is asked for a link for it."""
+        self._channel: Channel | None = None
+        self._exchange: Exchange | None = None
+        self._tries = 0
+        self._failed: Backend | None = None
+        self._streamed = False
+        """Whether the request under way goes through yamux."""
+        self._extended = False
+        """Whether the time for the head under way has been set."""
+        self._progress = 0
+        """Bytes of the request's body that had passed when somebody last looked."""
+        self._hooked = 0
+        """Requests that were shown to the program that embeds us."""
+        self._rest(server.settings.limits.handshake_timeout)
+        server.visitors.add(self)
+
+    @property
+    def bytes_in(self) -> int:
+        """What came from the tunnel's client."""
+        return self.from_upstream
+
+    @property
+    def bytes_out(self) -> int:
+        """What went to it."""
+        return self.to_upstream
+
+    def _rest(self, seconds: float) -> None:
+        self.deadline = self._node.loop.time() + seconds if seconds else math.inf
+
+    # -- a request -------------------------------------------------------------------------------------------------
+
+    def request_ready(self, event: RequestReady) -> list[Event]:
+        self._leave_handshake()
+        self.deadline = math.inf
+        self._request = event
+        self._tries = 0
+        self._failed = None
+        self._extended = False
+        tunnel = self._server.routes.find(event.host)
+        if tunnel is None:
+            return self._answer(404, "there is no tunnel for this host")
+        if tunnel.log is not None:
+            self._exchange = tunnel.log.begin(self._peer, event.head, event.target, self.exchanges)
+        if self._server.limits_rates and (wait := self._wait_for_rate(tunnel)):
+            seconds = str(math.ceil(wait))
+            return self._answer(429, f"too many requests; try again in {seconds} s", (("Retry-After", seconds),))
+        if self._server.hooks.access is None:
+            return self._ask()
+        self._hooked += 1
+        visit = Request(tunnel.host, self._peer, event.head.method, event.target, event.head.fields)
+        return self._judge(self._server.hooks.access, visit)
+
+    def _judge(self, access: Judge, visit: Request) -> list[Event]:
+        """Has the program that embeds us decide."""
+        verdict: Verdict = NOT_JUDGED
+        with self._node.contain("the access callback", self._server.name):
+            verdict = access(visit)
+        if not isinstance(verdict, Awaitable):
+            return self._obey(verdict)
+        self._server.tasks.start(self._wait_for_verdict(verdict, self._hooked), f"access of {self._peer}")
+        return []
+
+    async def _wait_for_verdict(self, verdict: Awaitable[str | None], number: int) -> None:
+        reason: str | None = NOT_JUDGED
+        try:
+            reason = await verdict
+        finally:
+            if number == self._hooked and not self.over:  # else it has left meanwhile
+                self.go_on(self._obey(reason))
+
+    def _obey(self, reason: str | None) -> list[Event]:
+        if not reason:
+            return self._ask()
+        self._server.refused(self._peer, reason)
+        return self._answer(403, reason)
+
+    def _wait_for_rate(self, tunnel: Tunnel) -> float:
+        """Seconds until the next request may come; 0 for now. Sets how fast bytes may pass."""
+        allowances = [
+            allowance
+            for allowance in (self._allowance, tunnel.allowance, self._server.allowance_of(tunnel))
+            if allowance is not None
+        ]
+        now = self._node.loop.time()
+        wait = max((allowance.take_request(now) for allowance in allowances), default=0.0)
+        paces: list[Pace] = [allowance.pace for allowance in allowances if allowance.pace is not None]
+        if self._server.gate.pace is not None:
+            paces.append(self._server.gate.pace)
+        self.pace = None if not paces else paces[0] if len(paces) == 1 else Together(paces)
+        return wait
+
+    def _ask(self) -> list[Event]:
+        """Leads the request to one of the tunnel's clients."""
+        request = self._request
+        if request is None:
+            raise RuntimeError("a request is to be led on, and there is none")
+        tunnel = self._server.routes.find(request.host)
+        backend = tunnel.choose(self._node.loop.time(), self._backend, self._failed) if tunnel is not None else None
+        if backend is None:
+            return self._answer(502, REFUSES if self._failed is not None else "the tunnel's client has just left")
+        if backend is not self._backend or self._channel is None:
+            full = self._move(backend)
+            if full:
+                self._server.refused(self._peer, full)
+                return self._answer(503, full)
+        if self._channel is not None:
+            self._channel.label = f"{request.head.method} {request.target}"
+        self._tries += 1
+        self._asking = backend
+        self._streamed = False
+        websocket = request.head.values.get("upgrade", "").lower() == UPGRADE
+        link = backend.take(self, websocket=websocket)
+        return [] if link is None else self._lead(link)
+
+    def _lead(self, link: Link) -> list[Event]:
+        self._progress = 0
+        self._rest(self._server.settings.response_timeout)
+        return self.forward(link)
+
+    def _move(self, backend: Backend) -> str:
+        """Makes the visitor a channel of this client's session; returns why it cannot be."""
+        self._leave_channel("it went to another client")
+        full = self._server.gate.refuses(new_session=False, new_channel=True)
+        if full or backend.session is None:
+            return full or "the tunnel is not there yet"
+        self._backend = backend
+        backend.callers.add(self)
+        self._channel = self._server.open_channel(backend.session, "", self)
+        return ""
+
+    def _leave_channel(self, cause: str) -> None:
+        if self._backend is not None:
+            self._backend.callers.discard(self)
+            self._backend = None
+        if self._channel is not None:
+            channel, self._channel = self._channel, None
+            self._server.close_channel(channel, cause)
+
+    def _answer(self, status: int, sentence: str, fields: tuple[tuple[str, str], ...] = ()) -> list[Event]:
+        events = self.exchanges.answer(status, sentence, fields)
+        self._keep_exchange(f"{status}: {sentence}")
+        self._rest(self._server.settings.keep_alive)
+        return events
+
+    def _keep_exchange(self, error: str) -> None:
+        if self._exchange is not None:
+            exchange, self._exchange = self._exchange, None
+            exchange.end(error)
+
+    # -- from the backend ------------------------------------------------------------------------------------------
+
+    def got_link(self, link: Link) -> None:
+        """Part of :class:`~tunnelconsole.engine.services.tunnel.backend.Caller`, as those below."""
+        self._streamed = isinstance(link, StreamLink)
+        self.go_on(self._lead(link))
+
+    def no_link(self, status: int, reason: str) -> None:
+        backend, self._asking = self._asking, None
+        if backend is not None and self.exchanges.phase is Phase.DECIDING:
+            backend.give_up(self)
+            self.go_on(self._answer(status, reason))
+
+    def backend_left(self, backend: Backend, reason: str) -> None:
+        self._backend = None
+        if self._asking is backend:
+            if self.exchanges.phase is Phase.DECIDING:
+                self._asking = None
+                self.go_on(self._ask())
+            else:
+                self.lose_upstream("the tunnel's client left")
+        if self._backend is None:
+            self._leave_channel(reason)
+
+    # -- the answer ------------------------------------------------------------------------------------------------
+
+    def receive_from_upstream(self, data: bytes) -> list[Event]:
+        if data.startswith(UNREACHABLE) and not self.exchanges.response_begun:
+            if self._asking is not None:
+                self._asking.is_down()
+                self._failed = self._asking
+            return self.exchanges.upstream_lost(REFUSES)
+        return self.exchanges.receive_from_upstream(data)
+
+    def response_started(self, head: ResponseHead) -> None:
+        self.deadline = math.inf
+        if self._exchange is not None:
+            self._exchange.answered(head)
+
+    def exchange_over(self, upstream: Link | None, event: ExchangeDone) -> None:
+        backend, self._asking = self._asking, None
+        if backend is not None:
+            if upstream is None or event.error:
+                backend.lost(upstream)
+            else:
+                backend.give_back(upstream, reusable=event.reusable)
+        self._keep_exchange(event.error)
+        self._rest(self._server.settings.keep_alive)
+
+    def upstream_failed(self, event: UpstreamFailed) -> list[Event]:
+        backend, self._asking = self._asking, None
+        if backend is not None:
+            backend.lost(None)
+            if self._streamed:  # as an original does when its service refuses
+                backend.is_down()
+            if len(backend.tunnel.backends) > 1:
+                self._failed = backend
+        if event.retryable and self._tries < MOST_TRIES:
+            return self._ask()
+        return self._answer(502, event.reason)
+
+    def request_refused(self, event: RequestRefused) -> None:
+        self._server.refused(self._peer, event.reason)
+
+    def raw_over(self) -> None:
+        backend, self._asking = self._asking, None
+        if backend is not None:
+            backend.lost(None)
+        self._keep_exchange("")
+
+    # -- the end ---------------------------------------------------------------------------------------------------
+
+    def late(self, now: float) -> None:
+        phase, backend = self.exchanges.phase, self._asking
+        if phase is Phase.IDLE:
+            self.finish()
+        elif phase is Phase.HEAD and not self._extended:
+            self._extended = True
+            self._rest(self._server.settings.limits.handshake_timeout)
+        elif phase is Phase.HEAD:
+            self.go_on(self._answer(408, "the request was not complete in time"))
+        elif phase is Phase.DECIDING and backend is not None:
+            if not backend.impatient(self):
+                self.no_link(504, "the tunnel's client did not take the request in time")
+        elif phase is Phase.EXCHANGE and not self.exchanges.response_begun:
+            self._wait_no_longer()
+        else:
+            self.deadline = math.inf
+
+    def _wait_no_longer(self) -> None:
+        """Answers in place of a service that does not, unless the request is still coming."""
+        timeout, progress = self._server.settings.response_timeout, self.exchanges.request_bytes
+        if progress > self._progress:
+            self._progress = progress
+            self._rest(timeout)
+        elif self.exchanges.request_complete:
+            self.go_on(self._answer(504, f"the local service did not answer within {timeout:g} s"))
+        else:
+            self.go_on(self._answer(408, "the request was not complete in time"))
+
+    def _leave_handshake(self) -> None:
+        if self._place is not None:
+            self._place.leave()
+            self._place = None
+
+    def ended(self, reason: str) -> None:
+        self._leave_handshake()
+        self._hooked += 1
+        backend, self._asking = self._asking, None
+        if backend is not None:
+            backend.give_up(self)
+        self._keep_exchange(reason or "the visitor left")
+        self._leave_channel(reason)
+        self._server.visitor_left(self)

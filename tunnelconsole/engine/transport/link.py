@@ -1,0 +1,440 @@
+"""Links: byte streams whose owner is told what comes on them and changes over time; an end, or a stream of yamux.
+
+A link that waits for work belongs to whoever hands it out, and then to whoever it is handed to, without the loop ever
+letting go of its descriptor. Nothing here has a task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from tunnelconsole.engine.transport.ends import End, SocketEnd
+from tunnelconsole.engine.transport.mux import Mux
+from tunnelconsole.engine.transport.watch import InputWatch
+
+LINK_READ: Final = 80 * 1024
+"""Bytes read at once: 64 KiB of payload with its head; from 128 KiB on, an allocation would cost a system call."""
+
+CLOSE_TIME: Final = 10.0
+"""Seconds the far side of a stream has to close its side after ours, before the stream is reset."""
+
+
+class LinkOwner(Protocol):
+    """Whoever uses a link now."""
+
+    def link_received(self, link: Link, data: bytes) -> None:
+        """Bytes came. Call :meth:`Link.pause` where they cannot be passed on; more may come until then."""
+
+    def link_ended(self, link: Link) -> None:
+        """The far side sends no more; what is written may still reach it."""
+
+    def link_broken(self, link: Link, reason: str) -> None:
+        """The link is over, both ways."""
+
+    def link_deaf(self, link: Link) -> None:
+        """The far side takes nothing more; what it sent before may still come."""
+
+    def link_drained(self, link: Link) -> None:
+        """What was written has left, after :attr:`Link.blocked` was True."""
+
+
+class Link(Protocol):
+    """A byte stream with an owner."""
+
+    owner: LinkOwner
+    blocked: bool
+    """Whether something that was written has not left yet. Whoever goes on writing fills the memory."""
+    reading: bool
+    """Whether the owner is told what comes."""
+    ended: bool
+    """Whether the far side has sent its last."""
+
+    @property
+    def path(self) -> str:
+        """How bytes travel here: ``tcp``, ``tls`` or ``yamux``."""
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is an :class:`EndLink` past which bytes may be moved."""
+
+    def write(self, data: bytes) -> bool:
+        """Sends ``data``, now or as the far side takes it; False when it takes nothing more."""
+
+    def pause(self) -> None:
+        """Tells the owner nothing of what comes until :meth:`resume`; the far side is slowed down by that."""
+
+    def resume(self) -> None:
+        """Tells the owner again what comes, from the next turn of the loop at the earliest."""
+
+    def close(self) -> None:
+        """Ends the link in order; what was not sent is dropped, and the owner hears nothing more. Safe to repeat."""
+
+    def abort(self) -> None:
+        """Ends the link so that the far side sees it broken, and the owner hears nothing more. Safe to repeat."""
+
+
+class Nobody:
+    """Owns links that are not anybody's yet, and must not be read."""
+
+    def link_received(self, link: Link, data: bytes) -> None:
+        """Nobody to tell."""
+
+    def link_ended(self, link: Link) -> None:
+        """Nobody to tell."""
+
+    def link_broken(self, link: Link, reason: str) -> None:
+        """Nobody to tell."""
+
+    def link_deaf(self, link: Link) -> None:
+        """Nobody to tell."""
+
+    def link_drained(self, link: Link) -> None:
+        """Nobody to tell."""
+
+
+NOBODY: Final = Nobody()
+
+
+class EndLink:
+    """An end as a link. It is not read until :meth:`resume`.
+
+    :param end: owned by the link from here on.
+    """
+
+    __slots__ = (
+        "_closed",
+        "_end",
+        "_input",
+        "_loop",
+        "_soon",
+        "_unsent",
+        "_writing",
+        "blocked",
+        "ended",
+        "owner",
+        "reader",
+        "reading",
+        "writer",
+    )
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, end: End, owner: LinkOwner = NOBODY) -> None:
+        self._loop = loop
+        self._end = end
+        self.owner = owner
+        self._input = InputWatch(loop, end.fileno(), self._readable)
+        self._soon: asyncio.Handle | None = None
+        self._unsent: deque[bytes | memoryview] = deque()
+        self._writing = False
+        self._closed = False
+        self.blocked = False
+        self.reading = False
+        self.ended = False
+        self.reader: Callable[[], None] | None = None
+        """Called in place of reading, while somebody moves bytes past the owner."""
+        self.writer: Callable[[], None] | None = None
+        """The same in place of writing."""
+
+    @property
+    def path(self) -> str:
+        return self._end.path
+
+    @property
+    def plain(self) -> bool:
+        """Whether bytes may be moved to and from its descriptor without passing here."""
+        return isinstance(self._end, SocketEnd)
+
+    def fileno(self) -> int:
+        """The descriptor."""
+        return self._end.fileno()
+
+    def write(self, data: bytes) -> bool:
+        if not self.blocked:
+            try:
+                sent = self._end.send(data)
+                if sent == len(data) and self._end.flush():
+                    return True
+            except BlockingIOError:
+                sent = 0
+            except OSError:
+                return False
+            self.blocked = True
+            if sent == len(data):
+                data = b""
+            elif sent:
+                self._unsent.append(memoryview(data)[sent:])
+                data = b""
+        if data:
+            self._unsent.append(data)
+        return self._push()
+
+    def _push(self) -> bool:
+        """Sends what waits; False when the far side takes nothing more."""
+        unsent = self._unsent
+        try:
+            while unsent:
+                data = unsent[0]
+                sent = self._end.send(data)
+                if sent == len(data):
+                    unsent.popleft()
+                else:
+                    unsent[0] = memoryview(data)[sent:]
+            done = self._end.flush()
+        except BlockingIOError:
+            done = False
+        except OSError:
+            unsent.clear()
+            self.blocked = False
+            self.watch_output(wanted=False)
+            return False
+        self.blocked = not done
+        self.watch_output(wanted=not done)
+        return True
+
+    def watch_output(self, *, wanted: bool) -> None:
+        """Has the loop tell when the descriptor takes more."""
+        if wanted == self._writing:
+            return
+        self._writing = wanted
+        if wanted:
+            self._loop.add_writer(self._end.fileno(), self._writable)
+        else:
+            self._loop.remove_writer(self._end.fileno())
+
+    def _writable(self) -> None:
+        if self.writer is not None:
+            self.writer()
+        elif not self._push():
+            self.owner.link_deaf(self)
+        elif not self.blocked:
+            self.owner.link_drained(self)
+
+    def pause(self) -> None:
+        if self.reading:
+            self.reading = False
+            self._input.stop()
+            if self._soon is not None:
+                self._soon.cancel()
+                self._soon = None
+
+    def resume(self) -> None:
+        if self.reading or self.ended or self._closed:
+            return
+        self.reading = True
+        self._input.start()
+        if self._end.holds_input():
+            self._soon = self._loop.call_soon(self._readable)
+
+    def _readable(self) -> None:
+        self._soon = None
+        if self.reader is not None:
+            self.reader()
+            return
+        while self.reading:
+            try:
+                data = self._end.receive(LINK_READ)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self._break(error)
+                return
+            if not data:
+                self.ended = True
+                self.pause()
+                self.owner.link_ended(self)
+                return
+            self.owner.link_received(self, data)
+            if not self._end.holds_input():
+                return
+
+    def _break(self, error: OSError) -> None:
+        self.pause()
+        self.ended = True
+        self.owner.link_broken(self, cause_of(error))
+
+    def release(self) -> End:
+        """Gives the end away, without what has not left. The link is over."""
+        self._stop()
+        return self._end
+
+    def close(self) -> None:
+        if not self._closed:
+            self._stop()
+            self._end.close()
+
+    def abort(self) -> None:
+        if not self._closed:
+            self._stop()
+            self._end.abort()
+
+    def _stop(self) -> None:
+        self.pause()
+        self._closed = True
+        self.reader = self.writer = None
+        self.watch_output(wanted=False)
+        self.blocked = False
+        self._unsent.clear()
+
+
+class StreamLink:
+    """A stream of yamux as a link; make it the stream's user. It is not read until :meth:`resume`."""
+
+    __slots__ = (
+        "_closed",
+        "_loop",
+        "_mux",
+        "_soon",
+        "_stream_id",
+        "_timer",
+        "_undelivered",
+        "_unsent",
+        "blocked",
+        "ended",
+        "owner",
+        "reading",
+    )
+    path = "yamux"
+    plain = False
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, mux: Mux, owner: LinkOwner = NOBODY) -> None:
+        self._loop = loop
+        self._mux = mux
+        self._stream_id = 0
+        self.owner = owner
+        self._unsent: deque[bytes] = deque()
+        self._undelivered: deque[bytes] = deque()
+        self._soon: asyncio.Handle | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
+        self.blocked = False
+        self.reading = False
+        self.ended = False
+
+    def bind(self, stream_id: int) -> None:
+        """Says which stream it is; call once, before anything else."""
+        self._stream_id = stream_id
+
+    def write(self, data: bytes) -> bool:
+        if self._closed or self._mux.over:
+            return False
+        self._unsent.append(data)
+        if not self.blocked:
+            self.blocked = not self._push()
+        return True
+
+    def _push(self) -> bool:
+        """Sends what waits, as far as the window and the session allow; True when all of it is on its way."""
+        while self._unsent:
+            data = self._unsent[0]
+            room = self._mux.room(self._stream_id)
+            if not room:
+                return False
+            if room < len(data):
+                data, self._unsent[0] = data[:room], data[room:]
+            else:
+                self._unsent.popleft()
+            self._mux.send(self._stream_id, data)
+        return True
+
+    def release(self) -> tuple[Mux, int, list[bytes]]:
+        """Gives the stream away; returns it with what it brought and the owner was not told. The link is over."""
+        undelivered = list(self._undelivered)
+        self._stop()
+        return self._mux, self._stream_id, undelivered
+
+    def pause(self) -> None:
+        self.reading = False
+        if self._soon is not None:
+            self._soon.cancel()
+            self._soon = None
+
+    def resume(self) -> None:
+        if self.reading or self._closed:
+            return
+        self.reading = True
+        if self._undelivered or self.ended:
+            self._soon = self._loop.call_soon(self._deliver)
+
+    def _deliver(self) -> None:
+        self._soon = None
+        while self.reading and self._undelivered:
+            data = self._undelivered.popleft()
+            self._mux.consumed(self._stream_id, len(data))
+            self.owner.link_received(self, data)
+        if self.ended:
+            self._tell_end()
+
+    def _tell_end(self) -> None:
+        if self.reading and not self._undelivered:
+            self.reading = False
+            self.owner.link_ended(self)
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._stop()
+        if self._mux.over:
+            return
+        self._mux.send_eof(self._stream_id)
+        if self.ended:
+            self._mux.forget(self._stream_id)
+        else:
+            self._timer = self._loop.call_later(CLOSE_TIME, self._mux.reject, self._stream_id)
+
+    def abort(self) -> None:
+        if not self._closed:
+            self._stop()
+            if not self._mux.over:
+                self._mux.reject(self._stream_id)
+
+    def _stop(self) -> None:
+        self.pause()
+        self._closed = True
+        self.blocked = False
+        self._unsent.clear()
+        self._undelivered.clear()
+
+    def accepted(self, extra_window: int) -> None:
+        """Part of :class:`~tunnelconsole.engine.transport.mux.StreamUser`: nothing to do, data need not wait for it."""
+
+    def received(self, data: bytes) -> None:
+        if self._closed:
+            self._mux.consumed(self._stream_id, len(data))
+        elif self.reading and not self._undelivered:
+            self._mux.consumed(self._stream_id, len(data))
+            self.owner.link_received(self, data)
+        else:
+            self._undelivered.append(data)
+
+    def can_send(self) -> None:
+        if self.blocked and self._push():
+            self.blocked = False
+            self.owner.link_drained(self)
+
+    def half_closed(self) -> None:
+        self.ended = True
+        if self._closed:
+            self._forget()
+        else:
+            self._tell_end()
+
+    def lost(self, reason: str) -> None:
+        if self._closed:
+            self._forget()
+        else:
+            self._stop()
+            self.ended = True
+            self.owner.link_broken(self, reason)
+
+    def _forget(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if not self._mux.over:
+            self._mux.forget(self._stream_id)
+
+
+def cause_of(error: OSError) -> str:
+    """Why a connection broke, in a few words."""
+    return "connection reset" if isinstance(error, ConnectionResetError) else error.strerror or str(error)
