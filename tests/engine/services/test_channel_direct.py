@@ -7,16 +7,18 @@ import random
 import socket
 import struct
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
-from channel_peers import OK, At, hs1, hs2, hs3, hub
+from channel_peers import ALL, OK, At, hs1, hs2, hs3, hub
 from loopback import BULK, hears, open_descriptors, told
 from tunnelconsole.engine.events import BytesDropped, ChannelClosed, Crashed, SessionClosed
 from tunnelconsole.engine.limits import LimitSettings
 from tunnelconsole.engine.settings import HostPort, TLSSettings
+from tunnelconsole.engine.transport.ends import SocketEnd
 from tunnelconsole.engine.transport.plane import CAN_SPLICE
 from tunnelconsole.engine.units import Rate, Size
 from waiting import until
@@ -27,6 +29,9 @@ SCHEDULES = 60
 """Random schedules in one test; there are :data:`SEEDS` of them for each loop."""
 
 SEEDS = 20
+
+NARROW = 4096
+"""Bytes of a kernel's buffer that is soon full."""
 
 STEPS = 14
 """Steps of a schedule."""
@@ -110,6 +115,63 @@ async def test_what_sits_in_a_pipe_is_delivered_first_when_the_splice_ends() -> 
         await sent
         assert got.count(b"c") == 1  # anywhere
         assert got.replace(b"c", b"") == stream
+
+
+async def test_what_waits_for_a_receiver_goes_out_before_a_splice_begins() -> None:
+    async with (
+        hub() as at,
+        at.client("b", ["x"]) as b,
+        at.client("a", ["b", "nobody"]) as a,
+        asyncio.TaskGroup() as tasks,
+    ):
+        party = at.party("a")
+        sent = tasks.create_task(a.send(BULK * 4))
+        await until(lambda: at.party("b").blocking)
+        assert party.session is not None
+        at.service.set_receivers(party.session, ["b"])
+        assert party.direct_out is None
+        assert await b.read(4 * len(BULK)) == BULK * 4
+        await sent
+        await until(lambda: party.direct_out is not None)
+
+
+class Reluctant(SocketEnd):
+    """An end that takes some of what comes next, and then nothing until it is willing again."""
+
+    willing = True
+    takes = 1000
+
+    def send(self, data: bytes | memoryview) -> int:
+        if self.willing:
+            return super().send(data)
+        taken, self.takes = super().send(data[: self.takes]) if self.takes else 0, 0
+        if not taken:
+            raise BlockingIOError
+        return taken
+
+
+async def test_a_splice_that_begins_because_another_receiver_broke_off_comes_behind_what_was_read() -> None:
+    piece = 32 * 1024
+    async with hub() as at, AsyncExitStack() as stack:
+        async with at.client("gone", ["x"]):
+            b = await stack.enter_async_context(at.client("b", ["x"]))
+            a = await stack.enter_async_context(at.client("a", ALL))
+        await until(lambda: at.party("gone").ended)  # and more than that, which shows at the second thing sent to it
+        at.party("b").end = reluctant = Reluctant(socket_of(at, "b"))
+        party, number = at.party("a"), 0
+        while "gone" in at.chids:
+            reluctant.willing, reluctant.takes = False, 1000
+            number += 1
+            await a.send(bytes([number]) * piece)
+            await until(lambda number=number: party.bytes_in == number * piece)  # type: ignore[misc]
+            assert number < 100
+            if "gone" in at.chids:
+                reluctant.willing = True
+                assert await b.read(piece) == bytes([number]) * piece
+        await a.send(b"\xff")
+        await until(lambda: party.bytes_in == number * piece + 1)
+        reluctant.willing = True
+        assert await b.read(piece + 1) == bytes([number]) * piece + b"\xff"
 
 
 async def test_a_spliced_sender_that_ends_its_side_leaves_its_receiver_open() -> None:
@@ -209,12 +271,8 @@ class Peer(asyncio.Protocol):
 
     def got(self) -> dict[int, bytes]:
         """By sender, what has come, in its order."""
-        kinds = bytes(byte >> 5 for byte in range(256))
-        whose = bytes(self.received).translate(kinds)
-        return {
-            number: bytes(byte for byte, owner in zip(self.received, whose, strict=True) if owner == number)
-            for number in set(whose)
-        }
+        found = {number: bytes(self.received.translate(None, others)) for number, others in enumerate(_OTHERS)}
+        return {number: data for number, data in found.items() if data}
 
 
 class Schedule:
@@ -270,12 +328,19 @@ class Schedule:
             if peer.sends_to(newcomer):
                 await self.read_all_of(peer)
         where = HostPort.parse(self.at.address)
-        connection = asyncio.get_running_loop().create_connection(lambda: newcomer, where.host, where.port)
-        newcomer.transport, _ = await connection
+        loop, sock = asyncio.get_running_loop(), socket.socket()
+        narrow = self.random.random() < 0.6
+        if narrow:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, NARROW)
+        sock.setblocking(False)
+        await loop.sock_connect(sock, (where.host, where.port))
+        newcomer.transport, _ = await loop.create_connection(lambda: newcomer, sock=sock)
         newcomer.transport.write(hs1(newcomer.chid) + hs3(*newcomer.receivers))
         answer = hs2(newcomer.chid) + OK
         await turns(lambda: newcomer.received == answer)
         newcomer.received.clear()
+        if narrow:
+            narrow_down(self.at, newcomer.chid)
         self.peers.append(newcomer)
 
     async def send(self) -> None:
@@ -362,7 +427,22 @@ class Schedule:
             assert peer.got() == peer.wanted()
 
 
+def narrow_down(at: At, chid: str) -> None:
+    """Has the server's kernel hold little for a client, so that more waits in its outbox."""
+    socket_of(at, chid).setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, NARROW)
+
+
+def socket_of(at: At, chid: str) -> socket.socket:
+    """The server's end of a client's connection."""
+    end = at.party(chid).end
+    assert isinstance(end, SocketEnd)
+    return end.socket
+
+
 _MARKED = [bytes((number << 5) | (byte & 0x1F) for byte in range(256)) for number in range(8)]
+
+
+_OTHERS = [bytes(byte for byte in range(256) if byte >> 5 != number) for number in range(8)]
 
 
 async def turns(condition: Callable[[], object]) -> None:
