@@ -34,7 +34,8 @@ class Seen(NamedTuple):
     head: RequestHead
     body: bytes
 
-    def __getitem__(self, name: Any) -> Any:
+    def value(self, name: str) -> str:
+        """Of a field of its head."""
         return self.head.values[name.lower()]
 
 
@@ -73,6 +74,10 @@ class Service:
         self._answer = answer
         self.seen: list[Seen] = []
         self.connections = 0
+
+    def answer_with(self, answer: Answer) -> None:
+        """Answers otherwise from now on."""
+        self._answer = answer
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -223,13 +228,16 @@ class Web:
             yield caller, await caller.read(12)
 
     @asynccontextmanager
-    async def original(self, service: HostPort | None = None, host: str = HOST) -> AsyncIterator[Original]:
+    async def original(
+        self, service: HostPort | None = None, host: str = HOST, fields: Iterable[str] = ()
+    ) -> AsyncIterator[Original]:
         """An attached client that does as the original's does."""
         where = HostPort.parse(self.address)
         reader, writer = await asyncio.open_connection(where.host, where.port)
         client = Original(YamuxPeer(reader, writer), service)
         try:
-            writer.write(f"CONNECT /_connectPath HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+            lines = ["CONNECT /_connectPath HTTP/1.1", f"Host: {host}", *fields, "", ""]
+            writer.write("\r\n".join(lines).encode())
             assert await reader.readexactly(len(ESTABLISHED)) == ESTABLISHED
             await client.greet()
             task = asyncio.get_running_loop().create_task(client.serve()) if service else None
@@ -253,6 +261,8 @@ class Original:
         self._service = service
         self._next = 3
         self._streams: dict[int, asyncio.StreamWriter] = {}
+        self._windows: dict[int, int] = {}
+        self._opened = asyncio.Condition()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def greet(self) -> None:
@@ -282,6 +292,10 @@ class Original:
             elif found.kind == 0 and found.stream_id in self._streams:
                 self._streams[found.stream_id].write(found.payload)
                 await self.peer.send(frame(WINDOW, 0, found.stream_id, len(found.payload)))
+            elif found.kind == WINDOW and found.stream_id in self._windows:
+                async with self._opened:
+                    self._windows[found.stream_id] += found.length
+                    self._opened.notify_all()
             if found.flags & FIN and (writer := self._streams.get(found.stream_id)) is not None:
                 writer.write_eof()
 
@@ -293,9 +307,13 @@ class Original:
             await self.peer.send(frame(WINDOW, FIN, stream_id))
             return
         self._streams[stream_id] = writer
+        self._windows[stream_id] = 262_144
 
         async def pipe() -> None:
             while piece := await reader.read(1 << 15):
+                async with self._opened:
+                    await self._opened.wait_for(lambda: self._windows[stream_id] >= len(piece))
+                    self._windows[stream_id] -= len(piece)
                 await self.peer.send(data(stream_id, piece))
             await self.peer.send(frame(WINDOW, FIN, stream_id))
 

@@ -1,9 +1,9 @@
 """Turns TOML tables into typed settings, and names every mistake on the way by its key path.
 
 What a setting may be is read off its type: ``bool``, ``int``, ``float``, ``str``, ``Literal``, a file's path, a
-:class:`~tunnelconsole.engine.settings.Secret`, a type with a ``parse`` method such as ``Duration`` (and with ``resolve``
-if it may be a path), a table of settings, a list (``tuple[X, ...]``) or a table (``dict[str, X]``) of any of these, or
-one of them ``| None``.
+:class:`~tunnelconsole.engine.settings.Secret`, a type with a ``parse`` method such as ``Duration`` (with ``resolve``
+where it may be a path), a table of settings, a list (``tuple[X, ...]``) or a table (``dict[str, X]``) of any of these,
+or one of them ``| None``.
 """
 
 from __future__ import annotations

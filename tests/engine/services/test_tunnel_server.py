@@ -2,21 +2,431 @@
 
 from __future__ import annotations
 
-from loopback import told
-from tunnel_peers import HOST, ok, web
-from tunnelconsole.engine.events import BackendAttached
-from yamux_frames import FIN, WINDOW, data, frame
+import asyncio
+import contextlib
+from typing import Self
+
+import pytest
+
+from loopback import BULK, hears, target, told
+from tunnel_peers import HOST, Original, Service, Visitor, Web, ok, web
+from tunnelconsole.engine.events import BackendAttached, BackendLeft, ChannelClosed, PeerRefused
+from tunnelconsole.engine.limits import LimitSettings
+from tunnelconsole.engine.services.tunnel import backend as backend_module
+from tunnelconsole.engine.services.tunnel import server as server_module
+from tunnelconsole.engine.services.tunnel.rates import RateSettings
+from tunnelconsole.engine.services.tunnel.routes import HostPattern
+from tunnelconsole.engine.settings import NetworkPattern, Secret
+from tunnelconsole.engine.units import Duration, Rate
+from waiting import until
+from yamux_frames import DATA, FIN, GO_AWAY, RST, SYN, WINDOW, data, frame
+
+NATIVE = "TunnelConsole-Native: 1"
+
+ALICE = ("Authorization: Bearer a",)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is late is found out at once."""
+    monkeypatch.setattr(server_module, "SWEEP", 0.02)
+
+
+async def answer(client: Original, response: bytes = b"", path: str = "/") -> int:
+    """Takes one request for ``path`` at a client by hand, and answers it; returns its stream."""
+    stream_id = await client.visitor()
+    request = (await client.peer.find(DATA, stream_id)).payload
+    assert request.startswith(f"GET {path} HTTP/1.1\r\n".encode()), request
+    await client.peer.send(data(stream_id, response or ok()), frame(WINDOW, FIN, stream_id))
+    return stream_id
 
 
 async def test_an_originals_client_gets_a_tunnel_and_its_visitors_requests() -> None:
     async with web() as at, at.original() as client, at.visiting() as visitor:
-        await visitor.send(f"GET /a?b=c HTTP/1.1\r\nHost: {HOST}:{at.address.rpartition(':')[2]}\r\n\r\n".encode())
-        stream_id = await client.visitor()
-        request = (await client.peer.find(0, stream_id)).payload
-        assert request.startswith(b"GET /a?b=c HTTP/1.1\r\nHost: app.example.net")
-        await client.peer.send(data(stream_id, ok(b"from behind")), frame(WINDOW, FIN, stream_id))
+        await visitor.send(f"GET /a?b=c HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
+        stream_id = await answer(client, ok(b"from behind"), "/a?b=c")
         got = await visitor.response()
         assert (got.status, got.body) == (200, b"from behind")
         await client.peer.find(WINDOW, stream_id, FIN)
         (attached,) = told(at.engine, BackendAttached)
         assert attached.address == f"http://{HOST}"
+
+
+@pytest.mark.parametrize("host", [HOST.upper(), f"{HOST}:80", f"{HOST}.", f"{HOST}:"])
+async def test_a_host_is_the_same_in_any_case_and_with_any_port(host: str) -> None:
+    async with web() as at, at.original(), at.visiting(host) as visitor:
+        await visitor.send(f"GET / HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+        await hears(at.engine, BackendAttached)
+        await until(lambda: at.engine.node.sessions.channels)
+
+
+async def test_a_host_without_a_tunnel_is_404_with_a_plain_page_and_the_connection_goes_on() -> None:
+    async with web() as at, at.visiting() as visitor:
+        for _ in range(2):
+            got = await visitor.get("/")
+            assert got.status == 404
+            assert got.body == b"404 Not Found\n\nthere is no tunnel for this host\n"
+            assert got.head.values["content-type"].startswith("text/plain")
+            assert "server" not in got.head.values
+
+
+@pytest.mark.parametrize(
+    ("request_line", "status"),
+    [
+        (b"GET /_connectPath HTTP/1.1", b"404"),
+        (b"CONNECT /_nothing HTTP/1.1", b"404"),
+        (b"CONNECT a:80 HTTP/1.1", b"405"),
+    ],
+)
+async def test_what_only_looks_like_a_clients_request_is_answered_as_http(request_line: bytes, status: bytes) -> None:
+    async with web() as at, at.calling() as caller:
+        await caller.send(request_line + b"\r\nHost: app.example.net\r\n\r\n")
+        assert await caller.read(12) == b"HTTP/1.1 " + status
+
+
+@pytest.mark.parametrize(
+    ("settings", "host", "reason"),
+    [
+        ({"hosts_allow": ("*.example.org",)}, "app.example.net", "is not allowed here"),
+        ({"hosts_deny": ("app.*",)}, "APP.example.net:8080", "is not allowed here"),
+        ({"reserved": {"app.*": "alice"}, "tokens": {"alice": Secret("a")}}, "app.example.net", "needs a token"),
+        ({"limits": LimitSettings(sessions=1)}, "other.example.net", "limit of 1 sessions"),
+        ({}, "app.example.net", "exists already"),
+    ],
+)
+async def test_a_tunnel_that_may_not_be_is_refused_with_the_reason(
+    settings: dict[str, object], host: str, reason: str
+) -> None:
+    for key in ("hosts_allow", "hosts_deny"):
+        if key in settings:
+            settings[key] = tuple(HostPattern.parse(text) for text in settings[key])  # type: ignore[attr-defined]
+    async with web(**settings) as at:
+        if not settings or "limits" in settings:
+            async with at.original(), at.asking(host) as (caller, first):
+                assert first == b"HTTP/1.1 400"
+                assert reason.encode() in await caller.read_to_end()
+        else:
+            async with at.asking(host) as (caller, first):
+                assert first == b"HTTP/1.1 400"
+                assert reason.encode() in await caller.read_to_end()
+        assert reason in (await hears(at.engine, PeerRefused)).reason
+
+
+@pytest.mark.parametrize(
+    ("token", "host", "status"),
+    [
+        ("", HOST, b"401"),
+        ("wrong", HOST, b"401"),
+        ("secret-b", "app.example.org", b"403"),
+        ("secret-a", "app.example.org", b"200"),
+        ("secret-b", HOST, b"200"),
+    ],
+)
+async def test_our_own_clients_are_told_by_the_status_whether_asking_again_can_help(
+    token: str, host: str, status: bytes
+) -> None:
+    tokens = {"alice": Secret("secret-a"), "bob": Secret("secret-b")}
+    async with web(tokens=tokens, reserved={"*.org": "alice"}) as at:
+        fields = [NATIVE, f"Authorization: Bearer {token}"] if token else [NATIVE]
+        async with at.asking(host, *fields) as (_, first):
+            assert first == b"HTTP/1.1 " + status
+
+
+async def test_the_host_is_free_as_soon_as_its_client_has_left() -> None:
+    async with web() as at, at.visiting() as visitor:
+        async with at.original():
+            pass
+        left = await hears(at.engine, BackendLeft)
+        assert left.address == f"http://{HOST}"
+        assert (await visitor.get("/")).status == 404
+        async with at.original():
+            pass
+
+
+async def test_the_same_identity_takes_its_own_place_at_once() -> None:
+    async with (
+        web(tokens={"alice": Secret("a")}) as at,
+        at.original(fields=ALICE) as dead,
+        at.original(fields=ALICE) as client,
+        at.visiting() as visitor,
+    ):
+        assert len(at.service.attached) == 1
+        assert "took its place" in (await hears(at.engine, BackendLeft)).cause
+        await visitor.send(f"GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
+        await answer(client)
+        assert (await visitor.response()).status == 200
+        assert await dead.peer.rest() == []
+
+
+async def test_a_client_that_is_silent_is_found_dead_and_its_host_is_free() -> None:
+    async with web(keepalive=Duration(0.05)) as at, at.original():
+        assert "nothing heard" in (await hears(at.engine, BackendLeft)).cause
+        assert at.service.routes.find(HOST) is None
+
+
+async def test_pipelined_requests_are_answered_in_order() -> None:
+    async with Piped() as at:
+        for number in range(5):
+            await at.visitor.send(f"GET /{number} HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
+        for number in range(5):
+            assert (await at.visitor.response()).body == f"GET /{number} of 0".encode()
+
+
+class Piped:
+    """A server, an original's client with a real service, and a visitor."""
+
+    def __init__(self, **settings: object) -> None:
+        self._settings = settings
+        self.service = Service()
+
+    async def __aenter__(self) -> Self:
+        self._stack = contextlib.AsyncExitStack()
+        far = await self._stack.enter_async_context(target(self.service.serve))
+        self.web: Web = await self._stack.enter_async_context(web(**self._settings))
+        await self._stack.enter_async_context(self.web.original(far.address))
+        self.visitor: Visitor = await self._stack.enter_async_context(self.web.visiting())
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self._stack.aclose()
+
+
+async def test_a_client_that_answers_nothing_and_closes_is_502() -> None:
+    async with web() as at, at.original() as client, at.visiting() as visitor:
+        await visitor.send(f"POST / HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 2\r\n\r\nhi".encode())
+        stream_id = await client.visitor()
+        await client.peer.find(DATA, stream_id)
+        await client.peer.send(frame(WINDOW, FIN, stream_id))
+        got = await visitor.response()
+        assert (got.status, b"without an answer" in got.body) == (502, True)
+
+
+async def test_a_get_that_is_not_answered_is_tried_again_before_it_is_502() -> None:
+    async with web() as at, at.original() as client, at.visiting() as visitor:
+        await visitor.send(f"GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
+        stream_id = await client.visitor()
+        await client.peer.send(frame(WINDOW, RST, stream_id))
+        await answer(client)
+        assert (await visitor.response()).status == 200
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_service_that_is_too_slow_is_504() -> None:
+    async with web(response_timeout=Duration(0.1)) as at, at.original() as client, at.visiting() as visitor:
+        await visitor.send(f"GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
+        stream_id = await client.visitor()
+        got = await visitor.response()
+        assert (got.status, got.body) == (
+            504,
+            b"504 Gateway Timeout\n\nthe local service did not answer within 0.1 s\n",
+        )
+        await client.peer.find(WINDOW, stream_id, RST)
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_client_that_opens_no_stream_is_504(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend_module, "STREAM_PATIENCE", 0.1)
+    async with web() as at, at.original(), at.visiting() as visitor:
+        got = await visitor.get("/")
+        assert (got.status, b"did not take the request in time" in got.body) == (504, True)
+        assert [backend.load for backend in at.service.backends] == [0]
+
+
+async def test_a_visitor_that_leaves_midway_takes_its_stream_with_it() -> None:
+    async with web() as at, at.original() as client:
+        async with at.calling() as caller:
+            await caller.send(f"GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
+            stream_id = await client.visitor()
+            caller.reset()
+        await client.peer.find(WINDOW, stream_id, RST)
+        await until(lambda: not at.service.visitors)
+
+
+async def test_an_answer_that_breaks_off_cuts_the_visitor_and_never_looks_complete() -> None:
+    async with web() as at, at.original() as client, at.visiting() as visitor:
+        await visitor.send(f"GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
+        stream_id = await client.visitor()
+        await client.peer.send(data(stream_id, ok(b"x" * 100)[:-1]), frame(WINDOW, FIN, stream_id))
+        with pytest.raises(ConnectionResetError):
+            await visitor.response()
+
+
+async def test_a_body_streams_as_it_comes() -> None:
+    async with web() as at, at.original() as client, at.visiting() as visitor:
+        await visitor.send(f"GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
+        stream_id = await client.visitor()
+        await client.peer.send(data(stream_id, b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"))
+        for number in range(3):
+            event = f"data: {number}\n\n".encode()
+            await client.peer.send(data(stream_id, event))
+            seen = b""
+            while not seen.endswith(event + b"\r\n"):
+                seen += await visitor.read(1)
+        await client.peer.send(frame(WINDOW, FIN, stream_id))
+        assert await visitor.read(5) == b"0\r\n\r\n"
+
+
+async def test_a_websocket_is_raw_both_ways_after_its_upgrade() -> None:
+    async with web() as at, at.original() as client, at.visiting() as visitor:
+        fields = "Connection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n"
+        await visitor.send(f"GET /ws HTTP/1.1\r\nHost: {HOST}\r\n{fields}\r\n".encode())
+        line = (await client.peer.find(DATA, 1)).payload
+        assert line == b'{"Type":3,"Action":5}\n'
+        stream_id = await client.open()
+        request = (await client.peer.find(DATA, stream_id)).payload
+        assert b"\r\nUpgrade: websocket\r\n" in request
+        switch = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+        await client.peer.send(data(stream_id, switch + b"first"))
+        assert (await visitor.response()).status == 101
+        assert await visitor.read(5) == b"first"
+        await visitor.send(b"\x00raw\xff")
+        assert await client.peer.read(stream_id, 5) == b"\x00raw\xff"
+        await client.peer.send(data(stream_id, b"back"), frame(WINDOW, FIN, stream_id))
+        assert await visitor.read(4) == b"back"
+        visitor.writer.write_eof()
+        await client.peer.find(WINDOW, stream_id, FIN)
+        closed = await hears(at.engine, ChannelClosed)
+        assert closed.bytes_in == len(switch) + 9
+        assert closed.bytes_out == len(request) + 5
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status"),
+    [
+        (b"GET / HTTP/1.1\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+        (b"GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"y" * 40_000 + b"\r\n\r\n", 431),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
+    ],
+)
+async def test_a_request_that_breaks_the_rules_is_refused_and_the_connection_closed(
+    request_bytes: bytes, status: int
+) -> None:
+    async with web() as at, at.visiting() as visitor:
+        await visitor.send(request_bytes)
+        got = await visitor.response()
+        assert (got.status, got.head.values["connection"]) == (status, "close")
+        assert await visitor.ends() == b""
+        await hears(at.engine, PeerRefused)
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_head_that_does_not_come_in_time_is_408() -> None:
+    async with web(limits=LimitSettings(handshake_timeout=Duration(0.1))) as at, at.visiting() as visitor:
+        await visitor.send(b"GET / HTTP/1.1\r\nHo")
+        assert (await visitor.response()).status == 408
+        assert await visitor.ends() == b""
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_visitor_that_says_nothing_is_closed_without_a_word() -> None:
+    async with web(limits=LimitSettings(handshake_timeout=Duration(0.1))) as at, at.visiting() as visitor:
+        assert await visitor.ends() == b""
+        assert not told(at.engine, PeerRefused)
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_connection_that_is_kept_alive_is_closed_when_it_brings_nothing() -> None:
+    async with web(keep_alive=Duration(0.1)) as at, at.visiting() as visitor:
+        await visitor.get("/")
+        assert await visitor.ends() == b""
+
+
+async def test_a_session_that_is_kicked_ends_and_its_visitors_are_cut() -> None:
+    async with web() as at, at.original() as client, at.visiting() as visitor:
+        await visitor.send(f"GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
+        stream_id = await client.visitor()
+        await client.peer.send(data(stream_id, ok(b"x" * 100)[:-1]))
+        assert await visitor.read(4) == b"HTTP"
+        (session,) = at.service.attached
+        at.engine.kick(session.id)
+        assert await visitor.is_cut()
+        await until(lambda: not at.service.attached)
+
+
+async def test_a_server_that_stops_finishes_what_is_under_way_and_takes_nothing_new() -> None:
+    async with web() as at, at.original() as client, at.visiting() as busy, at.visiting() as idle:
+        await busy.send(f"GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
+        stream_id = await client.visitor()
+        await client.peer.find(DATA, stream_id)
+        stopping = asyncio.gather(at.engine.stop(drain=10))
+        assert await idle.ends() == b""
+        await client.peer.find(GO_AWAY)
+        await client.peer.send(data(stream_id, ok(b"the last")), frame(WINDOW, FIN, stream_id))
+        got = await busy.response()
+        assert (got.body, got.head.values["connection"]) == (b"the last", "close")
+        busy.writer.close()
+        await stopping
+
+
+async def test_requests_beyond_the_rate_of_a_connection_are_429() -> None:
+    async with Piped(per_connection=RateSettings(requests=2)) as at:
+        statuses = [(await at.visitor.get("/")).status for _ in range(4)]
+        assert statuses == [200, 200, 429, 429]
+        got = await at.visitor.get("/")
+        assert int(got.head.values["retry-after"]) >= 1
+        async with at.web.visiting() as other:
+            assert (await other.get("/")).status == 200
+
+
+@pytest.mark.parametrize("limit", ["per_tunnel", "per_identity"])
+async def test_requests_beyond_the_rate_of_a_tunnel_or_its_identity_are_429_for_all(limit: str) -> None:
+    async with Piped(**{limit: RateSettings(requests=2)}) as at, at.web.visiting() as other:
+        statuses = [(await visitor.get("/")).status for visitor in (at.visitor, other, at.visitor, other)]
+        assert statuses == [200, 200, 429, 429]
+
+
+async def test_bytes_beyond_the_rate_are_held_back_and_not_lost() -> None:
+    async with Piped(per_tunnel=RateSettings(rate=Rate(2_000_000))) as at:
+        at.service.answer_with(lambda _: ok(BULK[:1_000_000]))
+        began = asyncio.get_running_loop().time()
+        assert (await at.visitor.get("/")).body == BULK[:1_000_000]
+        assert asyncio.get_running_loop().time() - began > 0.1
+
+
+async def test_the_word_of_a_trusted_proxy_is_taken_and_no_other() -> None:
+    nobody: tuple[NetworkPattern, ...] = ()
+    for trusted, expected in ((nobody, "127.0.0.1"), ((NetworkPattern("127.0.0.0/8"),), "192.0.2.7, 127.0.0.1")):
+        async with Piped(trusted_proxies=trusted) as at:
+            await at.visitor.get("/", "X-Forwarded-For: 192.0.2.7")
+            assert at.service.seen[0].value("X-Forwarded-For") == expected
+
+
+async def test_clients_of_one_identity_share_a_host_and_the_least_busy_one_gets_each_request() -> None:
+    async with (
+        web(shared=True, tokens={"alice": Secret("a")}) as at,
+        at.original(fields=ALICE) as one,
+        at.original(fields=ALICE) as two,
+        at.visiting() as first,
+        at.visiting() as second,
+    ):
+        for visitor in (first, second):
+            await visitor.send(f"GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
+        await answer(one, ok(b"one"))
+        await answer(two, ok(b"two"))
+        assert {(await first.response()).body, (await second.response()).body} == {b"one", b"two"}
+
+
+async def test_a_client_that_leaves_takes_no_request_with_it_that_had_not_begun() -> None:
+    async with (
+        web(shared=True, tokens={"alice": Secret("a")}) as at,
+        at.original(fields=ALICE) as staying,
+        at.original(fields=ALICE) as leaving,
+        at.visiting() as visitor,
+        at.visiting() as other,
+    ):
+        await other.send(f"GET /other HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
+        await staying.visitor()
+        await visitor.send(f"GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
+        await leaving.visitor()
+        leaving.peer.reset()
+        await answer(staying)
+        assert (await visitor.response()).status == 200
+
+
+async def test_a_client_may_open_some_streams_in_vain_and_no_flood_of_them() -> None:
+    async with web() as at, at.original() as client:
+        for number in range(backend_module.MAX_REJECTED + 1):
+            await client.peer.send(frame(WINDOW, SYN, 3 + 2 * number))
+        assert "stream after stream" in (await hears(at.engine, BackendLeft)).cause
