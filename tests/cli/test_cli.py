@@ -115,8 +115,8 @@ def documents(process: Process) -> list[dict[str, Any]]:
 def test_help_names_every_command(program: Program, flag: str) -> None:
     named = re.findall(r"^  (\w+)  ", program.run(flag).ok(), re.MULTILINE)
     assert named == [
-        *("attach", "check", "status", "services", "sessions", "channels", "events"),
-        *("start", "stop", "restart", "kick", "reload", "tcp", "jump"),
+        *("attach", "check", "status", "services", "sessions", "channels", "chids", "events"),
+        *("start", "stop", "restart", "kick", "receivers", "reload", "tcp", "jump"),
     ]
 
 
@@ -138,6 +138,7 @@ def test_running_the_package_is_running_the_program(program: Program) -> None:
         "status --nonsense",
         "start",
         "kick",
+        "receivers s1",
         "events --limit 0",
         "status --log-level loud",
         "tcp 22",

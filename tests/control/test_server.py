@@ -423,9 +423,9 @@ class TestBadClients:
         )
 
     async def test_a_line_without_end_is_refused(self, node: Node) -> None:
-        answer = await refusal(node, b"x" * (messages.MAX_REQUEST * 2))
+        answer = await refusal(node, b"x" * (messages.MAX_REQUEST + 1))
         assert isinstance(answer.reply, Refused)
-        assert answer.reply.message == "a request is one line of at most 65536 bytes"
+        assert answer.reply.message == "a request is one line of at most 196608 bytes"
 
     async def test_the_longest_line_is_read(self, node: Node) -> None:
         line = ask_line({"type": "start-service", "name": ""})

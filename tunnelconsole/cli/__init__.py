@@ -210,6 +210,18 @@ def channels(shared: Shared, service: str, session: str) -> None:
 
 
 @cli.command()
+@click.option("--service", default="", metavar="NAME", help="Of this service only.")
+@pass_shared
+def chids(shared: Shared, service: str) -> None:
+    """The clients of the channel servers: who sends to whom."""
+    from tunnelconsole.cli.tables import CHIDS, print_rows
+    from tunnelconsole.control.messages import Chids, GetChids
+
+    empty = "no chids: nobody is attached to a channel server at the moment"
+    print_rows(CHIDS, shared.ask(GetChids(service), Chids).rows, empty=empty, as_json=shared.json)
+
+
+@cli.command()
 @click.option("--follow", "-f", is_flag=True, help="Go on with what happens; with --json, a document a line.")
 @click.option("--limit", "-n", type=click.IntRange(min=1), default=EVENTS_SHOWN, show_default=True, help="The newest.")
 @click.option("--level", type=click.Choice(LEVELS), help="The least that is shown: info, or debug with --json.")
@@ -266,6 +278,17 @@ def kick(shared: Shared, session: str) -> None:
     from tunnelconsole.control.messages import KickSession
 
     _steer(shared, KickSession(session))
+
+
+@cli.command(short_help="Have a client of a channel server send to others.")
+@click.argument("session")
+@click.argument("chids", metavar="CHID[,CHID...]")
+@pass_shared
+def receivers(shared: Shared, session: str, chids: str) -> None:
+    """Have SESSION, a client of a channel server, send to these chids and no others; * stands for all."""
+    from tunnelconsole.control.messages import SetReceivers
+
+    _steer(shared, SetReceivers(session, [] if chids == "*" else chids.split(",")))
 
 
 @cli.command()

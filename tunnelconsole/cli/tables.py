@@ -18,6 +18,7 @@ from tunnelconsole.control.messages import (
     LEVELS,
     MIN_INTERVAL,
     ChannelRow,
+    ChidRow,
     EventRow,
     Events,
     GetEvents,
@@ -38,6 +39,10 @@ _WARNING: dict[str, Any] = {"fg": "yellow"}
 
 ALARMS = {"failed": _ERROR, "error": _ERROR, "backoff": _WARNING, "warning": _WARNING}
 """States and levels that are painted, and how; the word itself is always there too."""
+
+
+MAX_RECEIVERS_SHOWN = 5
+"""Receivers of a client that a table names; with ``--json`` there are all."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +107,28 @@ CHANNELS: tuple[Column[ChannelRow], ...] = (
     Column("RATE OUT", lambda row, now: rate(row.rate_out), right=True),
 )
 
+CHIDS: tuple[Column[ChidRow], ...] = (
+    Column("CHID", lambda row, now: row.chid),
+    Column("SERVICE", lambda row, now: row.service),
+    Column("SESSION", lambda row, now: row.session),
+    Column("PEER", lambda row, now: row.peer),
+    Column("IDENTITY", lambda row, now: row.identity),
+    Column("SENDS TO", lambda row, now: "nobody any more" if row.ended else receivers_text(row.receivers)),
+    Column("SENDERS", lambda row, now: count(row.senders), right=True),
+    Column("IN", lambda row, now: size(row.bytes_in), right=True),
+    Column("OUT", lambda row, now: size(row.bytes_out), right=True),
+    Column("RATE IN", lambda row, now: rate(row.rate_in), right=True),
+    Column("RATE OUT", lambda row, now: rate(row.rate_out), right=True),
+    Column("WAITING", lambda row, now: size(row.waiting), right=True, shown=lambda rows: any(r.waiting for r in rows)),
+    Column("DROPPED", lambda row, now: size(row.dropped), right=True, shown=lambda rows: any(r.dropped for r in rows)),
+    Column(
+        "UNDELIVERED",
+        lambda row, now: size(row.undelivered),
+        right=True,
+        shown=lambda rows: any(row.undelivered for row in rows),
+    ),
+)
+
 EVENTS: tuple[Column[EventRow], ...] = (
     Column("TIME", lambda row, now: date_and_time(row.time)),
     Column("LEVEL", lambda row, now: row.level, alarming=True),
@@ -112,6 +139,14 @@ EVENTS: tuple[Column[EventRow], ...] = (
 
 EVENT_WIDTHS = (19, 7, 12, 18, 0)
 """Cells of the columns where events are printed one by one, as they come: nobody knows the widest yet."""
+
+
+def receivers_text(receivers: Sequence[str]) -> str:
+    """To whom a client sends, in the width of a column."""
+    if not receivers:
+        return "all"
+    more = len(receivers) - MAX_RECEIVERS_SHOWN
+    return ", ".join(receivers[:MAX_RECEIVERS_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def print_rows(columns: Sequence[Column[Row]], rows: Sequence[Row], *, empty: str, as_json: bool) -> None:

@@ -14,7 +14,7 @@ import msgspec
 
 from tunnelconsole.control import messages
 from tunnelconsole.control.messages import MIN_INTERVAL, Watch, encode
-from tunnelconsole.control.snapshot import Snapshot, channel_row, event_row, history_row, session_row
+from tunnelconsole.control.snapshot import Snapshot, channel_row, chid_row, event_row, history_row, session_row
 from tunnelconsole.engine.bus import Reader
 from tunnelconsole.engine.engine import Engine
 from tunnelconsole.engine.events import Crashed
@@ -27,6 +27,9 @@ SLICE = 256
 HISTORIES_SLICE = 8
 """Histories made and encoded in one go: with 600 samples each about 0.5 ms."""
 
+CHIDS_SLICE = 16
+"""Clients of a channel server made and encoded in one go: each may have a thousand receivers, which take as long."""
+
 BIG_TABLE = 1000
 """Rows from which on a watcher is served every :data:`BIG_TABLE_INTERVAL` at most."""
 
@@ -36,7 +39,7 @@ BIG_TABLE_INTERVAL = 1.0
 MAX_INTERVAL = 60.0
 """Seconds between two updates at the most, whatever a watcher asks for."""
 
-TOPICS = ("services", "sessions", "channels", "events", "history", "histories")
+TOPICS = ("services", "sessions", "channels", "chids", "events", "history", "histories")
 """What a :class:`~tunnelconsole.control.messages.Watch` may name."""
 
 T = TypeVar("T")
@@ -88,6 +91,9 @@ class Answers:
                 self._must_exist(service)
                 rows = await self._table(snapshot.channels(service, session), channel_row)
                 return _tagged(messages.Channels, rows=rows)
+            case messages.GetChids(service):
+                self._must_exist(service)
+                return _tagged(messages.Chids, rows=await self._table(snapshot.chids(service), chid_row, CHIDS_SLICE))
             case messages.GetEvents(after, limit, level):
                 return _tagged(messages.Events, rows=await self._table(snapshot.events(after, limit, level), event_row))
             case _:
@@ -114,6 +120,8 @@ class Answers:
                 return messages.Done(f"session {session} of {engine.kick(session)} is ended")
             case messages.CloseChannel(channel):
                 return messages.Done(f"channel {channel} to {engine.close_channel(channel)} is closed")
+            case messages.SetReceivers(session, receivers):
+                return messages.Done(engine.set_receivers(session, receivers))
             case messages.ReloadConfig():
                 return messages.Done(await self._reload())
             case messages.StopEngine():
@@ -137,7 +145,7 @@ class Answers:
         """Seconds between two updates of this watch, given what there is to show."""
         sessions = self._engine.node.sessions
         big = ("sessions" in watch.topics and len(sessions.sessions) > BIG_TABLE) or (
-            "channels" in watch.topics and len(sessions.channels) > BIG_TABLE
+            not {"channels", "chids"}.isdisjoint(watch.topics) and len(sessions.channels) > BIG_TABLE
         )
         return min(MAX_INTERVAL, max(MIN_INTERVAL, BIG_TABLE_INTERVAL if big else 0.0, watch.interval))
 
@@ -154,6 +162,8 @@ class Answers:
             update["sessions"] = await self._table(snapshot.sessions(service), session_row)
         if "channels" in watch.topics:
             update["channels"] = await self._table(snapshot.channels(service), channel_row)
+        if "chids" in watch.topics:
+            update["chids"] = await self._table(snapshot.chids(service), chid_row, CHIDS_SLICE)
         if "history" in watch.topics:
             update["history"] = snapshot.history(service)
         if "histories" in watch.topics:

@@ -17,8 +17,8 @@ import msgspec
 PROTOCOL = 2
 """Version of this message set; a peer of another version is refused with a sentence that says so."""
 
-MAX_REQUEST = 64 * 1024
-"""Bytes in one request line. Requests name a service or a session; anything longer is garbage."""
+MAX_REQUEST = 192 * 1024
+"""Bytes in one request line: room for as many receivers as a channel client may have, and nothing is longer."""
 
 MAX_ANSWER = 64 * 1024 * 1024
 """Bytes in one answer line: 100,000 channels at about 300 bytes each fit twice."""
@@ -100,6 +100,38 @@ class ChannelRow(msgspec.Struct, frozen=True, kw_only=True):
     """How its bytes travel: ``splice`` (through the kernel), ``tls`` or ``yamux`` (through buffers)."""
 
 
+class ChidRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One client of a channel server."""
+
+    service: str
+    session: str
+    channel: str
+    chid: str
+    peer: str
+    identity: str
+    since: float
+    receivers: list[str]
+    """To whom it sends; empty for all others."""
+    senders: int
+    """How many of those who are there send to it."""
+    bytes_in: int
+    """Bytes that it sent."""
+    bytes_out: int
+    """Bytes that went to it."""
+    rate_in: float
+    rate_out: float
+    waiting: int
+    """Bytes that wait until it takes them."""
+    dropped: int
+    """Bytes for it that were lost, because it was too slow or left."""
+    undelivered: int
+    """Bytes that it sent to receivers that were not there."""
+    ended: bool
+    """Whether it has closed its sending side, and only listens."""
+    path: str
+    """How what it sends travels: ``splice`` (one to one, through the kernel), ``tcp`` or ``tls``."""
+
+
 class EventRow(msgspec.Struct, frozen=True, kw_only=True):
     """One thing that happened."""
 
@@ -171,6 +203,12 @@ class Channels(msgspec.Struct, frozen=True, tag="channels"):
     rows: list[ChannelRow]
 
 
+class Chids(msgspec.Struct, frozen=True, tag="chids"):
+    """The clients of the channel servers, the oldest of each first."""
+
+    rows: list[ChidRow]
+
+
 class Events(msgspec.Struct, frozen=True, tag="events"):
     """Events, the oldest first."""
 
@@ -204,13 +242,14 @@ class Update(msgspec.Struct, frozen=True, kw_only=True, tag="update"):
     services: list[ServiceRow] | None = None
     sessions: list[SessionRow] | None = None
     channels: list[ChannelRow] | None = None
+    chids: list[ChidRow] | None = None
     events: Events | None = None
     history: History | None = None
     histories: list[History] | None = None
     """Of each service."""
 
 
-Reply = Status | History | Services | Sessions | Channels | Events | Done | Refused | Update
+Reply = Status | History | Services | Sessions | Channels | Chids | Events | Done | Refused | Update
 
 
 class GetStatus(msgspec.Struct, frozen=True, tag="get-status"):
@@ -245,6 +284,12 @@ class GetEvents(msgspec.Struct, frozen=True, tag="get-events"):
     level: Level = "debug"
 
 
+class GetChids(msgspec.Struct, frozen=True, tag="get-chids"):
+    """Answered with :class:`Chids`; of one service when named."""
+
+    service: str = ""
+
+
 class StartService(msgspec.Struct, frozen=True, tag="start-service"):
     """Starts a stopped or failed service, or one in backoff at once."""
 
@@ -275,6 +320,14 @@ class CloseChannel(msgspec.Struct, frozen=True, tag="close-channel"):
     channel: str
 
 
+class SetReceivers(msgspec.Struct, frozen=True, tag="set-receivers"):
+    """Has a client of a channel server send to others from now on."""
+
+    session: str
+    receivers: list[str]
+    """Their chids; empty for all others."""
+
+
 class ReloadConfig(msgspec.Struct, frozen=True, tag="reload-config"):
     """Reads the configuration again, as SIGHUP does; :class:`Refused` names every mistake in it."""
 
@@ -286,14 +339,14 @@ class StopEngine(msgspec.Struct, frozen=True, tag="stop-engine"):
 class Watch(msgspec.Struct, frozen=True, tag="watch"):
     """From now on an :class:`Update` every ``interval`` seconds (0.25 at least) with the named topics.
 
-    Topics: ``services``, ``sessions``, ``channels``, ``events``, ``history``, ``histories``; the status always comes.
-    A further Watch on the same connection replaces this one.
+    Topics: ``services``, ``sessions``, ``channels``, ``chids``, ``events``, ``history``, ``histories``; the status
+    always comes. A further Watch on the same connection replaces this one.
     """
 
     topics: list[str]
     interval: float = 0.5
     service: str = ""
-    """Limits sessions, channels and history to one service."""
+    """Limits sessions, channels, chids and history to one service."""
 
 
 Request = (
@@ -302,11 +355,13 @@ Request = (
     | GetSessions
     | GetChannels
     | GetEvents
+    | GetChids
     | StartService
     | StopService
     | RestartService
     | KickSession
     | CloseChannel
+    | SetReceivers
     | ReloadConfig
     | StopEngine
     | Watch

@@ -14,6 +14,7 @@ import psutil
 from tunnelconsole.control.messages import (
     LEVELS,
     ChannelRow,
+    ChidRow,
     EventRow,
     History,
     Level,
@@ -24,6 +25,8 @@ from tunnelconsole.control.messages import (
 from tunnelconsole.engine.bus import Record
 from tunnelconsole.engine.engine import Engine, Supervised
 from tunnelconsole.engine.meters import TICK, Meter
+from tunnelconsole.engine.services.channel.party import Party
+from tunnelconsole.engine.services.channel.server import ChannelServer
 from tunnelconsole.engine.sessions import Channel, Session
 from tunnelconsole.engine.store import StoredEvent
 
@@ -148,6 +151,11 @@ class Snapshot:
             found = [channel for channel in found if channel.session.service == service]
         return [channel for channel in found if channel.session.id == session] if session else found
 
+    def chids(self, service: str = "") -> list[tuple[ChannelServer, Party]]:
+        """The clients of the channel servers, of one service when named; see :func:`chid_row`."""
+        servers = [found for found in self._engine.running if isinstance(found, ChannelServer)]
+        return [(server, party) for server in servers if service in ("", server.name) for party in server.hub.parties]
+
     def events(self, after: int, limit: int, level: Level) -> list[Record | EventRow]:
         """The newest ``limit`` events whose id is above ``after``, of ``level`` or above, oldest first.
 
@@ -211,6 +219,32 @@ def channel_row(channel: Channel) -> ChannelRow:
         rate_in=channel.rate_in,
         rate_out=channel.rate_out,
         path=flow.path,
+    )
+
+
+def chid_row(client: tuple[ChannelServer, Party]) -> ChidRow:
+    """A client of a channel server as it stands, its bytes up to this moment."""
+    server, party = client
+    session, channel = party.session, party.channel
+    return ChidRow(
+        service=server.name,
+        session=session.id if session is not None else "",
+        channel=channel.id if channel is not None else "",
+        chid=party.chid,
+        peer=party.peer,
+        identity=party.identity,
+        since=channel.since if channel is not None else 0.0,
+        receivers=list(party.receivers),
+        senders=server.hub.routes.count_senders(party),
+        bytes_in=party.bytes_in,
+        bytes_out=party.bytes_out,
+        rate_in=channel.rate_in if channel is not None else 0.0,
+        rate_out=channel.rate_out if channel is not None else 0.0,
+        waiting=party.waiting,
+        dropped=party.dropped,
+        undelivered=party.undelivered,
+        ended=party.ended,
+        path=party.path,
     )
 
 

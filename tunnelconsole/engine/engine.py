@@ -33,6 +33,7 @@ from tunnelconsole.engine.meters import TICK
 from tunnelconsole.engine.node import Node
 from tunnelconsole.engine.services.kinds import make_service
 from tunnelconsole.engine.services.service import Service, ServiceSettings
+from tunnelconsole.engine.sessions import Session
 from tunnelconsole.engine.settings import DEFAULT_DRAIN
 from tunnelconsole.engine.store import StoredEvent
 from tunnelconsole.errors import CredentialsRefused, RequestRefused, TunnelConsoleError
@@ -95,6 +96,11 @@ class Engine:
     def services(self) -> dict[str, Service[Any]]:
         """The services by name."""
         return {name: supervised.service for name, supervised in self.supervised.items()}
+
+    @property
+    def running(self) -> list[Service[Any]]:
+        """The services, and those that have been replaced or removed and still carry something."""
+        return [*self.services.values(), *self._retiring]
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -240,11 +246,27 @@ class Engine:
 
         :raises RequestRefused: there is no such session.
         """
+        session = self._session(session_id)
+        session.end(reason)
+        return session.peer
+
+    def set_receivers(self, session_id: str, receivers: Sequence[str]) -> str:
+        """Has a client of a channel server send to others from now on; returns what was done, in one sentence.
+
+        :param receivers: their chids; none for all others.
+        :raises RequestRefused: there is no such session, it is of another kind, or these receivers cannot be.
+        """
+        session = self._session(session_id)
+        for service in self.running:
+            if session in service.attached:
+                return service.set_receivers(session, receivers)
+        raise RequestRefused(f"session {session_id} is about to end", "list the sessions again")
+
+    def _session(self, session_id: str) -> Session:
         session = self.node.sessions.sessions.get(session_id)
         if session is None:
             raise RequestRefused(f"there is no session {session_id}", "it may have ended; list the sessions again")
-        session.end(reason)
-        return session.peer
+        return session
 
     def close_channel(self, channel_id: str, reason: str = "closed by an operator") -> str:
         """Cuts a channel; returns its label.
