@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from loopback import FREE, PATIENCE, Caller, Handler, Target, address_of, calling, running, target
+from loopback import FREE, PATIENCE, Caller, Target, address_of, calling, running, target
 from relay_peers import YamuxPeer
 from tunnelconsole.engine.engine import Engine
 from tunnelconsole.engine.services.tunnel.client import TunnelClient, TunnelClientSettings
@@ -21,7 +21,7 @@ from tunnelconsole.engine.wire.http.body import Kind, decoder_of, request_framin
 from tunnelconsole.engine.wire.http.head import HeadReader, RequestHead, ResponseHead, parse_request, parse_response
 from tunnelconsole.engine.wire.tunnel_lines import GREETING, GREETING_ANSWER
 from waiting import until
-from yamux_frames import FIN, SYN, WINDOW, data, frame
+from yamux_frames import ACK, DATA, FIN, SYN, WINDOW, data, frame
 
 HOST = "app.example.net"
 
@@ -373,9 +373,9 @@ class App:
 
 
 @asynccontextmanager
-async def app_at(at: Web, answer: Answer | Handler = say_where, **changes: Any) -> AsyncIterator[App]:
+async def app_at(at: Web, answer: Answer = say_where, **changes: Any) -> AsyncIterator[App]:
     """A tunnel client of a server that runs already, connected, with these settings changed."""
-    local = Service(answer)  # type: ignore[arg-type]
+    local = Service(answer)
     handler = changes.pop("handler", local.serve)
     async with target(handler) as far, running(app=tunnel_client(at.address, far.address, **changes)) as engine:
         app = App(engine, at, far, local)
@@ -390,3 +390,60 @@ async def app(answer: Answer = say_where, server: dict[str, Any] | None = None, 
     """A tunnel client with these settings changed, at a server with ``server`` changed."""
     async with web(**(server or {})) as at, app_at(at, answer, **changes) as made:
         yield made
+
+
+class TunnelHost:
+    """A tunnel server by hand, as the original's: it says yes to whoever asks, unless it has another answer.
+
+    :param answer: what it says to a client's request.
+    """
+
+    def __init__(self, answer: bytes = ESTABLISHED) -> None:
+        self._answer = answer
+        self._clients: asyncio.Queue[YamuxPeer] = asyncio.Queue()
+        self.asked: list[RequestHead] = []
+        self.released = asyncio.Event()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        found = HeadReader(request=True).receive_data(await reader.readuntil(b"\r\n\r\n"))
+        assert found is not None
+        self.asked.append(parse_request(found[0]))
+        writer.write(self._answer)
+        if self._answer != ESTABLISHED:
+            return
+        peer = YamuxPeer(reader, writer)
+        await peer.find(WINDOW, 1, SYN)
+        assert await peer.read(1, len(GREETING)) == GREETING
+        await peer.send(frame(WINDOW, ACK, 1), data(1, GREETING_ANSWER))
+        self._clients.put_nowait(peer)
+        await self.released.wait()
+
+    async def client(self) -> YamuxPeer:
+        """The next client that has greeted."""
+        async with asyncio.timeout(PATIENCE):
+            return await self._clients.get()
+
+
+async def stream_of_visitor(peer: YamuxPeer, *, websocket: bool = False) -> int:
+    """Tells a client of a visitor, and returns the stream that it opens."""
+    await peer.send(data(1, b'{"Type":%d,"Action":5}\n' % (3 if websocket else 1)))
+    stream_id = (await peer.find(WINDOW, flags=SYN)).stream_id
+    await peer.send(frame(WINDOW, ACK, stream_id))
+    return stream_id
+
+
+async def visit_over(peer: YamuxPeer, request: bytes) -> bytes:
+    """What a client answers to a visitor's request, all until it closes the stream or the answer's length is there."""
+    stream_id = await stream_of_visitor(peer)
+    await peer.send(data(stream_id, request))
+    answer = b""
+    while True:
+        found = await peer.find(DATA, stream_id)
+        answer += found.payload
+        head, _, body = answer.partition(b"\r\n\r\n")
+        lengths = [line for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")]
+        if lengths and len(body) >= int(lengths[0].split(b":")[1]):
+            break
+    await peer.send(frame(WINDOW, FIN, stream_id))
+    await peer.find(WINDOW, stream_id, FIN)
+    return answer
