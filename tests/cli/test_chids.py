@@ -37,6 +37,7 @@ ROW = ChidRow(
     dropped=0,
     undelivered=0,
     ended=False,
+    waits_for="",
     path="tcp",
 )
 

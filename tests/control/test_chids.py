@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,7 +21,10 @@ from tunnelconsole.engine.events import ReceiversChanged
 from tunnelconsole.engine.services.channel.server import ChannelServerSettings
 from tunnelconsole.engine.units import Size
 from tunnelconsole.errors import RequestRefused
-from waiting import until
+from waiting import PATIENCE, until
+
+FLOOD = 64 << 20
+"""Bytes that are more than every buffer on the way to a client that does not read."""
 
 
 @asynccontextmanager
@@ -103,6 +107,26 @@ async def test_a_watcher_sees_chids_when_it_asks_for_them(tmp_path: Path) -> Non
         while (update := await anext(updates)).chids is not None:
             continue
         assert update.channels is not None
+
+
+async def test_a_sender_that_is_held_up_says_by_whom(tmp_path: Path) -> None:
+    async with (
+        hub() as at,
+        controlled(at.engine, tmp_path) as client,
+        at.client("a", ["b", "c"]) as a,
+        at.client("b", ["x"]) as b,
+        at.client("c", ["x"]),
+        asyncio.TaskGroup() as tasks,
+    ):
+        sent = tasks.create_task(a.send(bytes(FLOOD)))
+        read = tasks.create_task(b.read(FLOOD))
+        async with asyncio.timeout(
+            PATIENCE
+        ):  # whoever is slower for a moment, in the end it is the one that never reads
+            while [row.waits_for for row in await chids(client)] != ["c", "", ""]:
+                continue
+        sent.cancel()
+        read.cancel()
 
 
 async def test_receivers_are_changed_with_an_event(tmp_path: Path) -> None:

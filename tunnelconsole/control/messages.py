@@ -128,6 +128,8 @@ class ChidRow(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes that it sent to receivers that were not there."""
     ended: bool
     """Whether it has closed its sending side, and only listens."""
+    waits_for: str
+    """The receiver without room for which it is not read at the moment; empty: none."""
     path: str
     """How what it sends travels: ``splice`` (one to one, through the kernel), ``tcp`` or ``tls``."""
 

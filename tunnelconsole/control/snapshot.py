@@ -244,6 +244,7 @@ def chid_row(client: tuple[ChannelServer, Party]) -> ChidRow:
         dropped=party.dropped,
         undelivered=party.undelivered,
         ended=party.ended,
+        waits_for=party.blocked_on.chid if party.blocked_on is not None else "",
         path=party.path,
     )
 
