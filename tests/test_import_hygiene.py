@@ -60,6 +60,10 @@ def test_a_daemon_that_has_served_has_not_loaded_the_consoles_framework(tmp_path
     assert set(loaded[0].split()).isdisjoint(FRAMEWORK)
 
 
+def test_every_kind_of_service_is_known_without_loading_ciphers() -> None:
+    assert "cryptography" not in _loaded_by("import tunnelconsole.engine.services.kinds")
+
+
 def test_importing_the_package_loads_no_other_module_of_it_and_no_dependency() -> None:
     loaded = _loaded_by("import tunnelconsole") - _loaded_by("pass")
     assert {name for name in loaded if name.startswith("tunnelconsole.")} == set()

@@ -13,7 +13,7 @@ import pytest
 
 from channel_peers import ALL, At, hub, join
 from loopback import BULK, Caller, hears, open_descriptors, told
-from tunnelconsole.engine.events import BytesDropped, ReceiverDisconnected, SessionClosed
+from tunnelconsole.engine.events import BytesDropped, Crashed, ReceiverDisconnected, SessionClosed
 from tunnelconsole.engine.services.channel import drops as drops_module
 from tunnelconsole.engine.services.channel import hold as hold_module
 from tunnelconsole.engine.services.channel import hub as hub_module
@@ -479,3 +479,25 @@ async def test_fifty_clients_to_all_get_everything_from_everybody() -> None:
             caller.reset()
         await until(lambda: not at.chids)
     await until(lambda: open_descriptors() <= before)
+
+
+async def test_a_crowd_that_leaves_at_once_is_forgotten() -> None:
+    async with hub() as at:
+        where = HostPort.parse(at.address)
+        crowd = []
+        for number in range(400):
+            reader, writer = await asyncio.open_connection(where.host, where.port)
+            await join(Caller(reader, writer), f"c{number}")
+            crowd.append(writer)
+        for writer in crowd:
+            writer.close()
+        await until(lambda: not at.chids)
+        assert not told(at.engine, Crashed)
+        await at.serves()
+
+
+async def test_those_who_send_to_all_share_what_they_know_of_it() -> None:
+    async with hub() as at, at.client("a"), at.client("b"), at.client("c"):
+        routes = at.service.hub.routes
+        targets = {id(routes.targets(party)) for party in at.service.hub.parties}
+        assert len(targets) == 1

@@ -8,6 +8,7 @@ in the way, bytes are spliced past all this; what changes that never loses or re
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable
 from typing import Literal
 
@@ -73,6 +74,7 @@ class Hub:
         self._splices = pace is None and on_slow == "wait"
         self._read_size = pace.read_size if pace is not None else READ_SIZE
         self._half_closed: dict[Party, None] = {}
+        self._settling: asyncio.Handle | None = None
         self._drops = Drops(self.loop, report)
         self._hold = Hold(self.loop, hold, lambda size, reason: self._drops.count(Loss("", "", "", reason), size))
         self._too_slow = too_slow
@@ -109,7 +111,7 @@ class Hub:
         if self._on_slow != "wait":
             return size
         for receiver in self.routes.targets(sender):
-            if receiver.outbox.waiting:
+            if receiver.outbox.waiting and receiver is not sender:
                 room = receiver.outbox.room
                 if room < MIN_ROOM:
                     sender.blocked_on = receiver
@@ -123,9 +125,11 @@ class Hub:
         size = len(data)
         targets = self.routes.targets(sender)
         self._serving = sender
+        heard = False
         for receiver in targets:
-            if not receiver.receives:
-                continue  # it went while the others were served
+            if receiver is sender or not receiver.receives:  # or it went while the others were served
+                continue
+            heard = True
             if self._on_slow == "wait" or receiver.outbox.room >= size:
                 receiver.deliver(data)
             elif self._on_slow == "drop":
@@ -134,7 +138,7 @@ class Hub:
                 self._too_slow(receiver)
                 receiver.finish(SLOW)
         self._serving = None
-        if sender.absent or not targets:
+        if sender.absent or not heard:
             self._keep_for_absent(sender, data)
         if self._splices and self.routes.targets(sender) is not targets:  # somebody went meanwhile
             self._review_one(sender)
@@ -209,13 +213,14 @@ class Hub:
             sender.read_on()
 
     def _review(self, senders: Iterable[Party]) -> None:
-        """Splices those that are one to one now, and no longer those that are not; lets go who waits for nobody."""
+        """Splices those that are one to one now, and only those; soon lets go who waits for nobody."""
         if self._splices:
             for sender in senders:
                 if sender is not self._serving:
                     self._review_one(sender)
-        for party in list(self._half_closed):
-            self._settle(party)
+        if self._half_closed and self._settling is None:
+            # Soon, not now: each that goes may let others go, and a crowd would be a deep recursion.
+            self._settling = self.loop.call_soon(self._settle_all)
 
     def _review_one(self, sender: Party) -> None:
         receiver = self.routes.sole_receiver(sender)
@@ -251,6 +256,11 @@ class Hub:
             direct.receiver.fail(error)
         else:
             direct.sender.fail_receiving(error)
+
+    def _settle_all(self) -> None:
+        self._settling = None
+        for party in list(self._half_closed):
+            self._settle(party)
 
     def _settle(self, party: Party) -> None:
         """Lets a party go that has closed its sending side, when nobody is there who may send to it."""

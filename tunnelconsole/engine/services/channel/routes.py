@@ -23,26 +23,25 @@ class Routes:
         self.present: dict[str, Party] = {}
         """Who can be sent to."""
         self._version = 0
+        self._everybody: tuple[Party, ...] | None = None
         self._senders: dict[Party, None] = {}
         self._naming: dict[str, dict[Party, None]] = {}
         self._to_all: dict[Party, None] = {}
 
     def targets(self, sender: Party) -> tuple[Party, ...]:
-        """The receivers of ``sender`` that are there; with them, ``absent`` of the sender is brought up to date."""
+        """The receivers of ``sender`` that are there; with them, ``absent`` of the sender is brought up to date.
+
+        The sender itself may be among them, and is to be left out: all who send to all share one tuple.
+        """
         if sender.version != self._version:
             sender.version = self._version
-            sender.targets = tuple(self._find_targets(sender))
-            sender.absent = tuple(chid for chid in sender.receivers if chid not in self.present and chid != sender.chid)
+            present, named = self.present, sender.receivers
+            if named:
+                sender.targets = tuple(present[chid] for chid in named if chid in present)
+            else:
+                self._everybody = sender.targets = self._everybody or tuple(present.values())
+            sender.absent = tuple(chid for chid in named if chid not in present and chid != sender.chid)
         return sender.targets
-
-    def _find_targets(self, sender: Party) -> Iterator[Party]:
-        if not sender.receivers:
-            yield from (party for party in self.present.values() if party is not sender)
-            return
-        for chid in sender.receivers:
-            party = self.present.get(chid)
-            if party is not None and party is not sender:
-                yield party
 
     def senders_to(self, receiver: Party) -> Iterator[Party]:
         """Who sends to ``receiver``."""
@@ -56,12 +55,13 @@ class Routes:
 
     def sole_receiver(self, sender: Party) -> Party | None:
         """The receiver of ``sender`` when it is its only one, is there, and has no other sender."""
-        if sender not in self._senders or (not sender.receivers and len(self.present) > FEW):
+        many = len(sender.receivers) if sender.receivers else len(self.present)
+        if sender not in self._senders or many > FEW:
             return None
-        targets = self.targets(sender)
-        if len(targets) != 1 or sender.absent or self.count_senders(targets[0]) != 1:
+        others = [party for party in self.targets(sender) if party is not sender]
+        if len(others) != 1 or sender.absent or self.count_senders(others[0]) != 1:
             return None
-        return targets[0]
+        return others[0]
 
     def add_receiver(self, party: Party) -> dict[Party, None]:
         """From now on ``party`` can be sent to."""
@@ -101,6 +101,7 @@ class Routes:
 
     def _presence_changed(self, chid: str) -> dict[Party, None]:
         self._version += 1
+        self._everybody = None
         affected = dict(self._naming.get(chid, {}))
         return affected | self._to_all if len(self.present) <= FEW else affected
 
