@@ -321,8 +321,14 @@ def test_a_failure_is_told_at_any_step_also_without_a_reason() -> None:
 
 
 def test_a_server_that_encrypts_is_told_from_one_that_does_not() -> None:
-    events, _, _ = ask([b"AAAA\n"])
+    events, _, _ = ask([b"A" * 43 + b"=\n"])
     assert events == [PasswordRefused("the channel server encrypts its handshake: a password is needed")]
+
+
+@pytest.mark.parametrize("line", [b"SSH-2.0-OpenSSH_9.7\r\n", b"AAAA\n", b"A" * 44 + b"\n"])
+def test_a_server_that_is_none_is_not_taken_for_one_that_encrypts(line: bytes) -> None:
+    with pytest.raises(ProtocolError, match="is it one"):
+        ask([line])
 
 
 @pytest.mark.parametrize("arguments", [("a b",), ("x" * (MAX_CHID + 1),), ("a", [""]), ("a", (), -1), ("a", (), 1e10)])

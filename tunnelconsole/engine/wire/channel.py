@@ -33,6 +33,7 @@ from tunnelconsole.engine.wire.channel_lines import (
     check_timeout,
     checked,
     encode,
+    is_greeting,
     read_request,
     read_response,
 )
@@ -343,7 +344,7 @@ class ChannelClientHandshake:
 
     def _read(self, line: bytes, events: list[ClientEvent]) -> None:
         sealed = not line.startswith(b"{")
-        if sealed and self._sealing is None:
+        if sealed and self._sealing is None and is_greeting(line):
             self._close(events, PasswordRefused("the channel server encrypts its handshake: a password is needed"))
             return
         if sealed and self._sealing is not None:

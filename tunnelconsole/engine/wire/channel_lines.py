@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import binascii
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
@@ -19,6 +20,8 @@ MAX_TIMEOUT = 30 * 24 * 3600
 MAX_FIRST_LINE = 4096
 #: Bytes in any later line: as many receivers as there may be, each as long as it may be, in quotes and in base64.
 MAX_LINE = 192 * 1024
+#: Bytes with which a server begins that encrypts its handshake: a salt and a nonce, which travel in base64.
+GREETING_LENGTH = 32
 #: Characters of a reason told to the other end, or taken from it: a sentence or two.
 MAX_REASON = 512
 
@@ -101,6 +104,14 @@ class ClientSealing(Sealing, Protocol):
 
     def use_key(self, key: bytes) -> None:
         """Take the key that password and salt make."""
+
+
+def is_greeting(line: bytes) -> bool:
+    """Whether a line may be the one with which a server begins that encrypts its handshake."""
+    try:
+        return len(binascii.a2b_base64(line.removesuffix(b"\r"), strict_mode=True)) == GREETING_LENGTH
+    except ValueError:
+        return False
 
 
 class Lines:

@@ -162,7 +162,11 @@ def _encode(data: bytes) -> bytes:
 
 
 def _decode(line: bytes) -> bytes:
+    line = line.removesuffix(b"\r")
     try:
-        return binascii.a2b_base64(line.removesuffix(b"\r"), strict_mode=True)
+        data = binascii.a2b_base64(line, strict_mode=True)
     except ValueError:
         raise ProtocolError("a line of an encrypted handshake is not base64") from None
+    if _encode(data) != line:  # the last character may have bits that nothing decodes
+        raise ProtocolError("a line of an encrypted handshake is not base64 as it is made")
+    return data

@@ -227,10 +227,10 @@ class Opener:
     def _search(self) -> list[OpenerEvent]:
         events: list[OpenerEvent] = []
         while self._step is _Step.SEARCH:
-            place = find_beginning(self._buffer)
+            place, is_whole = find_beginning(self._buffer)
             del self._buffer[:place]
             self.thrown_away += place
-            if len(self._buffer) < BEGINNING_LENGTH:
+            if not is_whole:
                 break
             salt, answered = _read_beginning(self._buffer)
             del self._buffer[:BEGINNING_LENGTH]
@@ -306,13 +306,16 @@ class Opener:
         return f"record {self._count} of the sealed stream does not open: it was changed, repeated, or one is missing"
 
 
-def find_beginning(data: bytes | bytearray) -> int:
-    """Return where the first beginning in ``data`` is, or may be once more has come; its length when there is none."""
+def find_beginning(data: bytes | bytearray) -> tuple[int, bool]:
+    """Return where in ``data`` the first beginning is, and whether it is there as a whole.
+
+    What comes before belongs to nothing. The place is the length of ``data`` when no beginning is there.
+    """
     place = data.find(MAGIC)
     if place >= 0:
-        return place
+        return place, len(data) - place >= BEGINNING_LENGTH
     last = range(max(0, len(data) - len(MAGIC) + 1), len(data))
-    return next((start for start in last if MAGIC.startswith(data[start:])), len(data))
+    return next((start for start in last if MAGIC.startswith(data[start:])), len(data)), False
 
 
 def last_caller(data: bytes) -> bytes | None:
