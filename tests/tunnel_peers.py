@@ -167,6 +167,11 @@ class Visitor:
             taken, self._rest = self._rest[:count], self._rest[count:]
             return taken + await self._reader.readexactly(count - len(taken))
 
+    async def read_some(self) -> bytes:
+        """What is there, once there is something; b"" at the end."""
+        async with asyncio.timeout(PATIENCE):
+            return await self._reader.read(1 << 16)
+
     async def ends(self) -> bytes:
         """All until the connection's orderly end."""
         async with asyncio.timeout(PATIENCE):
@@ -229,11 +234,17 @@ class Web:
 
     @asynccontextmanager
     async def original(
-        self, service: HostPort | None = None, host: str = HOST, fields: Iterable[str] = ()
+        self,
+        service: HostPort | None = None,
+        host: str = HOST,
+        fields: Iterable[str] = (),
+        context: ssl.SSLContext | None = None,
     ) -> AsyncIterator[Original]:
         """An attached client that does as the original's does."""
         where = HostPort.parse(self.address)
-        reader, writer = await asyncio.open_connection(where.host, where.port)
+        reader, writer = await asyncio.open_connection(
+            where.host, where.port, ssl=context, server_hostname=host if context else None
+        )
         client = Original(YamuxPeer(reader, writer), service)
         try:
             lines = ["CONNECT /_connectPath HTTP/1.1", f"Host: {host}", *fields, "", ""]
@@ -345,7 +356,7 @@ def tunnel_client(server: str | HostPort, where: str | HostPort, **changes: Any)
     """A client of the server at this address that leads to ``where``."""
     at = HostPort.parse(server) if isinstance(server, str) else server
     settings = {
-        "server": TunnelURL.parse(f"http://{changes.pop('host', HOST)}:{at.port}"),
+        "server": TunnelURL.parse(f"{changes.pop('scheme', 'http')}://{changes.pop('host', HOST)}:{at.port}"),
         "connect": at,
         "target": TunnelTarget.parse(str(where)),
     }
