@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING
 
 from tunnelconsole.engine.limits import Place
-from tunnelconsole.engine.transport.ends import End
+from tunnelconsole.engine.transport.ends import End, SocketEnd
 from tunnelconsole.engine.transport.link import LINK_READ
 from tunnelconsole.engine.transport.tls import TLSEnd
 from tunnelconsole.engine.transport.watch import InputWatch
+from tunnelconsole.engine.wire.http.answer import status_page
 from tunnelconsole.engine.wire.tunnel import is_tunnel
 
 if TYPE_CHECKING:
@@ -21,7 +23,7 @@ class Arrival:
     :param place: among those inside their handshake; handed on with the end.
     """
 
-    __slots__ = ("_end", "_first", "_input", "_peer", "_place", "_server", "deadline")
+    __slots__ = ("_end", "_first", "_input", "_looked", "_peer", "_place", "_server", "deadline")
 
     def __init__(self, server: TunnelServer, end: End, peer: str, place: Place) -> None:
         self._server = server
@@ -29,6 +31,7 @@ class Arrival:
         self._peer = peer
         self._place = place
         self._first = b""
+        self._looked = False
         loop = server.node.loop
         self.deadline = loop.time() + server.settings.limits.handshake_timeout
         self._input = InputWatch(loop, end.fileno(), self._readable)
@@ -40,6 +43,8 @@ class Arrival:
         end = self._end
         try:
             if isinstance(end, TLSEnd) and not end.established:
+                if not self._looked and self._speaks_http(end):
+                    return
                 end.handshake()
             while True:
                 data = end.receive(LINK_READ)
@@ -57,6 +62,17 @@ class Arrival:
             return
         except OSError as error:
             self._turn_away(self._server.explain(error))
+
+    def _speaks_http(self, end: TLSEnd) -> bool:
+        """Tells whoever came by HTTP that this is HTTPS, before TLS does in words that it does not understand."""
+        self._looked = True
+        if not end.socket.recv(1, socket.MSG_PEEK).isalpha():  # as no TLS handshake begins, and every method does
+            return False
+        self._server.refused(self._peer, "it came by HTTP, and this is HTTPS")
+        self._let_go()
+        page = status_page(400, "this is HTTPS; begin the address with https://", connection="close")
+        self._server.node.farewells.bid(SocketEnd(end.socket), page)
+        return True
 
     def _hand_on(self, *, is_client: bool) -> None:
         self._server.arrivals.discard(self)
@@ -80,7 +96,10 @@ class Arrival:
 
     def leave(self) -> None:
         """Closes the connection."""
+        self._let_go()
+        self._end.close()
+
+    def _let_go(self) -> None:
         self._server.arrivals.discard(self)
         self._input.stop()
         self._place.leave()
-        self._end.close()
