@@ -114,7 +114,8 @@ class TunnelClient(Service[TunnelClientSettings]):
         self.folder = Folder(Path(settings.target.folder))
         self.token = settings.token or secrets.token_urlsafe(OWN_TOKEN_BYTES)
         self._attachments: set[Attachment] = set()
-        self._attachment: Attachment | None = None
+        self.attachment: Attachment | None = None
+        """The session with the server; None while there is none."""
         self._stopping = False
         self._sweeping: asyncio.TimerHandle | None = None
 
@@ -144,7 +145,7 @@ class TunnelClient(Service[TunnelClientSettings]):
         try:
             try:
                 async with asyncio.timeout(timeout):
-                    attachment = self._attachment = await self._ask(dialer)
+                    attachment = self.attachment = await self._ask(dialer)
                     await attachment.greeted
             except TimeoutError as error:
                 raise ConnectFailed(f"{url} did not answer within {timeout:g} s") from error
@@ -157,7 +158,7 @@ class TunnelClient(Service[TunnelClientSettings]):
         finally:
             if attachment is not None and not attachment.server_leaves:  # else its requests finish meanwhile
                 attachment.close("the service stopped")
-            self._attachment = None
+            self.attachment = None
 
     async def _ask(self, dialer: ServerDialer) -> Attachment:
         """Asks the server for the tunnel.
@@ -253,7 +254,8 @@ class Attachment:
         self.server_leaves = False
         """Whether the server takes no more visitors for this session, and may for another."""
         self.session: Session | None = None
-        self.log: Log | None = client.inspector.log(client.settings.server.host) if client.settings.inspect else None
+        host = client.settings.server.address.host.lower()
+        self.log: Log | None = client.inspector.log(host) if client.settings.inspect else None
         self.deliveries: set[Delivery] = set()
         self._dials: set[asyncio.Task[None]] = set()
         """Data connections that are being dialled."""

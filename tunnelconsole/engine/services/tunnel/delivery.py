@@ -167,14 +167,15 @@ class Delivery(HttpPump):
 
     def _answer(self, status: int, sentence: str, fields: tuple[tuple[str, str], ...] = ()) -> list[Event]:
         events = self.exchanges.answer(status, sentence, fields)
-        self._keep_exchange(f"{status}: {sentence}")
+        self._keep_exchange(sentence, status)
         self.deadline = math.inf
         return events
 
-    def _keep_exchange(self, error: str) -> None:
+    def _keep_exchange(self, error: str, status: int = 0) -> None:
+        """Has the exchange under way kept; ``status`` is that of our own answer, where the service gave none."""
         if self._exchange is not None:
             exchange, self._exchange = self._exchange, None
-            exchange.end(error)
+            exchange.end(error, status)
 
     # -- the answer ------------------------------------------------------------------------------------------------
 

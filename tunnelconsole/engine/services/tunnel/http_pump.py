@@ -25,6 +25,7 @@ from tunnelconsole.engine.wire.http.exchange import (
     RequestReady,
     RequestRefused,
     ResponseStarted,
+    Upgraded,
     UpstreamFailed,
 )
 from tunnelconsole.engine.wire.http.head import ResponseHead
@@ -94,7 +95,7 @@ class HttpPump(ABC):
 
     @abstractmethod
     def response_started(self, head: ResponseHead) -> None:
-        """The final answer has begun to pass."""
+        """The final answer has begun to pass, or the one with which the protocol changes."""
 
     @abstractmethod
     def exchange_over(self, upstream: Link | None, event: ExchangeDone) -> None:
@@ -298,8 +299,9 @@ class HttpPump(ABC):
                 return self.upstream_failed(event)
             case RequestRefused():
                 self.request_refused(event)
-            case _:
+            case Upgraded(head):
                 self._upgrading = True
+                self.response_started(head)
         return []
 
     def _let_go(self) -> Link | None:

@@ -1,24 +1,30 @@
 """The inspector: what passed last through each tunnel, kept in memory, within bounds, for whoever wants to look.
 
 An exchange is kept as it passes: its heads as they were read anyway, and the first bytes of its bodies. Nothing is
-made of that until somebody asks (:mod:`.views`).
+made of that until somebody asks.
 """
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from tunnelconsole.engine.wire.http.exchange import Exchanges
 from tunnelconsole.engine.wire.http.head import Fields, RequestHead, ResponseHead
+from tunnelconsole.engine.wire.http.passage import Passage
 
 BODY_KEPT: Final = 64 * 1024
 """Bytes kept of each body: what a person looks at, and most of what forms and interfaces send."""
 
 KEPT_PER_TUNNEL: Final = 100
 """Exchanges kept of each tunnel: a few screenfuls."""
+
+BYTES_PER_TUNNEL: Final = 4 * 1024 * 1024
+"""Bytes kept of each tunnel: enough for 30 exchanges with full bodies, and a quarter of what there is for all."""
 
 BYTES_KEPT: Final = 16 * 1024 * 1024
 """Bytes kept by a service for all its tunnels together; beyond them the oldest go first."""
@@ -29,12 +35,15 @@ EXCHANGE_BYTES: Final = 1500
 FIELD_BYTES: Final = 250
 """Bytes that a field of a head takes besides its text: four strings, a pair, and a place in a table (measured)."""
 
-Done = Callable[["Exchange"], None]
-"""Told of each exchange that is over."""
+_ids = itertools.count(1)
+"""One for the process, so that no id means another exchange after its service was restarted."""
+
+_changes = itertools.count(1)
+"""The same for what happens to exchanges."""
 
 
 class Exchange:
-    """One request, and what became of it.
+    """One request, and what becomes of it.
 
     :param target: what the service was asked for: a path with its query.
     """
@@ -43,172 +52,287 @@ class Exchange:
         "_began",
         "_exchanges",
         "_log",
+        "_request_count",
+        "_response_count",
+        "change",
         "error",
         "head",
         "host",
         "id",
+        "over",
         "peer",
+        "replay_of",
         "request_body",
-        "request_bytes",
         "response",
         "response_body",
-        "response_bytes",
+        "scheme",
         "seconds",
         "seconds_to_answer",
         "size",
         "started",
+        "status",
         "target",
     )
 
-    def __init__(self, exchange_id: int, log: Log, peer: str, head: RequestHead, target: str) -> None:
-        self.id = exchange_id
+    def __init__(self, log: Log, peer: str, head: RequestHead, target: str, exchanges: Exchanges) -> None:
+        self.id = next(_ids)
+        self.change = next(_changes)
+        """The number of what happened to it last; it rises from one to the next, whichever exchange it is."""
         self._log = log
         self.host = log.host
         self.peer = peer
+        self.scheme = exchanges.scheme
+        """What the visitor speaks, as far as that is known here: ``http`` or ``https``."""
         self.head = head
         self.target = target
+        self.replay_of = 0
+        """The id of the exchange that this one repeats; 0 when a visitor has come."""
         self.started = time.time()
         """Unix seconds."""
         self._began = time.perf_counter()
-        self._exchanges: Exchanges | None = None
+        self._exchanges = exchanges
         self.response: ResponseHead | None = None
         """The final answer's head as the service sent it; None while there is none, and where we answered ourselves."""
+        self.status = 0
+        """Of the answer, the service's or our own; 0 while there is none."""
         self.seconds_to_answer = 0.0
-        """From the request's head to the answer's."""
+        """From the request's head to the answer's; 0 while there is none."""
         self.seconds = 0.0
-        """From the request's head to the end of it all; 0 while it goes on."""
-        self.request_body = b""
+        """From the request's head to the end of it all, once it is over."""
+        self.over = False
+        self.request_body: bytes | bytearray = b""
         """At most :data:`BODY_KEPT` bytes of it, as the next."""
-        self.response_body = b""
-        self.request_bytes = 0
-        self.response_bytes = 0
+        self.response_body: bytes | bytearray = b""
+        self._request_count: Passage | int | None = None
+        """What counts the body once it is not looked at any more, or did; None while all of it is kept."""
+        self._response_count: Passage | int | None = None
         self.error = ""
         """What went wrong."""
         self.size = EXCHANGE_BYTES + _size_of(head.fields)
         """Bytes that keeping it takes, about."""
 
     @property
-    def status(self) -> int:
-        """The answer's; 0 where there was none from the service."""
-        return self.response.status if self.response is not None else 0
+    def request_bytes(self) -> int:
+        """Bytes of the request's body that have come."""
+        return _length(self.request_body, self._request_count)
 
-    def watch(self, exchanges: Exchanges) -> None:
-        """Keeps what passes of the bodies from here on."""
-        self._exchanges = exchanges
-        exchanges.look(self._keep_request, self._keep_response)
+    @property
+    def response_bytes(self) -> int:
+        """Bytes of the answer's body that have come."""
+        return _length(self.response_body, self._response_count)
+
+    def watch(self) -> None:
+        """Has the bodies kept that pass from here on. What is not looked at can pass through the kernel."""
+        self._exchanges.look(
+            self._keep_request if self._request_count is None else None,
+            self._keep_response if self._response_count is None else None,
+        )
 
     def _keep_request(self, data: bytes) -> None:
-        self.request_body = (self.request_body + data)[:BODY_KEPT] if self.request_body else data[:BODY_KEPT]
-        if len(self.request_body) >= BODY_KEPT:
-            self._look_less()
+        before = len(self.request_body)
+        self.request_body = self._kept(self.request_body, data)
+        if len(self.request_body) != before + len(data):
+            self._request_count = self._exchanges.request_body
+            self.watch()
 
     def _keep_response(self, data: bytes) -> None:
-        self.response_body = (self.response_body + data)[:BODY_KEPT] if self.response_body else data[:BODY_KEPT]
-        if len(self.response_body) >= BODY_KEPT:
-            self._look_less()
+        before = len(self.response_body)
+        self.response_body = self._kept(self.response_body, data)
+        if len(self.response_body) != before + len(data):
+            self._response_count = self._exchanges.response_body
+            self.watch()
 
-    def _look_less(self) -> None:
-        """What is not looked at can pass through the kernel."""
-        if self._exchanges is not None:
-            self._exchanges.look(
-                self._keep_request if len(self.request_body) < BODY_KEPT else None,
-                self._keep_response if len(self.response_body) < BODY_KEPT else None,
-            )
+    def _kept(self, before: bytes | bytearray, data: bytes) -> bytes | bytearray:
+        """What is kept of a body, with as much of ``data`` as there is room for."""
+        room = BODY_KEPT - len(before)
+        piece = data if len(data) <= room else data[:room]
+        if not self._log.claim(len(piece)):
+            return before
+        self.size += len(piece)
+        if not before:
+            return piece
+        grown = before if isinstance(before, bytearray) else bytearray(before)
+        grown += piece  # many small pieces: bytes would be copied as a whole for each
+        return grown
 
     def answered(self, head: ResponseHead) -> None:
         """The final answer has begun."""
         self.response = head
+        self.status = head.status
         self.seconds_to_answer = time.perf_counter() - self._began
+        self.change = next(_changes)
 
-    def end(self, error: str) -> None:
-        """It is over, and kept."""
+    def end(self, error: str, status: int = 0) -> None:
+        """It is over, and kept.
+
+        :param status: of our own answer, where there was none from the service.
+        """
         self.seconds = time.perf_counter() - self._began
+        self.over = True
         self.error = error
-        if self._exchanges is not None:
-            self.request_bytes = self._exchanges.request_bytes
-            self.response_bytes = self._exchanges.response_bytes
-            self._exchanges = None
-        self.size += len(self.request_body) + len(self.response_body)
-        if self.response is not None:
-            self.size += _size_of(self.response.fields)
-        self._log.keep(self)
+        self.status = self.status or status
+        self._exchanges.look(None, None)  # the next request on this connection is none of ours
+        del self._exchanges
+        if self._request_count is not None:
+            self._request_count, self.request_body = self.request_bytes, bytes(self.request_body)
+        if self._response_count is not None:
+            self._response_count, self.response_body = self.response_bytes, bytes(self.response_body)
+        self.change = next(_changes)
+        self._log.end(self)
 
 
 class Log:
     """The last exchanges of one tunnel that are over, the oldest first."""
 
+    __slots__ = ("_inspector", "bytes", "exchanges", "host", "left")
+
     def __init__(self, inspector: Inspector, host: str) -> None:
         self._inspector = inspector
         self.host = host
         self.exchanges: OrderedDict[int, Exchange] = OrderedDict()
+        self.bytes = 0
+        """What they take, and those that are under way."""
+        self.left = False
+        """Whether the tunnel is gone, so that the log goes with the last exchange in it."""
 
     def begin(self, peer: str, head: RequestHead, target: str, exchanges: Exchanges) -> Exchange:
         """A request that came."""
-        exchange = Exchange(self._inspector.next_id(), self, peer, head, target)
-        exchange.watch(exchanges)
+        exchange = Exchange(self, peer, head, target, exchanges)
+        exchange.watch()
+        self._inspector.begun(self, exchange)
         return exchange
 
-    def keep(self, exchange: Exchange) -> None:
+    def end(self, exchange: Exchange) -> None:
         """Keeps an exchange that is over."""
-        self._inspector.keep(self, exchange)
+        self._inspector.ended(self, exchange)
+
+    def claim(self, size: int) -> bool:
+        """Takes so many bytes more for an exchange under way, from older ones where need be; False: there are none."""
+        return self._inspector.claim(self, size)
+
+
+class Replay:
+    """Marks the exchange that repeats another."""
+
+    def __init__(self, of: int) -> None:
+        self.of = of
+        self.begun: Exchange | None = None
 
 
 class Inspector:
     """The logs of one service, which share :data:`BYTES_KEPT`."""
 
     def __init__(self) -> None:
-        self._begun = 0
+        self.running: dict[int, Exchange] = {}
+        """Exchanges that are under way, by id, in the order in which they began."""
+        self.count = 0
+        """How many have ended, with those that are not kept any more."""
+        self.bytes = 0
+        """What is kept, and what is under way."""
         self._kept: OrderedDict[int, Log] = OrderedDict()
         self._logs: dict[str, Log] = {}
-        self._bytes = 0
-        self.done: Done | None = None
+        self._replay: Replay | None = None
 
     def log(self, host: str) -> Log:
         """The log of ``host``, with what it holds from earlier sessions."""
         log = self._logs.get(host)
         if log is None:
             log = self._logs[host] = Log(self, host)
+        log.left = False
         return log
 
-    def next_id(self) -> int:
-        """The number of a new exchange."""
-        self._begun += 1
-        return self._begun
+    def forget(self, host: str) -> None:
+        """The tunnel of ``host`` is gone: its log goes with the last exchange in it."""
+        log = self._logs.get(host)
+        if log is not None:
+            log.left = True
+            self._forget_empty(log)
 
-    def keep(self, log: Log, exchange: Exchange) -> None:
-        """Keeps an exchange that is over, in place of older ones; see :meth:`Exchange.end`."""
+    def _forget_empty(self, log: Log) -> None:
+        if log.left and not log.exchanges and self._logs.get(log.host) is log:
+            del self._logs[log.host]
+
+    @contextmanager
+    def replaying(self, exchange: Exchange) -> Iterator[Replay]:
+        """The request that comes within the block is not a visitor's, but repeats ``exchange``."""
+        self._replay = Replay(exchange.id)
+        try:
+            yield self._replay
+        finally:
+            self._replay = None
+
+    def begun(self, log: Log, exchange: Exchange) -> None:
+        """See :meth:`Log.begin`."""
+        self.running[exchange.id] = exchange
+        self._take(log, exchange.size)
+        if self._replay is not None:
+            self._replay.begun = exchange
+            exchange.replay_of = self._replay.of
+
+    def ended(self, log: Log, exchange: Exchange) -> None:
+        """See :meth:`Log.end`."""
+        del self.running[exchange.id]
+        self.count += 1
+        self._logs.setdefault(log.host, log)
         log.exchanges[exchange.id] = exchange
         self._kept[exchange.id] = log
-        self._bytes += exchange.size
         if len(log.exchanges) > KEPT_PER_TUNNEL:
-            oldest, gone = log.exchanges.popitem(last=False)
-            del self._kept[oldest]
-            self._bytes -= gone.size
-        while self._bytes > BYTES_KEPT:
-            oldest, owner = self._kept.popitem(last=False)
-            self._bytes -= owner.exchanges.pop(oldest).size
-        if self.done is not None:
-            self.done(exchange)
+            self._drop_oldest(log)
+        if exchange.response is not None:
+            size = _size_of(exchange.response.fields)
+            exchange.size += size
+            self._take(log, size)
 
-    def forget(self, host: str) -> None:
-        """Forgets an empty log; a tunnel's host will come back, or will not."""
-        log = self._logs.get(host)
-        if log is not None and not log.exchanges:
-            del self._logs[host]
+    def claim(self, log: Log, size: int) -> bool:
+        """See :meth:`Log.claim`."""
+        self._take(log, size)
+        if log.bytes <= BYTES_PER_TUNNEL and self.bytes <= BYTES_KEPT:
+            return True
+        log.bytes -= size
+        self.bytes -= size
+        return False
+
+    def _take(self, log: Log, size: int) -> None:
+        log.bytes += size
+        self.bytes += size
+        while log.bytes > BYTES_PER_TUNNEL and log.exchanges:
+            self._drop_oldest(log)
+        while self.bytes > BYTES_KEPT and self._kept:
+            self._drop_oldest(next(iter(self._kept.values())))
+
+    def _drop_oldest(self, log: Log) -> None:
+        oldest, gone = log.exchanges.popitem(last=False)
+        del self._kept[oldest]
+        log.bytes -= gone.size
+        self.bytes -= gone.size
+        self._forget_empty(log)
 
     def __iter__(self) -> Iterator[Exchange]:
-        """What is kept, of all tunnels, in the order in which it ended."""
+        """What is kept, of all tunnels, in the order in which it ended; and then what is under way."""
         for exchange_id, log in self._kept.items():
             yield log.exchanges[exchange_id]
+        yield from self.running.values()
+
+    def changed(self, since: int) -> list[Exchange]:
+        """Those to which something has happened after the change of this number; costs what there are of them."""
+        found = []
+        for exchange_id, log in reversed(self._kept.items()):
+            exchange = log.exchanges[exchange_id]
+            if exchange.change <= since:
+                break
+            found.append(exchange)
+        found.reverse()
+        return found + [exchange for exchange in self.running.values() if exchange.change > since]
 
     def find(self, exchange_id: int) -> Exchange | None:
-        """The exchange of that number; None when it is not kept any more."""
+        """The exchange of that id; None when it is not kept any more."""
         log = self._kept.get(exchange_id)
-        return None if log is None else log.exchanges[exchange_id]
+        return self.running.get(exchange_id) if log is None else log.exchanges[exchange_id]
+
+
+def _length(body: bytes | bytearray, count: Passage | int | None) -> int:
+    return len(body) if count is None else count.total if isinstance(count, Passage) else count
 
 
 def _size_of(fields: Fields) -> int:
-    size = FIELD_BYTES * len(fields)
-    for name, value in fields:
-        size += 2 * (len(name) + len(value))
-    return size
+    return FIELD_BYTES * len(fields) + sum(map(len, itertools.chain.from_iterable(fields)))

@@ -14,7 +14,7 @@ from tunnelconsole.engine.services.tunnel.inspector import Exchange
 from tunnelconsole.engine.services.tunnel.rates import Allowance
 from tunnelconsole.engine.services.tunnel.routes import Tunnel
 from tunnelconsole.engine.sessions import Channel
-from tunnelconsole.engine.transport.link import EndLink, Link, StreamLink
+from tunnelconsole.engine.transport.link import Link, StreamLink
 from tunnelconsole.engine.transport.pacing import Pace, Together
 from tunnelconsole.engine.wire.http.exchange import (
     Event,
@@ -64,7 +64,7 @@ class Visitor(HttpPump):
         "_tries",
     )
 
-    def __init__(self, server: TunnelServer, link: EndLink, peer: str, scheme: str, place: Place) -> None:
+    def __init__(self, server: TunnelServer, link: Link, peer: str, scheme: str, place: Place) -> None:
         address = peer.rpartition(":")[0].strip("[]")
         super().__init__(server.node, link, Exchanges(Peer(address, scheme, server.trusts(peer))))
         self._server = server
@@ -217,14 +217,15 @@ class Visitor(HttpPump):
 
     def _answer(self, status: int, sentence: str, fields: tuple[tuple[str, str], ...] = ()) -> list[Event]:
         events = self.exchanges.answer(status, sentence, fields)
-        self._keep_exchange(f"{status}: {sentence}")
+        self._keep_exchange(sentence, status)
         self._rest(self._server.settings.keep_alive)
         return events
 
-    def _keep_exchange(self, error: str) -> None:
+    def _keep_exchange(self, error: str, status: int = 0) -> None:
+        """Has the exchange under way kept; ``status`` is that of our own answer, where the service gave none."""
         if self._exchange is not None:
             exchange, self._exchange = self._exchange, None
-            exchange.end(error)
+            exchange.end(error, status)
 
     # -- from the backend ------------------------------------------------------------------------------------------
 

@@ -154,6 +154,21 @@ class Exchanges:
         return self._response.body.total
 
     @property
+    def scheme(self) -> str:
+        """What the visitor speaks: ``http`` or ``https``."""
+        return self._peer.scheme
+
+    @property
+    def request_body(self) -> Passage:
+        """The body of the current request, or the last one."""
+        return self._request_body
+
+    @property
+    def response_body(self) -> Passage:
+        """The body of the current response, or the last one."""
+        return self._response.body
+
+    @property
     def wants_visitor_data(self) -> bool:
         """Whether to read the visitor's connection, provided that what comes of it can be delivered."""
         if self.phase is Phase.OVER:
