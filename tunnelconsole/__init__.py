@@ -2,8 +2,8 @@
 
 What a program of your own can use, typed, and loaded when it is first touched:
 
-- :mod:`tunnelconsole.jump` and :mod:`tunnelconsole.relay`: one system each, for a connection through a jump host, and
-  for a public port of a local service.
+- :mod:`tunnelconsole.jump`, :mod:`tunnelconsole.relay` and :mod:`tunnelconsole.channel`: one system each, for a
+  connection through a jump host, for a public port of a local service, and for a stream to others by their channel ids.
 - :class:`Engine`: any number of services on your own event loop, each described by its settings
   (:class:`JumpServerSettings` and so on), which are made of :class:`HostPort`, :class:`ListenAddress`,
   :class:`PortRange`, :class:`Secret` and :class:`TLSSettings`.
@@ -15,8 +15,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tunnelconsole import errors, jump, relay
+    from tunnelconsole import channel, errors, jump, relay
     from tunnelconsole.engine.engine import Engine
+    from tunnelconsole.engine.services.channel.client import ChannelClientSettings
     from tunnelconsole.engine.services.channel.server import ChannelServerSettings
     from tunnelconsole.engine.services.jump.client import JumpClientSettings
     from tunnelconsole.engine.services.jump.server import JumpServerSettings
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "ChannelClientSettings",
     "ChannelServerSettings",
     "Engine",
     "HostPort",
@@ -39,13 +41,15 @@ __all__ = [
     "Secret",
     "TLSSettings",
     "__version__",
+    "channel",
     "errors",
     "jump",
     "relay",
 ]
 
-_MODULES = ("errors", "jump", "relay")
+_MODULES = ("channel", "errors", "jump", "relay")
 _CLASSES = {
+    "ChannelClientSettings": "tunnelconsole.engine.services.channel.client",
     "ChannelServerSettings": "tunnelconsole.engine.services.channel.server",
     "Engine": "tunnelconsole.engine.engine",
     "HostPort": "tunnelconsole.engine.settings",

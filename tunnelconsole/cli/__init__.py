@@ -29,6 +29,8 @@ from tunnelconsole.cli.options import (
     local_address,
     pass_shared,
     secret_from,
+    secret_of,
+    secret_of_environment,
     tls_options,
     tls_settings,
 )
@@ -351,6 +353,50 @@ def jump(
 
     shared.no_json()
     run(join(via, secret_from(secret_file), target, tls_settings(fingerprint, ca, tls=tls)))
+
+
+@cli.command(short_help="Standard input and output through a channel server.")
+@click.argument("chid")
+@click.option("--server", callback=address, required=True, metavar="HOST:PORT", help="The channel server.")
+@click.option("--to", default="", metavar="CHID,...", help="Who gets standard input; all others unless given.")
+@click.option(
+    "--key-file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Holds the key that encrypts end to end; the other end has the same.",
+)
+@click.option(
+    "--password-file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help=f"Holds the server's handshake password, where it has one; else the variable {SECRET_VARIABLE} does.",
+)
+@tls_options
+@pass_shared
+def channel(
+    shared: Shared,
+    chid: str,
+    server: HostPort,
+    to: str,
+    key_file: Path | None,
+    password_file: Path | None,
+    *,
+    tls: bool,
+    fingerprint: str | None,
+    ca: str | None,
+) -> None:
+    """Standard input and output as CHID of a channel server; fit for pipes and for ssh's ProxyCommand.
+
+    Standard input goes to those named with --to, standard output is what others send to CHID. With a key the end of
+    either is told to the other; without, the server ends it when nobody is left who sends to CHID.
+    """
+    from tunnelconsole.cli.standalone import channel as join
+    from tunnelconsole.cli.standalone import run
+
+    shared.no_json()
+    receivers = tuple(name.strip() for name in to.split(",")) if to else ()
+    key, password = secret_of("--key-file", key_file), secret_of("--password-file", password_file)
+    run(join(server, chid, receivers, key, password or secret_of_environment(), tls_settings(fingerprint, ca, tls=tls)))
 
 
 def _steer(shared: Shared, request: Request) -> None:

@@ -172,18 +172,34 @@ def secret_from(file: Path | None) -> Secret:
     :raises TunnelConsoleError: the file cannot be read, or everybody can read it.
     :raises click.UsageError: there is neither.
     """
+    secret = secret_of("--secret-file", file) or secret_of_environment()
+    if secret is None:
+        raise click.UsageError(f"the secret is missing: give --secret-file, or set {SECRET_VARIABLE}")
+    return secret
+
+
+def secret_of(option: str, file: Path | None) -> Secret | None:
+    """The secret in the file that an option names; None when it names none.
+
+    :raises TunnelConsoleError: the file cannot be read, or everybody can read it.
+    """
     from tunnelconsole.config.secret_file import read_secret_file
     from tunnelconsole.engine.settings import Secret
 
-    if file is not None:
-        try:
-            return Secret(read_secret_file(file))
-        except ValueError as error:
-            raise TunnelConsoleError(f"--secret-file: {error}") from error
+    if file is None:
+        return None
+    try:
+        return Secret(read_secret_file(file))
+    except ValueError as error:
+        raise TunnelConsoleError(f"{option}: {error}") from error
+
+
+def secret_of_environment() -> Secret | None:
+    """The secret in the environment; None when there is none."""
+    from tunnelconsole.engine.settings import Secret
+
     secret = os.environ.get(SECRET_VARIABLE, "")
-    if not secret:
-        raise click.UsageError(f"the secret is missing: give --secret-file, or set {SECRET_VARIABLE}")
-    return Secret(secret)
+    return Secret(secret) if secret else None
 
 
 def tls_settings(fingerprint: str | None, ca: str | None, *, tls: bool) -> TLSSettings | None:

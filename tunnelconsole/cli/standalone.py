@@ -1,10 +1,12 @@
-"""The commands that need no running engine: a one-line relay client, and standard input and output through a jump."""
+"""The commands that need no running engine: a one-line relay client, and standard input and output through others."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
@@ -20,11 +22,12 @@ from tunnelconsole.engine.events import (
     ServiceRetrying,
     TargetFailed,
 )
+from tunnelconsole.engine.services.channel import connection as channel_connection
 from tunnelconsole.engine.services.jump.connection import CONNECT_TIMEOUT, reach
 from tunnelconsole.engine.services.relay.client import RelayClientSettings
 from tunnelconsole.engine.services.service import ServerDialer
 from tunnelconsole.engine.settings import HostPort, Secret, TLSSettings
-from tunnelconsole.engine.transport.stdio import join_stdio
+from tunnelconsole.engine.transport.stdio import join_stdio, stdio_through
 from tunnelconsole.errors import CertificateRejected, TargetRefused, TunnelConsoleError
 
 _NAME = "tcp"
@@ -34,7 +37,7 @@ TOLD = (ServiceConnected, ServiceRetrying, ServiceFailed, TargetFailed, Repeated
 
 
 def run(coroutine: Coroutine[Any, Any, None]) -> None:
-    """Runs :func:`forward` or :func:`jump` on the loop that the daemon would run on."""
+    """Runs one of these on the loop that the daemon would run on."""
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(coroutine)
 
@@ -99,6 +102,69 @@ async def jump(server: HostPort, secret: Secret, target: HostPort, tls: TLSSetti
     except TargetRefused as error:
         raise TargetRefused(f"the jump server did not connect to {target}: {error.message}", error.hint) from error
     await join_stdio(end, early)
+
+
+async def channel(
+    server: HostPort,
+    chid: str,
+    receivers: tuple[str, ...],
+    key: Secret | None,
+    password: Secret | None,
+    tls: TLSSettings | None,
+) -> None:
+    """Joins standard input and output with ``chid`` of a channel server, until both directions have ended.
+
+    A SIGTERM or SIGHUP, such as ssh's for its ProxyCommand, ends it as it would, but with a ``key`` the other end is
+    told before.
+
+    :param receivers: who gets standard input; all others when there are none.
+    :param key: encrypts end to end; None for no encryption.
+    :param password: the server's handshake password; None when it has none.
+    :raises CredentialsRefused: the server does not accept the password, or is not the one that was pinned.
+    :raises ConnectFailed: the server cannot be reached, does not let us in, or broke off; or what came is not what the
+        other end had sealed.
+    :raises OSError: standard input cannot be read, or standard output not written.
+    """
+    dialer = ServerDialer(server, None, tls, CONNECT_TIMEOUT)
+    known = channel_connection.Password(password) if password is not None else None
+    who = channel_connection.Membership(chid, receivers)
+    try:
+        end, _, early = await channel_connection.reach(dialer, who, known, CONNECT_TIMEOUT)
+    except CertificateRejected as error:
+        raise _in_own_words(error) from error
+    except ValueError as error:
+        raise TunnelConsoleError(str(error)) from error
+    if key is None:
+        await join_stdio(end, early)
+        return
+    # Only where there is a key: cryptography costs 10 MiB and a tenth of a second.
+    from tunnelconsole.engine.services.channel.sealed_bridge import sealed_join  # noqa: PLC0415
+
+    with _told_before(signal.SIGTERM, signal.SIGHUP):
+        await stdio_through(sealed_join(end, key, early))
+
+
+@contextmanager
+def _told_before(*numbers: signal.Signals) -> Iterator[None]:
+    """Cancels the task when one of these signals comes, and lets the signal do what it does once that is done."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    came: list[signal.Signals] = []
+
+    def cancel(number: signal.Signals) -> None:
+        came.append(number)
+        if task is not None:
+            task.cancel()
+
+    handled = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]  # nohup ignores SIGHUP
+    for number in handled:
+        loop.add_signal_handler(number, cancel, number)
+    try:
+        yield
+    finally:
+        for number in handled:
+            loop.remove_signal_handler(number)
+        if came:
+            os.kill(os.getpid(), came[0])
 
 
 def _in_own_words(error: CertificateRejected) -> CertificateRejected:

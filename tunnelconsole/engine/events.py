@@ -265,6 +265,22 @@ class ReceiversChanged(Event, frozen=True, kw_only=True):
         return f"{self.chid} now sends to {self.receivers}"
 
 
+class SealBroken(Event, frozen=True, kw_only=True):
+    """What came was not what the other end had sealed: changed, repeated, incomplete, or with another key."""
+
+    type: ClassVar[str] = "seal-broken"
+    level: ClassVar[Level] = "warning"
+    peer: str
+    """Through whom it came."""
+    reason: str
+
+    def text(self) -> str:
+        return f"through {self.peer}: {self.reason}"
+
+    def flooded_by(self) -> Cause:
+        return Cause(self.peer, self.reason)
+
+
 class TunnelConnecting(Event, frozen=True, kw_only=True):
     """A tunnel's client dials its server."""
 

@@ -130,3 +130,22 @@ async def test_one_whose_peer_has_gone_before_it_begins_is_over_at_once() -> Non
     Program(near).reset()
     farewells = part(SocketEnd(far))
     await until(farewells.over.is_set)
+
+
+async def test_a_peer_that_takes_an_end_for_a_half_close_is_reset_once_it_has_all() -> None:
+    near, far = connected(4096)
+    peer, end = Program(near), SocketEnd(far)
+    Farewells(asyncio.get_running_loop()).bid(end, bytes(500_000), reset=True)
+    assert await peer.read_until_broken() == (bytes(500_000), True)
+    peer.close()
+
+
+async def test_a_peer_that_does_not_take_all_before_its_reset_gets_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(farewell_module, "FAREWELL_TIME", 0.05)
+    near, far = connected(4096)
+    peer, end = Program(near), SocketEnd(far)
+    taken = Program(far).fill()
+    Farewells(asyncio.get_running_loop()).bid(end, b"", reset=True)
+    await until(lambda: end.fileno() == -1)
+    assert await peer.read_until_broken() == (bytes(taken), False)
+    peer.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tunnelconsole.engine.node import Node
+from tunnelconsole.engine.services.channel.client import ChannelClient, ChannelClientSettings
 from tunnelconsole.engine.services.channel.server import ChannelServer, ChannelServerSettings
 from tunnelconsole.engine.services.jump.client import JumpClient, JumpClientSettings
 from tunnelconsole.engine.services.jump.server import JumpServer, JumpServerSettings
@@ -22,6 +23,7 @@ KINDS: dict[str, tuple[type[ServiceSettings], type[Service[Any]]]] = {
     TunnelServer.kind: (TunnelServerSettings, TunnelServer),
     TunnelClient.kind: (TunnelClientSettings, TunnelClient),
     ChannelServer.kind: (ChannelServerSettings, ChannelServer),
+    ChannelClient.kind: (ChannelClientSettings, ChannelClient),
 }
 """Settings and service class of each ``kind`` that a configuration may name."""
 

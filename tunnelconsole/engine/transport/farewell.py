@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from tunnelconsole.engine.transport.ends import READ_SIZE, End
+from tunnelconsole.engine.transport.ends import READ_SIZE, End, unacknowledged
 from tunnelconsole.engine.transport.watch import InputWatch
 
 FAREWELL_TIME = 2.0
@@ -17,6 +17,9 @@ FAREWELL_TIME = 2.0
 
 FAREWELL_BYTES = 1024 * 1024
 """Bytes a peer may still send before it is cut off."""
+
+ACKNOWLEDGED_LOOK = 0.02
+"""Seconds between two looks whether the peer's kernel has all, which nothing tells."""
 
 
 class Farewells:
@@ -29,9 +32,13 @@ class Farewells:
         """Set while there are none."""
         self.over.set()
 
-    def bid(self, end: End, words: bytes) -> None:
-        """Takes ``end`` over, says ``words`` to it and closes it."""
-        farewell = Farewell(self._loop, end, words, self._ended)
+    def bid(self, end: End, words: bytes, *, reset: bool = False) -> None:
+        """Takes ``end`` over, says ``words`` to it and closes it.
+
+        :param reset: with a reset, once the peer's kernel has all that was sent: for a peer that takes our end for a
+            half-close, and would go on sending to nobody.
+        """
+        farewell = Farewell(self._loop, end, words, self._ended, reset=reset)
         self._under_way.add(farewell)
         self.over.clear()
         farewell.begin()
@@ -50,13 +57,35 @@ class Farewells:
 class Farewell:
     """Sends ``words`` to ``end``, half-closes, and closes it when the peer has, or when its time is up.
 
+    Or it resets the connection once ``words`` have arrived.
+
     :param over: told when ``end`` is closed.
+    :param reset: see :meth:`Farewells.bid`.
     """
 
-    __slots__ = ("_end", "_heard_all", "_input", "_left", "_loop", "_over", "_said", "_timer", "_words", "_writing")
+    __slots__ = (
+        "_end",
+        "_heard_all",
+        "_input",
+        "_left",
+        "_look",
+        "_loop",
+        "_over",
+        "_reset",
+        "_said",
+        "_timer",
+        "_words",
+        "_writing",
+    )
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, end: End, words: bytes, over: Callable[[Farewell], None]
+        self,
+        loop: asyncio.AbstractEventLoop,
+        end: End,
+        words: bytes,
+        over: Callable[[Farewell], None],
+        *,
+        reset: bool = False,
     ) -> None:
         self._loop = loop
         self._end = end
@@ -66,6 +95,8 @@ class Farewell:
         self._heard_all = False
         self._left = FAREWELL_BYTES
         self._writing = False
+        self._reset = reset
+        self._look: asyncio.TimerHandle | None = None
         self._timer = loop.call_later(FAREWELL_TIME, self.close)
         self._input = InputWatch(loop, end.fileno(), self._discard)
 
@@ -80,6 +111,9 @@ class Farewell:
                 self._words = self._words[self._end.send(self._words) :]
             if not self._said and self._end.flush():
                 self._said = True
+                if self._reset:
+                    self._part_once_taken()
+                    return
                 self._end.send_eof()
             waits = not self._end.flush()
         except BlockingIOError:
@@ -118,11 +152,25 @@ class Farewell:
         if self._said and self._heard_all and not self._writing:
             self.close()
 
+    def _part_once_taken(self) -> None:
+        """Resets the connection as soon as nothing would be lost by it."""
+        if unacknowledged(self._end):
+            self._look = self._loop.call_later(ACKNOWLEDGED_LOOK, self._part_once_taken)
+            return
+        self._stop()
+        self._end.abort()
+        self._over(self)
+
     def close(self) -> None:
         """Closes the end, whatever it has heard."""
-        self._timer.cancel()
+        self._stop()
+        self._end.close()
+        self._over(self)
+
+    def _stop(self) -> None:
+        for timer in (self._timer, self._look):
+            if timer is not None:
+                timer.cancel()
         self._input.stop()
         if self._writing:
             self._wait_to_write(wanted=False)
-        self._end.close()
-        self._over(self)

@@ -20,7 +20,8 @@ from contextlib import suppress
 
 from tunnelconsole.engine.transport.ends import End, SocketEnd
 from tunnelconsole.engine.transport.plane import Plane
-from tunnelconsole.engine.transport.pump import Pump
+from tunnelconsole.engine.transport.pump import Finished, Pump
+from tunnelconsole.engine.transport.streams import Join
 from tunnelconsole.errors import ConnectFailed
 
 CHUNK = 256 * 1024
@@ -44,13 +45,22 @@ async def join_stdio(end: End, early: bytes) -> None:
     :raises OSError: standard input cannot be read, or standard output cannot be written: BrokenPipeError when its
         reader has gone. The far side sees a reset then.
     """
-    await _Join(end, early).run()
+
+    def join(plane: Plane, local: End, finished: Finished) -> Pump:
+        return Pump(plane, local, end, finished, early_right=early)
+
+    await stdio_through(join)
+
+
+async def stdio_through(join: Join) -> None:
+    """As :func:`join_stdio`, with what ``join`` joins one side of the socket pair with."""
+    await _Join(join).run()
 
 
 class _Join:
-    """The pump, the socket pair and the two threads of one :func:`join_stdio`."""
+    """The pump, the socket pair and the two threads of one :func:`stdio_through`."""
 
-    def __init__(self, end: End, early: bytes) -> None:
+    def __init__(self, join: Join) -> None:
         self._loop = asyncio.get_running_loop()
         self._outer, inner = socket.socketpair()
         inner.setblocking(False)
@@ -61,7 +71,7 @@ class _Join:
         self._fault: OSError | None = None
         self._input_asked: float | None = None
         """When the thread began to wait for standard input; None while it delivers."""
-        self._pump = Pump(self._plane, SocketEnd(inner), end, self._finished, early_right=early)
+        self._pump = join(self._plane, SocketEnd(inner), self._finished)
 
     async def run(self) -> None:
         threading.Thread(target=self._read_stdin, name="standard input", daemon=True).start()

@@ -1,0 +1,187 @@
+"""Joining a channel server, for the client service, the command and a program's own use."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from tunnelconsole.engine.limits import LimitSettings
+from tunnelconsole.engine.services.service import ServerDialer
+from tunnelconsole.engine.settings import HostPort, TLSSettings
+from tunnelconsole.engine.transport.ends import End, receive, send_all
+from tunnelconsole.engine.transport.streams import Streams, joined_streams, streams_of
+from tunnelconsole.engine.wire.channel import (
+    ChannelClientHandshake,
+    Joined,
+    JoinRefused,
+    KeyWanted,
+    PasswordRefused,
+)
+from tunnelconsole.engine.wire.channel_lines import ClientSealing
+from tunnelconsole.engine.wire.errors import ProtocolError
+from tunnelconsole.engine.wire.passphrase import derive_key
+from tunnelconsole.errors import ConnectFailed, CredentialsRefused
+
+HANDSHAKE_READ = 16 * 1024
+"""Bytes read at once during the handshake: all of an answer in one go, and what others send us behind it."""
+
+CONNECT_TIMEOUT = LimitSettings().handshake_timeout
+"""Seconds to reach the channel server, and again seconds for its handshake."""
+
+
+class Password:
+    """A handshake password, and the key that it makes with the salt of the server's present run."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text.encode()
+        self._salt = b""
+        self._key = b""
+
+    async def key(self, salt: bytes) -> bytes:
+        """The key for ``salt``; made in a thread, and remembered until the server has another salt."""
+        if salt != self._salt:
+            self._key, self._salt = await asyncio.to_thread(derive_key, self._text, salt), salt
+        return self._key
+
+    def sealing(self) -> ClientSealing:
+        """What seals the lines of one handshake."""
+        # Only where there is a password: cryptography costs 10 MiB and a tenth of a second.
+        from tunnelconsole.engine.wire.sealed_handshake import ClientSealedLines  # noqa: PLC0415
+
+        return ClientSealedLines(secrets.token_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """What a client tells a channel server of itself.
+
+    :param chid: who it wants to be; empty leaves it to the server.
+    :param receivers: who gets what it sends; empty for all others.
+    :param timeout: seconds without a byte either way after which the server shall close; 0 for what the server has.
+    """
+
+    chid: str = ""
+    receivers: tuple[str, ...] = ()
+    timeout: float = 0.0
+
+    @property
+    def label(self) -> str:
+        """Who it is, and to whom it sends."""
+        return f"{self.chid} -> {', '.join(self.receivers) or 'all'}"
+
+
+class Connection(NamedTuple):
+    """A connection to a channel server that has let us in."""
+
+    end: End
+    chid: str
+    early: bytes
+    """What others have sent us already."""
+
+
+async def reach(dialer: ServerDialer, who: Membership, password: Password | None, timeout: float) -> Connection:
+    """Joins the channel server that ``dialer`` dials.
+
+    :param timeout: seconds for the handshake.
+    :raises CredentialsRefused: the server does not accept the password, or is not the one that was pinned.
+    :raises ConnectFailed: the server cannot be reached, does not let us in, broke off, or is no channel server.
+    :raises ValueError: no client may be ``who``.
+    """
+    handshake = ChannelClientHandshake(
+        who.chid, who.receivers, who.timeout, None if password is None else password.sealing()
+    )
+    end = await dialer.reach("channel server")
+    try:
+        async with asyncio.timeout(timeout):
+            return Connection(end, await _shake_hands(end, handshake, password), handshake.leftover)
+    except TimeoutError as error:
+        end.abort()
+        if handshake.awaits_greeting:
+            raise ConnectFailed(
+                f"the channel server did not begin an encrypted handshake within {timeout:g} s",
+                "it has no handshake_password, or is none",
+            ) from error
+        raise ConnectFailed(f"the channel server did not finish its handshake within {timeout:g} s") from error
+    except ProtocolError as error:
+        end.abort()
+        raise ConnectFailed(
+            str(error), "is there a channel server at that address, and with TLS on both sides or none?"
+        ) from error
+    except OSError as error:
+        end.abort()
+        raise ConnectFailed(f"the channel server broke off: {error.strerror or error}") from error
+    except BaseException:
+        end.abort()
+        raise
+
+
+async def _shake_hands(end: End, handshake: ChannelClientHandshake, password: Password | None) -> str:
+    """Returns the chid that we are."""
+    while True:
+        await send_all(end, handshake.data_to_send())
+        data = await receive(end, HANDSHAKE_READ)
+        if not data:
+            handshake.receive_eof()
+        for event in handshake.receive_data(data):
+            match event:
+                case KeyWanted(salt) if password is not None:
+                    handshake.use_key(await password.key(salt))
+                case PasswordRefused(reason):
+                    hint = "check the handshake password" if password is not None else "give the handshake password"
+                    raise CredentialsRefused(f"the channel server refused us: {reason}", hint)
+                case JoinRefused(reason):
+                    raise ConnectFailed(f"the channel server did not let us in: {reason}")
+                case Joined(chid):
+                    return chid
+
+
+@asynccontextmanager
+async def connect(
+    server: str,
+    chid: str,
+    *,
+    receivers: Sequence[str] = (),
+    key: str = "",
+    password: str = "",
+    tls: TLSSettings | None = None,
+    connect_to: str | None = None,
+    timeout: float = CONNECT_TIMEOUT,
+) -> AsyncIterator[Streams]:
+    """A connection to a channel server as asyncio streams, closed at the end of the block.
+
+    What is written goes to the receivers, what is read was sent by those whose receiver we are. With a ``key`` the two
+    ends are a pair: what is written waits until the other has come, the end of either is told to the other, and a
+    connection on which bytes were changed, repeated or left out raises ConnectionResetError from the reader, as one
+    that breaks does.
+
+    :param server: the channel server, ``host:port``.
+    :param chid: who we are there; empty leaves it to the server.
+    :param receivers: the chids of those who get what we write; none for all others.
+    :param key: encrypts what is written, end to end; the other end has the same, and each is a receiver of the other.
+    :param password: the server's handshake password.
+    :param tls: settings when the server's listener is a TLS one.
+    :param connect_to: the address to dial when it is not the one that ``server`` names.
+    :param timeout: seconds to reach the server, again for its handshake, and at the end for the other side to take what
+        was written and not yet delivered.
+    :raises CredentialsRefused: the server does not accept the password.
+    :raises ConnectFailed: the server cannot be reached, or does not let us in.
+    :raises ValueError: an address is not ``host:port``, or a chid is none.
+    """
+    if isinstance(receivers, str):
+        raise ValueError(f"receivers is a list of chids, such as [{receivers!r}]")
+    dialer = ServerDialer(HostPort.parse(server), HostPort.parse(connect_to) if connect_to else None, tls, timeout)
+    who = Membership(chid, tuple(receivers))
+    end, _, early = await reach(dialer, who, Password(password) if password else None, timeout)
+    if not key:
+        async with streams_of(end, early, timeout) as streams:
+            yield streams
+        return
+    # Only where there is a key: see Password.sealing.
+    from tunnelconsole.engine.services.channel.sealed_bridge import sealed_join  # noqa: PLC0415
+
+    async with joined_streams(sealed_join(end, key, early), timeout) as streams:
+        yield streams

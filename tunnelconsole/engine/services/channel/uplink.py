@@ -1,0 +1,160 @@
+"""A client's connection to the channel server, over which one local end after the other is bridged."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+from tunnelconsole.engine.services.channel.bridge import Bridge, Ended, LocalBridge, Outcome
+from tunnelconsole.engine.services.channel.inlet import Inlet, Search
+from tunnelconsole.engine.transport.ends import End, send_all
+from tunnelconsole.engine.transport.farewell import Farewells
+from tunnelconsole.engine.transport.pacing import Pace
+from tunnelconsole.engine.transport.plane import Plane
+
+
+class Bridging(Protocol):
+    """How local ends are bridged: as they are, or sealed."""
+
+    @property
+    def search(self) -> Search | None:
+        """Finds what is for a local end in what comes while there is none; None when all of it is."""
+
+    def prepare(self) -> None:
+        """Does what can be done before there is a local end."""
+
+    def start(
+        self, local: End, hub: End, ended: Ended, early: bytes, pace: Pace | None, others: Callable[[], bool]
+    ) -> LocalBridge:
+        """Bridges one.
+
+        :param others: whether other local ends wait for their turn.
+        """
+
+    async def refusal(self, early: bytes) -> bytes:
+        """What tells whoever is behind ``early`` that there is no local end for it."""
+
+
+class PlainBridging:
+    """Everything goes through as it is, and nobody can be told anything."""
+
+    search = None
+
+    def __init__(self, plane: Plane) -> None:
+        self._plane = plane
+
+    def prepare(self) -> None:
+        return None
+
+    def start(
+        self, local: End, hub: End, ended: Ended, early: bytes, pace: Pace | None, others: Callable[[], bool]
+    ) -> LocalBridge:
+        return Bridge(self._plane, local, hub, ended, early=early, pace=pace, others=others)
+
+    async def refusal(self, early: bytes) -> bytes:
+        return b""
+
+
+class Owner(Protocol):
+    """What the connection tells of itself."""
+
+    def lost(self, reason: str) -> None:
+        """It has ended, or broken, while nothing was bridged."""
+
+    def garbage(self) -> None:
+        """What comes while nothing is bridged belongs to nothing, and that for a while."""
+
+    def others_wait(self) -> bool:
+        """Whether other local ends wait for their turn."""
+
+
+class Uplink:
+    """The connection.
+
+    :param early: what came behind the handshake.
+    """
+
+    def __init__(self, end: End, early: bytes, bridging: Bridging, farewells: Farewells, owner: Owner) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._end = end
+        self._bridging = bridging
+        self._farewells = farewells
+        self._owner = owner
+        self._came = asyncio.Event()
+        self._flow: LocalBridge | None = None
+        self._ended: asyncio.Future[Outcome] | None = None
+        self._inlet = self._read_ahead(early)
+
+    async def something_came(self) -> None:
+        """Waits until there is something for a local end."""
+        await self._came.wait()
+
+    def bridge(self, local: End, pace: Pace | None, ended: Ended) -> LocalBridge:
+        """Bridges a local end, and tells when that is over; see :meth:`settle`."""
+        ahead = self._inlet.take()
+        self._ended = self._loop.create_future()
+        others = self._owner.others_wait
+        flow = self._bridging.start(local, self._end, lambda outcome: self._over(outcome, ended), ahead, pace, others)
+        self._flow = flow
+        return flow
+
+    async def settle(self) -> Outcome:
+        """Waits until the bridge is over, and what it had still to say is said."""
+        if self._ended is None:
+            raise RuntimeError("settle() without a bridge")
+        outcome = await self._ended
+        self._ended = None
+        if not outcome.hub_lost:
+            self._inlet = self._read_ahead(outcome.left)
+            await send_all(self._end, outcome.unsent)
+        return outcome
+
+    async def refuse(self) -> None:
+        """Tells whoever wants to be bridged that this cannot be, where it can be told."""
+        ahead = self._inlet.take()
+        words = await self._bridging.refusal(ahead)
+        self._inlet = self._read_ahead(ahead)
+        await send_all(self._end, words)
+
+    def forget_callers(self) -> None:
+        """Forgets who wanted to be bridged and has been refused: they call again, unlike what comes as it is."""
+        if self._bridging.search is not None:
+            self._inlet.take()
+            self._inlet = self._read_ahead(b"")
+
+    def close(self) -> None:
+        """Closes the connection, and breaks off what is bridged; the other end is told where it can be."""
+        if self._flow is not None:
+            self._ended = None
+            self._flow.abort("the channel client leaves")
+        else:
+            self._inlet.take()
+            self._leave(b"")
+
+    def _over(self, outcome: Outcome, ended: Ended) -> None:
+        self._flow = None
+        ended(outcome)
+        if self._ended is not None and not self._ended.done():
+            self._ended.set_result(outcome)
+        elif outcome.hub_lost:
+            self._end.abort()
+        else:
+            self._leave(outcome.unsent)
+
+    def _leave(self, words: bytes) -> None:
+        # To the server a half-close is no leaving: it keeps us for what others send.
+        self._farewells.bid(self._end, words, reset=True)
+
+    def _read_ahead(self, ahead: bytes) -> Inlet:
+        self._came.clear()
+        self._bridging.prepare()
+        return Inlet(
+            self._loop,
+            self._end,
+            ahead,
+            self._came.set,
+            self._owner.lost,
+            search=self._bridging.search,
+            garbage=self._owner.garbage,
+        )
