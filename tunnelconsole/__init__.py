@@ -2,8 +2,9 @@
 
 What a program of your own can use, typed, and loaded when it is first touched:
 
-- :mod:`tunnelconsole.jump`, :mod:`tunnelconsole.relay` and :mod:`tunnelconsole.channel`: one system each, for a
-  connection through a jump host, for a public port of a local service, and for a stream to others by their channel ids.
+- :mod:`tunnelconsole.jump`, :mod:`tunnelconsole.relay`, :mod:`tunnelconsole.channel` and :mod:`tunnelconsole.tunnel`:
+  one system each, for a connection through a jump host, for a public port of a local service, for a stream to others by
+  their channel ids, and for a public hostname of a local web service.
 - :class:`Engine`: any number of services on your own event loop, each described by its settings
   (:class:`JumpServerSettings` and so on), which are made of :class:`HostPort`, :class:`ListenAddress`,
   :class:`PortRange`, :class:`Secret` and :class:`TLSSettings`.
@@ -15,7 +16,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tunnelconsole import channel, errors, jump, relay
+    from tunnelconsole import channel, errors, jump, relay, tunnel
     from tunnelconsole.engine.engine import Engine
     from tunnelconsole.engine.services.channel.client import ChannelClientSettings
     from tunnelconsole.engine.services.channel.server import ChannelServerSettings
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from tunnelconsole.engine.services.jump.server import JumpServerSettings
     from tunnelconsole.engine.services.relay.client import RelayClientSettings
     from tunnelconsole.engine.services.relay.server import RelayServerSettings
+    from tunnelconsole.engine.services.tunnel.client import TunnelClientSettings
+    from tunnelconsole.engine.services.tunnel.server import TunnelServerSettings
     from tunnelconsole.engine.settings import HostPort, ListenAddress, PortRange, Secret, TLSSettings
 
 __version__ = "0.1.0"
@@ -40,14 +43,17 @@ __all__ = [
     "RelayServerSettings",
     "Secret",
     "TLSSettings",
+    "TunnelClientSettings",
+    "TunnelServerSettings",
     "__version__",
     "channel",
     "errors",
     "jump",
     "relay",
+    "tunnel",
 ]
 
-_MODULES = ("channel", "errors", "jump", "relay")
+_MODULES = ("channel", "errors", "jump", "relay", "tunnel")
 _CLASSES = {
     "ChannelClientSettings": "tunnelconsole.engine.services.channel.client",
     "ChannelServerSettings": "tunnelconsole.engine.services.channel.server",
@@ -61,6 +67,8 @@ _CLASSES = {
     "RelayServerSettings": "tunnelconsole.engine.services.relay.server",
     "Secret": "tunnelconsole.engine.settings",
     "TLSSettings": "tunnelconsole.engine.settings",
+    "TunnelClientSettings": "tunnelconsole.engine.services.tunnel.client",
+    "TunnelServerSettings": "tunnelconsole.engine.services.tunnel.server",
 }
 
 
