@@ -11,14 +11,17 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 
+import msgspec
 import pytest
 
 from jump_peers import SECRET, home, office_at
 from loopback import Caller, Target, calling, hears, running, target, told
 from relay_peers import edge, relay_client
+from tunnel_peers import tunnel_client, web
 from tunnelconsole import jump
 from tunnelconsole.engine.events import ServiceConnected, ServiceRetrying, SessionOpened
 from tunnelconsole.engine.services.jump import server as jump_server_module
+from tunnelconsole.engine.services.tunnel.target import TunnelURL
 from tunnelconsole.engine.settings import HostPort
 from tunnelconsole.engine.transport.dialer import Address
 from tunnelconsole.engine.wire.frame import encode_frame
@@ -31,9 +34,9 @@ from yamux_frames import data
 Turn = tuple[Sender, bytes]
 
 
-def turns(name: str) -> list[Turn]:
-    """What each end said before the other answered."""
-    reads = [read for read in load(name) if not read.eof]
+def turns(name: str, conn: int = 1) -> list[Turn]:
+    """What each end of one connection said before the other answered."""
+    reads = [read for read in load(name) if not read.eof and read.conn == conn]
     return [
         (sender, b"".join(read.data for read in group))
         for sender, group in itertools.groupby(reads, lambda read: read.sender)
@@ -229,6 +232,80 @@ async def test_our_relay_server_answers_the_originals_backend_as_recorded() -> N
                     caller.half_close()
                     assert await visitor.broken()
             await until(lambda: not at.service.attached)
+
+
+async def test_our_tunnel_server_answers_the_originals_client_as_recorded() -> None:
+    recording = turns("tunnel-http", 2)
+    host, line = "t.localhost:9605", data(1, b'{"Type":1,"Action":5}\n')
+    (_, yes), (_, told), (_, led), (_, parted) = [turn for turn in recording if turn[0] == "server"]
+    acknowledged, _, request = led.partition(data(3, b"")[:8])
+    assert told.endswith(line)
+    async with web() as at:
+        for pieces in cuts(recording, "client"):
+            async with at.calling() as caller, at.visiting(host) as visitor:
+                client = RecordedClient(caller, recording, pieces)
+                await client.send()
+                assert await caller.read(len(yes)) == yes
+                await client.send()
+                assert await caller.read(len(told) - len(line)) == told[: -len(line)]
+                await until(lambda: at.service.attached)
+                await visitor.send(f"GET / HTTP/1.1\r\nHost: {host}\r\nAccept: */*\r\n\r\n".encode())
+                assert await caller.read(len(line)) == line
+                await client.send()
+                assert await caller.read(len(acknowledged)) == acknowledged
+                header = await caller.read(12)
+                asked = await caller.read(int.from_bytes(header[8:], "big"))
+                assert asked.startswith(request[4:].partition(b"User-Agent")[0])
+                await client.send()
+                got = await visitor.response()
+                assert (got.status, got.body) == (200, b"hello\n")
+                assert await caller.read(len(parted)) == parted
+                await client.send()
+                caller.half_close()
+            await until(lambda: not at.service.attached)
+
+
+async def test_our_tunnel_client_says_to_the_originals_server_what_was_recorded() -> None:
+    recording = turns("tunnel-http", 2)
+    mine = [text for sender, text in recording if sender == "client"]
+    response = b"".join(text for text in (mine[3][12:196], mine[3][208:]))
+
+    async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async def send(piece: bytes) -> None:
+            writer.write(piece)
+            await writer.drain()
+
+        said = iter(plan.pop())
+        asked = await reader.readuntil(b"\r\n\r\n")
+        assert asked.startswith(b"CONNECT /_connectPath HTTP/1.1\r\nHost: t.localhost:9605\r\n")
+        await send_apart(send, next(said))
+        assert await reader.readexactly(len(mine[1])) == mine[1]
+        await send_apart(send, next(said))
+        assert await reader.readexactly(len(mine[2])) == mine[2]
+        await send_apart(send, next(said))
+        answers.append(await reader.readuntil(b"hello\n"))
+        await send_apart(send, next(said))
+        parted.append(await reader.readexactly(12))
+        await reader.read()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(response)
+
+    answers: list[bytes] = []
+    parted: list[bytes] = []
+    heads: list[bytes] = []
+    plan: list[list[list[bytes]]] = []
+    async with target(serve) as far, target(play) as server:
+        settings = tunnel_client(server.address, far.address, native=False)
+        url = TunnelURL.parse("http://t.localhost:9605")
+        for pieces in cuts(recording, "server"):
+            plan.append(pieces)
+            async with running(app=msgspec.structs.replace(settings, server=url)):
+                await until(lambda: len(parted) == 1)
+            assert heads.pop().startswith(b"GET / HTTP/1.1\r\nHost: t.localhost:9605\r\nUser-Agent: curl")
+            assert answers.pop()[12:].startswith(b"HTTP/1.1 200 OK\r\nServer: SimpleHTTP")
+            assert parted.pop() == mine[4]
 
 
 async def test_our_relay_client_says_to_the_originals_server_what_was_recorded() -> None:
