@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from channel_peers import At, hub
+from controlled import controlled
 from jump_peers import jump_server
 from loopback import address_of, hears, running
 from tunnelconsole.control import messages
 from tunnelconsole.control.client import ControlClient
 from tunnelconsole.control.messages import ChidRow, Watch
-from tunnelconsole.control.server import ControlServer
-from tunnelconsole.engine.engine import Engine
 from tunnelconsole.engine.events import ReceiversChanged
 from tunnelconsole.engine.services.channel.server import ChannelServerSettings
 from tunnelconsole.engine.units import Size
@@ -25,23 +22,6 @@ from waiting import PATIENCE, until
 
 FLOOD = 64 << 20
 """Bytes that are more than every buffer on the way to a client that does not read."""
-
-
-@asynccontextmanager
-async def controlled(engine: Engine, folder: Path) -> AsyncIterator[ControlClient]:
-    """A client of the control socket of ``engine``."""
-
-    async def reload() -> str:
-        return ""
-
-    path = folder / "control.sock"
-    server = ControlServer(engine, path, version="1", config=str, reload=reload, stop=lambda _cause: None)
-    await server.serve()
-    try:
-        async with await ControlClient.connect(path) as client:
-            yield client
-    finally:
-        await server.close()
 
 
 async def chids(client: ControlClient, service: str = "") -> list[ChidRow]:

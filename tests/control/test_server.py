@@ -484,7 +484,7 @@ class TestBadClients:
         made: list[dict[str, Any]] = []
         update = node.server.answers.update
 
-        async def counted(watch: Watch, events: Reader | None, told: dict[str, int]) -> dict[str, Any]:
+        async def counted(watch: Watch, events: Reader | None, told: answers.Told) -> dict[str, Any]:
             made.append(await update(watch, events, told))
             return made[-1]
 

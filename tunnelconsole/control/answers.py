@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 import msgspec
 
 from tunnelconsole.control import messages
+from tunnelconsole.control.inspection import Inspection, exchange_row
+from tunnelconsole.control.inspection import Told as ToldOfExchanges
 from tunnelconsole.control.messages import MIN_INTERVAL, Watch, encode
 from tunnelconsole.control.snapshot import Snapshot, channel_row, chid_row, event_row, history_row, session_row
 from tunnelconsole.engine.bus import Reader
@@ -27,6 +29,9 @@ SLICE = 256
 HISTORIES_SLICE = 8
 """Histories made and encoded in one go: with 600 samples each about 0.5 ms."""
 
+EXCHANGES_SLICE = 64
+"""Exchanges made and encoded in one go: secrets are looked for in each one's path, which takes longer than the rest."""
+
 CHIDS_SLICE = 16
 """Clients of a channel server made and encoded in one go: each may have a thousand receivers, which take as long."""
 
@@ -39,10 +44,19 @@ BIG_TABLE_INTERVAL = 1.0
 MAX_INTERVAL = 60.0
 """Seconds between two updates at the most, whatever a watcher asks for."""
 
-TOPICS = ("services", "sessions", "channels", "chids", "events", "history", "histories")
+TOPICS = ("services", "sessions", "channels", "chids", "exchanges", "events", "history", "histories")
 """What a :class:`~tunnelconsole.control.messages.Watch` may name."""
 
 T = TypeVar("T")
+
+
+class Told:
+    """What a watcher has been told, so that updates hold only what is new."""
+
+    def __init__(self) -> None:
+        self.samples: dict[str, int] = {}
+        """How many of them, by service."""
+        self.exchanges = ToldOfExchanges()
 
 
 class Answers:
@@ -57,6 +71,7 @@ class Answers:
     ) -> None:
         self._engine = engine
         self._snapshot = snapshot
+        self._inspection = Inspection(engine)
         self._reload = reload
         self._stop = stop
         self._building = asyncio.Lock()
@@ -64,6 +79,8 @@ class Answers:
     async def answer(self, request: messages.Request) -> object:
         """The reply to any request but a watch, ready to be encoded; :class:`~.messages.Refused` when it failed."""
         try:
+            if isinstance(request, messages.ReplayExchange):
+                return await self._inspection.replay(request.id)
             found = await self._look_up(request)
             return await self._carry_out(request) if found is None else found
         except TunnelConsoleError as error:
@@ -94,6 +111,12 @@ class Answers:
             case messages.GetChids(service):
                 self._must_exist(service)
                 return _tagged(messages.Chids, rows=await self._table(snapshot.chids(service), chid_row, CHIDS_SLICE))
+            case messages.GetExchanges(service, limit):
+                self._must_exist(service)
+                rows = await self._table(self._inspection.last(service, limit), exchange_row, EXCHANGES_SLICE)
+                return _tagged(messages.Exchanges, rows=rows)
+            case messages.GetExchange(exchange_id, reveal):
+                return self._inspection.show(exchange_id, reveal=reveal)
             case messages.GetEvents(after, limit, level):
                 return _tagged(messages.Events, rows=await self._table(snapshot.events(after, limit, level), event_row))
             case _:
@@ -149,10 +172,10 @@ class Answers:
         )
         return min(MAX_INTERVAL, max(MIN_INTERVAL, BIG_TABLE_INTERVAL if big else 0.0, watch.interval))
 
-    async def update(self, watch: Watch, events: Reader | None, told: dict[str, int]) -> dict[str, Any]:
+    async def update(self, watch: Watch, events: Reader | None, told: Told) -> dict[str, Any]:
         """An :class:`~.messages.Update` with what the watch names, ready to be encoded.
 
-        :param told: by service, how many samples the watcher has been told of; brought up to date.
+        :param told: brought up to date.
         """
         snapshot, service = self._snapshot, watch.service
         update = _tagged(messages.Update, status=snapshot.status())
@@ -167,7 +190,11 @@ class Answers:
         if "history" in watch.topics:
             update["history"] = snapshot.history(service)
         if "histories" in watch.topics:
-            update["histories"] = await self._histories(told)
+            update["histories"] = await self._histories(told.samples)
+        if "exchanges" in watch.topics:
+            news, missed = told.exchanges.news(self._inspection, service)
+            rows = await self._table(news, exchange_row, EXCHANGES_SLICE)
+            update["exchanges"] = _tagged(messages.Exchanges, rows=rows, dropped=missed)
         if events is not None:
             records, dropped = events.take()
             update["events"] = _tagged(messages.Events, rows=await self._table(records, event_row), dropped=dropped)

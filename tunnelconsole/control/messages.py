@@ -134,6 +134,36 @@ class ChidRow(msgspec.Struct, frozen=True, kw_only=True):
     """How what it sends travels: ``splice`` (one to one, through the kernel), ``tcp`` or ``tls``."""
 
 
+class ExchangeRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One request that came through a tunnel, and what became of it."""
+
+    id: str
+    service: str
+    host: str
+    """The tunnel's public hostname."""
+    peer: str
+    """The visitor's ``host:port``, or its address alone where no more is known."""
+    method: str
+    target: str
+    """A path with its query; what looks like a secret in it is hidden."""
+    status: int
+    """0 while there is no answer, and where there was none."""
+    error: str
+    """Why the answer is not the service's, or not complete; empty when all is well."""
+    started: float
+    seconds: float | None
+    """From the request's head to the end of it all; None while it is under way."""
+    seconds_to_answer: float | None
+    """From the request's head to that of the service's answer; None where there is none."""
+    request_bytes: int
+    """Of the body, without its chunks, as the next."""
+    response_bytes: int
+    content_type: str
+    """Of the answer."""
+    replay_of: str
+    """The id of the request that this one repeats; empty when a visitor has come."""
+
+
 class EventRow(msgspec.Struct, frozen=True, kw_only=True):
     """One thing that happened."""
 
@@ -211,6 +241,42 @@ class Chids(msgspec.Struct, frozen=True, tag="chids"):
     rows: list[ChidRow]
 
 
+class Exchanges(msgspec.Struct, frozen=True, tag="exchanges"):
+    """Exchanges in the order in which they ended; behind them those under way."""
+
+    rows: list[ExchangeRow]
+    dropped: int = 0
+    """Exchanges this reader missed because they came too fast to be kept."""
+
+
+class HttpMessage(msgspec.Struct, frozen=True, kw_only=True):
+    """A request or an answer."""
+
+    first_line: str
+    fields: list[tuple[str, str]]
+    """Names and values, each character one byte (ISO 8859-1)."""
+    body: bytes
+    """The first 64 KiB at most; in JSON as base64."""
+    cut: bool
+    """Whether there was more of it."""
+    decoded: str = ""
+    """The content coding that was undone, such as ``gzip``; empty: the body is as it came."""
+
+
+class Exchange(msgspec.Struct, frozen=True, kw_only=True, tag="exchange"):
+    """All that is kept of one exchange."""
+
+    row: ExchangeRow
+    url: str
+    """What the visitor asked for."""
+    request: HttpMessage
+    response: HttpMessage | None
+    """None while there is no answer from the service, and where there was none."""
+    hidden: int
+    """How many secrets are hidden in it; 0 where they are revealed."""
+    revealed: bool
+
+
 class Events(msgspec.Struct, frozen=True, tag="events"):
     """Events, the oldest first."""
 
@@ -236,8 +302,8 @@ class Refused(msgspec.Struct, frozen=True, tag="refused"):
 class Update(msgspec.Struct, frozen=True, kw_only=True, tag="update"):
     """What a watcher sees at each tick; a topic that was not asked for is None.
 
-    ``events`` and ``histories`` hold only what is new since the last update that had them; the first on a connection
-    has ``histories`` as far as they are kept.
+    ``events``, ``exchanges`` and ``histories`` hold only what is new since the last update that had them; the first on
+    a connection has ``exchanges`` and ``histories`` as far as they are kept.
     """
 
     status: Status
@@ -245,13 +311,16 @@ class Update(msgspec.Struct, frozen=True, kw_only=True, tag="update"):
     sessions: list[SessionRow] | None = None
     channels: list[ChannelRow] | None = None
     chids: list[ChidRow] | None = None
+    exchanges: Exchanges | None = None
     events: Events | None = None
     history: History | None = None
     histories: list[History] | None = None
     """Of each service."""
 
 
-Reply = Status | History | Services | Sessions | Channels | Chids | Events | Done | Refused | Update
+Reply = (
+    Status | History | Services | Sessions | Channels | Chids | Exchanges | Exchange | Events | Done | Refused | Update
+)
 
 
 class GetStatus(msgspec.Struct, frozen=True, tag="get-status"):
@@ -290,6 +359,29 @@ class GetChids(msgspec.Struct, frozen=True, tag="get-chids"):
     """Answered with :class:`Chids`; of one service when named."""
 
     service: str = ""
+
+
+class GetExchanges(msgspec.Struct, frozen=True, tag="get-exchanges"):
+    """Answered with :class:`Exchanges`: the last ``limit``, of one service when named."""
+
+    service: str = ""
+    limit: int = 500
+
+
+class GetExchange(msgspec.Struct, frozen=True, tag="get-exchange"):
+    """Answered with :class:`Exchange`, its secrets hidden unless ``reveal``."""
+
+    id: str
+    reveal: bool = False
+
+
+class ReplayExchange(msgspec.Struct, frozen=True, tag="replay-exchange"):
+    """Sends a request to its service again, the way that visitors come, with all its secrets.
+
+    Answered with the new :class:`Exchange` once it is over, or as it stands after some seconds.
+    """
+
+    id: str
 
 
 class StartService(msgspec.Struct, frozen=True, tag="start-service"):
@@ -341,8 +433,8 @@ class StopEngine(msgspec.Struct, frozen=True, tag="stop-engine"):
 class Watch(msgspec.Struct, frozen=True, tag="watch"):
     """From now on an :class:`Update` every ``interval`` seconds (0.25 at least) with the named topics.
 
-    Topics: ``services``, ``sessions``, ``channels``, ``chids``, ``events``, ``history``, ``histories``; the status
-    always comes. A further Watch on the same connection replaces this one.
+    Topics: ``services``, ``sessions``, ``channels``, ``chids``, ``exchanges``, ``events``, ``history``, ``histories``;
+    the status always comes. A further Watch on the same connection replaces this one.
     """
 
     topics: list[str]
@@ -358,6 +450,9 @@ Request = (
     | GetChannels
     | GetEvents
     | GetChids
+    | GetExchanges
+    | GetExchange
+    | ReplayExchange
     | StartService
     | StopService
     | RestartService

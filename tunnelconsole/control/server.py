@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from tunnelconsole.control import messages
-from tunnelconsole.control.answers import Answers, check_topics
+from tunnelconsole.control.answers import Answers, Told, check_topics
 from tunnelconsole.control.messages import MAX_REQUEST, MIN_INTERVAL, PROTOCOL, Refused, Watch, encode
 from tunnelconsole.control.snapshot import Snapshot
 from tunnelconsole.control.unix_socket import UnixSocket, peer_uid
@@ -140,7 +140,7 @@ class _Client:
         self._watch_changed = asyncio.Event()
         self._watching: asyncio.Task[None] | None = None
         self._events: Reader | None = None
-        self._told: dict[str, int] = {}
+        self._told = Told()
         self._all_taken = time.monotonic()
 
     async def serve(self) -> None:

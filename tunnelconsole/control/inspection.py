@@ -1,0 +1,204 @@
+"""What the inspectors of an engine's tunnels have kept, as it travels over the control socket."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+from tunnelconsole.control.hiding import Veil
+from tunnelconsole.control.messages import Exchange, ExchangeRow, HttpMessage
+from tunnelconsole.engine.engine import Engine
+from tunnelconsole.engine.services.tunnel import inspector
+from tunnelconsole.engine.services.tunnel.client import TunnelClient
+from tunnelconsole.engine.services.tunnel.inspector import BODY_KEPT
+from tunnelconsole.engine.services.tunnel.replay import replay
+from tunnelconsole.engine.services.tunnel.server import TunnelServer
+from tunnelconsole.engine.wire.http.answer import phrase_of
+from tunnelconsole.engine.wire.http.head import Fields, ResponseHead
+from tunnelconsole.errors import RequestRefused
+
+UNFOLDED_AT_MOST: Final = BODY_KEPT
+"""Bytes shown of a body that came compressed: no more than of others, for what is hidden in it takes its time too."""
+
+_GZIP, _ZLIB, _BARE = zlib.MAX_WBITS | 16, zlib.MAX_WBITS, -zlib.MAX_WBITS
+_WINDOWS = {"gzip": (_GZIP,), "x-gzip": (_GZIP,), "deflate": (_ZLIB, _BARE)}
+"""How each coding is read; what is called ``deflate`` is sent in two ways."""
+
+_ID = re.compile(r"x([0-9]{1,18})")
+_URL = re.compile(r"https?://", re.IGNORECASE)
+
+Tunnel = TunnelServer | TunnelClient
+
+
+class Kept(NamedTuple):
+    """An exchange, and the service through which it came."""
+
+    service: Tunnel
+    exchange: inspector.Exchange
+
+
+class Told:
+    """What a watcher has been told of exchanges."""
+
+    def __init__(self) -> None:
+        self._change: dict[str, int] = {}
+        self._ended: dict[str, int] = {}
+
+    def news(self, inspection: Inspection, service: str) -> tuple[list[Kept], int]:
+        """What is new, and how many exchanges are missing in between."""
+        found: list[Kept] = []
+        missed = 0
+        for tunnel in inspection.tunnels(service):
+            name, ended = tunnel.name, tunnel.inspector.count
+            changed = tunnel.inspector.changed(self._change.get(name, 0))
+            found += [Kept(tunnel, exchange) for exchange in changed]
+            if name in self._ended:
+                missed += max(0, ended - self._ended[name] - sum(exchange.over for exchange in changed))
+            self._ended[name] = ended
+            self._change[name] = max((exchange.change for exchange in changed), default=self._change.get(name, 0))
+        return found, missed
+
+
+class Inspection:
+    """Reads the inspectors of a started engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def tunnels(self, service: str = "") -> Iterator[Tunnel]:
+        """The services that keep exchanges; the one that is named, if any."""
+        for found in self._engine.running:
+            if isinstance(found, Tunnel) and service in ("", found.name):
+                yield found
+
+    def last(self, service: str, limit: int) -> list[Kept]:
+        """The last ``limit`` of all services, or of one; see :func:`exchange_row`."""
+        found = [Kept(tunnel, exchange) for tunnel in self.tunnels(service) for exchange in tunnel.inspector]
+        found.sort(key=lambda kept: (not kept.exchange.over, kept.exchange.change))
+        return found[-limit:] if limit > 0 else []
+
+    def show(self, exchange_id: str, *, reveal: bool) -> Exchange:
+        """All that is kept of an exchange.
+
+        :raises RequestRefused: there is none of this id.
+        """
+        return exchange_view(self._find(exchange_id), reveal=reveal)
+
+    async def replay(self, exchange_id: str) -> Exchange:
+        """Sends a request again; returns what has become of it.
+
+        :raises RequestRefused: there is none of this id, or it cannot be sent again.
+        """
+        kept = self._find(exchange_id)
+        return exchange_view(Kept(kept.service, await replay(kept.service, kept.exchange)), reveal=False)
+
+    def _find(self, exchange_id: str) -> Kept:
+        number = _ID.fullmatch(exchange_id)
+        for tunnel in self.tunnels() if number else ():
+            exchange = tunnel.inspector.find(int(exchange_id[1:]))
+            if exchange is not None:
+                return Kept(tunnel, exchange)
+        raise RequestRefused(
+            f"there is no request {exchange_id[:64]}", "only the last of each tunnel are kept; list them again"
+        )
+
+
+def exchange_row(kept: Kept) -> ExchangeRow:
+    """An exchange as it stands."""
+    return _row(kept, Veil(lifted=False))
+
+
+def exchange_view(kept: Kept, *, reveal: bool) -> Exchange:
+    """All that is kept of an exchange."""
+    veil, again = Veil(lifted=reveal), Veil(lifted=reveal)
+    return Exchange(
+        row=_row(kept, again),
+        url=veil.url(_url_of(kept)),
+        request=_request(kept.exchange, veil, again),
+        response=_answer(kept.exchange, kept.exchange.response, veil) if kept.exchange.response is not None else None,
+        hidden=veil.hidden,
+        revealed=reveal,
+    )
+
+
+def _row(kept: Kept, veil: Veil) -> ExchangeRow:
+    service, exchange = kept
+    response = exchange.response
+    return ExchangeRow(
+        id=_id(exchange.id),
+        service=service.name,
+        host=exchange.host,
+        peer=exchange.peer,
+        method=exchange.head.method,
+        target=veil.url(exchange.target),
+        status=exchange.status,
+        error=exchange.error,
+        started=exchange.started,
+        seconds=exchange.seconds if exchange.over else None,
+        seconds_to_answer=exchange.seconds_to_answer if response is not None else None,
+        request_bytes=exchange.request_bytes,
+        response_bytes=exchange.response_bytes,
+        content_type=response.values.get("content-type", "") if response is not None else "",
+        replay_of=_id(exchange.replay_of) if exchange.replay_of else "",
+    )
+
+
+def _id(number: int) -> str:
+    return f"x{number}"
+
+
+def _request(exchange: inspector.Exchange, veil: Veil, again: Veil) -> HttpMessage:
+    """
+    :param again: for what the URL shows too, so that it is not counted twice.
+    """
+    head = exchange.head
+    return HttpMessage(
+        first_line=f"{head.method} {again.url(head.target)} HTTP/1.{head.minor}",
+        fields=_fields(head.fields, veil),
+        body=veil.body(bytes(exchange.request_body), head.values.get("content-type", "")),
+        cut=exchange.request_bytes > len(exchange.request_body),
+    )
+
+
+def _answer(exchange: inspector.Exchange, head: ResponseHead, veil: Veil) -> HttpMessage:
+    kept = bytes(exchange.response_body)
+    coding = head.values.get("content-encoding", "").strip().lower()
+    unfolded = _unfold(kept, coding)
+    body, cut = unfolded or (kept, False)
+    return HttpMessage(
+        first_line=f"HTTP/1.{head.minor} {head.status} {head.reason or phrase_of(head.status)}",
+        fields=_fields(head.fields, veil),
+        body=veil.body(body, head.values.get("content-type", "")),
+        cut=cut or exchange.response_bytes > len(kept),
+        decoded=coding if unfolded else "",
+    )
+
+
+def _fields(fields: Fields, veil: Veil) -> list[tuple[str, str]]:
+    return [(name, veil.field(name, value)) for name, value in fields]
+
+
+def _unfold(body: bytes, coding: str) -> tuple[bytes, bool] | None:
+    """What was compressed, and whether there is more of it; None when nothing was, or it cannot be read."""
+    for window in _WINDOWS.get(coding, ()):
+        unfolding = zlib.decompressobj(window)
+        try:
+            unfolded = unfolding.decompress(body, UNFOLDED_AT_MOST)
+        except zlib.error:
+            continue
+        if unfolded:
+            return unfolded, bool(unfolding.unconsumed_tail)
+    return None
+
+
+def _url_of(kept: Kept) -> str:
+    """What the visitor asked for. A tunnel's client knows what its server says of that."""
+    head, scheme = kept.exchange.head, kept.exchange.scheme
+    if _URL.match(head.target):
+        return head.target
+    if isinstance(kept.service, TunnelClient) and head.values.get("x-forwarded-proto") in ("http", "https"):
+        scheme = head.values["x-forwarded-proto"]
+    path = "/" if kept.exchange.target == "*" else kept.exchange.target
+    return f"{scheme}://{head.values.get('host') or kept.exchange.host}{path}"
