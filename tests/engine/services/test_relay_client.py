@@ -45,8 +45,8 @@ from tunnelconsole.engine.events import (
     TargetFailed,
 )
 from tunnelconsole.engine.limits import LimitSettings
+from tunnelconsole.engine.services import spare as spare_module
 from tunnelconsole.engine.services.relay import backend as backend_module
-from tunnelconsole.engine.services.relay import spare as spare_module
 from tunnelconsole.engine.settings import FilePath, Fingerprint, HostPort, TLSSettings
 from tunnelconsole.engine.transport.certificates import make_self_signed
 from tunnelconsole.engine.units import Duration, Rate

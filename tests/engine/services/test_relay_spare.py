@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from tcp import connected
-from tunnelconsole.engine.services.relay import spare as spare_module
+from tunnelconsole.engine.services import spare as spare_module
 from tunnelconsole.engine.services.relay.spare import MAX_SPARE, SparePool
 from tunnelconsole.engine.transport.ends import SocketEnd
 from waiting import until

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from typing import Final, Generic, TypeVar
 
 SPARE_IDLE_TIME: Final = 30.0
 """Seconds after which connections that no visitor needed are closed, beyond those that the client keeps ready: a burst
 may leave hundreds, of a descriptor each at both ends, and the next one seldom comes later."""
 
-C = TypeVar("C", bound=Hashable)
+C = TypeVar("C")
 
 
 class SparePool(Generic[C]):

@@ -7,8 +7,14 @@ from typing import ClassVar
 
 from tunnelconsole.engine.events import TargetFailed
 from tunnelconsole.engine.node import Node
-from tunnelconsole.engine.rules import Problem, Rule, above_zero
-from tunnelconsole.engine.services.relay.server import KEEPALIVE, NO_PAUSE
+from tunnelconsole.engine.rules import Rule
+from tunnelconsole.engine.services.native import (
+    KEEPALIVE,
+    KEEPALIVE_RULE,
+    MAX_DATA_CONNECTIONS,
+    SPARE_CONNECTIONS,
+    SPARE_RULE,
+)
 from tunnelconsole.engine.services.service import ServerDialer, Service, ServiceSettings, Start
 from tunnelconsole.engine.sessions import Flow, Session
 from tunnelconsole.engine.settings import HostPort
@@ -34,28 +40,16 @@ from tunnelconsole.engine.wire.relay import (
 )
 from tunnelconsole.errors import ConnectFailed, TunnelConsoleError
 
-SPARE_CONNECTIONS = 4
-"""Data connections kept ready, so that a visitor need not wait for one: a browser's first burst is four to six."""
-
-MAX_DATA_CONNECTIONS = 256
-"""Data connections dialled and waiting at once, whatever the server asks for."""
-
 FRAME_READ = 4096
 """Bytes read at once while a data connection waits for its visitor."""
-
-
-def _few_spare_connections(count: int) -> list[Problem]:
-    if 0 <= count <= MAX_DATA_CONNECTIONS:
-        return []
-    return [("spare_connections", f"must be between 0 and {MAX_DATA_CONNECTIONS}")]
 
 
 class RelayClientSettings(ServiceSettings, frozen=True, kw_only=True):
     """``kind = "relay-client"``."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
-        above_zero("keepalive", NO_PAUSE),
-        Rule(("spare_connections",), _few_spare_connections),
+        KEEPALIVE_RULE,
+        SPARE_RULE,
     )
 
     server: HostPort

@@ -11,8 +11,9 @@ from typing import ClassVar
 
 from tunnelconsole.engine.limits import Place
 from tunnelconsole.engine.node import Node
-from tunnelconsole.engine.rules import Rule, above_zero, own_host
+from tunnelconsole.engine.rules import Rule, own_host
 from tunnelconsole.engine.services.listening import ListeningService, ListeningSettings
+from tunnelconsole.engine.services.native import KEEPALIVE, KEEPALIVE_RULE
 from tunnelconsole.engine.services.relay.backend import Backend
 from tunnelconsole.engine.services.relay.ports import PortPool
 from tunnelconsole.engine.settings import PortRange
@@ -22,13 +23,6 @@ from tunnelconsole.engine.units import Duration
 from tunnelconsole.engine.wire.errors import ProtocolError
 from tunnelconsole.engine.wire.relay import MAX_PUBLIC_ADDRESS, DataHello, is_native
 from tunnelconsole.errors import ListenFailed
-
-KEEPALIVE = 10.0
-"""Seconds between two questions whether the other end lives; unanswered, it is gone twice that long after it died. The
-original waits 30 s, which is long to hold a public port that leads nowhere."""
-
-NO_PAUSE = "the other end would be asked without a pause"
-"""Why the time between two keepalives is not 0."""
 
 FIRST_READ = 4096
 """Bytes read at once until it is clear who a newcomer is."""
@@ -43,7 +37,7 @@ class RelayServerSettings(ListeningSettings, frozen=True, kw_only=True):
     rules: ClassVar[tuple[Rule, ...]] = (
         own_host("bind"),
         own_host("public_host", LONGEST_PUBLIC_HOST),
-        above_zero("keepalive", NO_PAUSE),
+        KEEPALIVE_RULE,
     )
 
     ports: PortRange = PortRange(0, 0)

@@ -10,8 +10,13 @@ from typing import ClassVar, Final
 from tunnelconsole.engine.events import TunnelConnected, TunnelConnecting, TunnelDisconnected
 from tunnelconsole.engine.node import Node
 from tunnelconsole.engine.rules import Problem, Rule, above_zero
-from tunnelconsole.engine.services.relay.client import MAX_DATA_CONNECTIONS, SPARE_CONNECTIONS
-from tunnelconsole.engine.services.relay.server import KEEPALIVE, NO_PAUSE
+from tunnelconsole.engine.services.native import (
+    KEEPALIVE,
+    KEEPALIVE_RULE,
+    MAX_DATA_CONNECTIONS,
+    SPARE_CONNECTIONS,
+    SPARE_RULE,
+)
 from tunnelconsole.engine.services.service import ServerDialer, Service, ServiceSettings
 from tunnelconsole.engine.services.tunnel.delivery import Delivery
 from tunnelconsole.engine.services.tunnel.folder import Folder
@@ -64,20 +69,14 @@ def _tls_by_url(server: TunnelURL, tls: TLSSettings | None) -> list[Problem]:
     return []
 
 
-def _few_spare_connections(count: int) -> list[Problem]:
-    if 0 <= count <= MAX_DATA_CONNECTIONS:
-        return []
-    return [("spare_connections", f"must be between 0 and {MAX_DATA_CONNECTIONS}")]
-
-
 class TunnelClientSettings(ServiceSettings, frozen=True, kw_only=True):
     """``kind = "tunnel-client"``."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(("host_header",), _usable_host),
-        Rule(("spare_connections",), _few_spare_connections),
+        SPARE_RULE,
         Rule(("server", "tls"), _tls_by_url),
-        above_zero("keepalive", NO_PAUSE),
+        KEEPALIVE_RULE,
         above_zero("response_timeout", "no service could answer in no time"),
     )
 

@@ -23,7 +23,7 @@ from tunnelconsole.engine.limits import Place
 from tunnelconsole.engine.node import Node
 from tunnelconsole.engine.rules import Problem, Rule, above_zero
 from tunnelconsole.engine.services.listening import ListeningService, ListeningSettings
-from tunnelconsole.engine.services.relay.server import KEEPALIVE, NO_PAUSE
+from tunnelconsole.engine.services.native import KEEPALIVE, KEEPALIVE_RULE
 from tunnelconsole.engine.services.tunnel.arrival import Arrival
 from tunnelconsole.engine.services.tunnel.backend import Backend
 from tunnelconsole.engine.services.tunnel.certificates import Certificates, CertificateSettings
@@ -108,7 +108,7 @@ class TunnelServerSettings(ListeningSettings, frozen=True, kw_only=True):
         Rule(("reserved", "certificates"), _hosts),
         Rule(("tokens",), _usable_tokens),
         Rule(("reserved", "tokens"), _known_owners),
-        above_zero("keepalive", NO_PAUSE),
+        KEEPALIVE_RULE,
         above_zero("keep_alive", "no connection could bring a second request"),
         above_zero("response_timeout", "no service could answer in no time"),
     )
