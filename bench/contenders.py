@@ -20,6 +20,10 @@ CONTENDERS = (
     Contender("jump with its client", ours.open_jump_with_client),
     Contender("relay, native", ours.open_relay_native),
     Contender("relay, yamux", ours.open_relay_yamux),
+    Contender("channel, one to one", ours.open_channel),
+    Contender(f"channel, one to {ours.FAN}", ours.open_fan),
+    Contender("tunnel, native", ours.open_tunnel_native),
+    Contender("tunnel, yamux", ours.open_tunnel_yamux),
     Contender("haproxy", peers.open_haproxy, ("haproxy",)),
     Contender("socat", peers.open_socat, ("socat",), most_held=200),  # a process for each: more says nothing new
     Contender("ssh -R", peers.open_ssh, ("ssh", "ssh-keygen", "sshd")),

@@ -5,6 +5,7 @@
  *   flow ping PORT COUNT             round trips of 64 bytes on one connection
  *   flow conn PORT COUNT THREADS     new connections, each with one echoed byte
  *   flow hold PORT COUNT             idle connections, until a line or the end of standard input
+ *   flow fan PORT COUNT SECONDS      one client of a channel server sends to COUNT others, as fast as it goes
  *
  * Each prints one JSON object per line; what failed is {"error": ...} and exit code 1, wrong usage is 2.
  * With JUMP_TARGET=HOST:PORT and JUMP_SECRET in the environment, each connection first does the jump host's handshake.
@@ -14,7 +15,7 @@
  *   'P'  echoes likewise, on another core than ping's
  *   'U'  counts to the end of input, then answers with the count (8 bytes, big-endian)
  *   'D'  reads milliseconds (4 bytes, big-endian), sends for that long, and ends with the count (8 bytes, big-endian)
- *   'G'  answers HTTP requests, for wrk
+ *   'G'  answers HTTP requests, for wrk: GET /large with 1 MB, all others with 3 bytes
  *
  * Build: cc -O2 -pthread -o flow flow.c
  */
@@ -44,6 +45,9 @@ enum {
     MAX_THREADS = 64,      /* of conn */
     MAX_COUNT = 10000000,  /* of round trips and connections: bounds the memory for the results */
     PING = 64,             /* bytes of one round trip */
+    MAX_FAN = 64,          /* receivers of fan: more than any goal names */
+    MAX_LINE = 4096,       /* bytes of a line of the channel server's handshake: MAX_FAN chids fit */
+    LARGE = 1000000,       /* bytes of the sink's large answer */
 };
 
 static const char *jump_target, *jump_secret;
@@ -310,6 +314,77 @@ static int hold(int port, long count) {
     return 0;
 }
 
+/* ---- one to many, through a channel server, whose handshake is lines of JSON ---- */
+
+static atomic_ullong fan_arrived; /* bytes, at all receivers together */
+
+/* Says a line, and reads the answer's. */
+static int say_line(int fd, const char *line) {
+    char answer[MAX_LINE];
+    size_t n = 0;
+    if (write_full(fd, line, strlen(line))) return -1;
+    do
+        if (n == sizeof answer - 1 || read(fd, answer + n, 1) != 1) return -1;
+    while (answer[n++] != '\n');
+    answer[n] = 0;
+    return strstr(answer, "FAIL") ? -1 : 0;
+}
+
+/* Joins as the given number, and sends to the numbers from 1 to count; with a count of 0 to nobody who is there. */
+static int join(int port, int number, int count) {
+    char line[MAX_LINE];
+    int fd = dial(port), at;
+    if (fd < 0) return -1;
+    snprintf(line, sizeof line, "{\"req\":\"hs1\",\"chid\":\"flow%d-%d\"}\n", getpid(), number);
+    at = say_line(fd, line) ? -1 : snprintf(line, sizeof line, "{\"req\":\"hs3\",\"recvers\":[%s", count ? "" : "\"nobody\"");
+    for (int i = 1; at > 0 && i <= count; i++)
+        at += snprintf(line + at, sizeof line - (size_t)at, "%s\"flow%d-%d\"", i > 1 ? "," : "", getpid(), i);
+    if (at > 0) snprintf(line + at, sizeof line - (size_t)at, "]}\n");
+    if (at > 0 && !say_line(fd, line)) return fd;
+    close(fd);
+    return -1;
+}
+
+static void *fan_receiver(void *arg) {
+    char *block = malloc(BLOCK);
+    int fd = (int)(intptr_t)arg;
+    for (ssize_t n; block && (n = read(fd, block, BLOCK)) > 0;) atomic_fetch_add(&fan_arrived, (uint64_t)n);
+    free(block);
+    return NULL;
+}
+
+static int fan(int port, int count, double seconds) {
+    static char block[BLOCK];
+    pthread_t thread[MAX_FAN];
+    int receiver[MAX_FAN];
+    for (int i = 0; i < count; i++)
+        if ((receiver[i] = join(port, i + 1, 0)) < 0) return fail("a receiver was not let in");
+    int sender = join(port, 0, count);
+    if (sender < 0) return fail("the sender was not let in");
+    for (int i = 0; i < count; i++)
+        if (pthread_create(&thread[i], NULL, fan_receiver, (void *)(intptr_t)receiver[i]))
+            return fail("no thread to be had");
+    uint64_t sent = 0;
+    double start = now();
+    while (now() - start < seconds) {
+        ssize_t put = write(sender, block, sizeof block);
+        if (put <= 0) return fail("the connection broke during fan");
+        sent += (uint64_t)put;
+    }
+    uint64_t due = sent * (uint64_t)count;
+    while (atomic_load(&fan_arrived) < due && now() - start < seconds + PATIENCE)
+        nanosleep(&(struct timespec){0, 1000000}, NULL); /* a channel has no end to wait for, only the bytes */
+    double took = now() - start;
+    uint64_t arrived = atomic_load(&fan_arrived);
+    for (int i = 0; i < count; i++) shutdown(receiver[i], SHUT_RDWR);
+    for (int i = 0; i < count; i++) pthread_join(thread[i], NULL);
+    printf("{\"bytes\": %llu, \"seconds\": %.6f, \"gbit_per_second\": %.4f, \"lost\": %lld}\n",
+           (unsigned long long)arrived, took, (double)arrived * 8 / took / 1e9, (long long)(due - arrived));
+    close(sender);
+    for (int i = 0; i < count; i++) close(receiver[i]);
+    return 0;
+}
+
 /* ---- the far end ---- */
 
 static void echo(int fd, char *block) {
@@ -340,17 +415,25 @@ static void send_for(int fd, char *block) {
     if (!write_full(fd, number, sizeof number)) shutdown(fd, SHUT_WR);
 }
 
-/* One answer for each blank line: wrk sends no body and waits for each answer before its next request. */
+/* One answer for each blank line: wrk sends no body and waits for each answer before its next request. The sink has read
+ * the G of the first request already. */
 static void answer_requests(int fd, char *block) {
-    static const char answer[] = "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok\n", blank[] = "\r\n\r\n";
-    int matched = 0;
-    for (ssize_t n; (n = read(fd, block, BLOCK)) > 0;)
+    static const char small[] = "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok\n", blank[] = "\r\n\r\n";
+    static const char head[] = "HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n";
+    static char large[LARGE + sizeof head];
+    int matched = 0, wants_large = 0;
+    memcpy(large, head, sizeof head - 1);
+    for (ssize_t n; (n = read(fd, block, BLOCK)) > 0;) {
+        if (memmem(block, (size_t)n, "ET /large ", 10)) wants_large = 1;
         for (ssize_t i = 0; i < n; i++) {
             matched = block[i] == blank[matched] ? matched + 1 : block[i] == '\r';
             if (matched < 4) continue;
             matched = 0;
-            if (write_full(fd, answer, sizeof answer - 1)) return;
+            if (wants_large ? write_full(fd, large, sizeof head - 1 + LARGE) : write_full(fd, small, sizeof small - 1))
+                return;
+            wants_large = 0;
         }
+    }
 }
 
 static void *serve(void *arg) {
@@ -396,7 +479,7 @@ static int sink(int port) {
 
 static int usage(void) {
     fputs("usage: flow sink PORT | bulk PORT up|down SECONDS | ping PORT COUNT | conn PORT COUNT THREADS\n"
-          "            | hold PORT COUNT       (the head of flow.c says what each does)\n", stderr);
+          "            | hold PORT COUNT | fan PORT COUNT SECONDS       (the head of flow.c says what each does)\n", stderr);
     return 2;
 }
 
@@ -436,6 +519,7 @@ int main(int argc, char **argv) {
         long threads = number(argv[4], 1, MAX_THREADS);
         return conn(port, number(argv[3], 1, MAX_COUNT), (int)threads);
     }
+    if (!strcmp(what, "fan") && argc == 5) return fan(port, (int)number(argv[3], 1, MAX_FAN), duration(argv[4]));
     if (!strcmp(what, "hold") && argc == 4) return hold(port, number(argv[3], 1, 60000));
     return usage();
 }

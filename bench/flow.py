@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -21,6 +23,10 @@ COMPILE_TIME = 60.0
 
 SLACK = 60.0
 """Seconds a measurement may take beyond its own duration: flow itself gives up on a stuck read after 30."""
+
+
+FIRST_FAN = 0.01
+"""Seconds of the first look at whether bytes go from one client of a channel server to others."""
 
 
 class Bulk(msgspec.Struct, frozen=True):
@@ -118,6 +124,10 @@ class Flow:
         """Opens ``count`` connections from ``threads`` threads."""
         return self._measure(Connections, route, "conn", f"{count}", f"{threads}")
 
+    def fan(self, route: Route, seconds: float) -> Bulk:
+        """Sends for ``seconds`` to all receivers of a channel; what arrived at all of them together is counted."""
+        return self._measure(Bulk, route, "fan", f"{route.receivers}", f"{seconds:g}", within=seconds + SLACK)
+
     @contextmanager
     def holding(self, route: Route, count: int) -> Iterator[tuple[Opened, Program]]:
         """Holds ``count`` idle connections while the block runs; :meth:`release` ends them with a last look."""
@@ -144,12 +154,20 @@ class Flow:
 
         def answers() -> bool:
             try:
-                self.ping(route, 1)
-            except BenchError:
+                self._ask_once(route)
+            except (BenchError, OSError, HTTPException):
                 return False
             return True
 
         wait_until(answers, "no bytes came through")
+
+    def _ask_once(self, route: Route) -> None:
+        if route.speaks == "tcp":
+            self.ping(route, 1)
+        elif route.speaks == "channel":
+            self.fan(route, FIRST_FAN)
+        else:
+            _get(route)
 
     def _measure(self, kind: type[T], route: Route, what: str, *arguments: str, within: float = SLACK) -> T:
         command = [self._program, what, str(route.port), *arguments]
@@ -161,6 +179,15 @@ class Flow:
         if not answer.stdout:
             raise BenchError(f"{what} ended with {answer.returncode}: {answer.stderr.decode(errors='replace').strip()}")
         return _decode(answer.stdout.decode(), kind)
+
+
+def _get(route: Route) -> None:
+    connection = HTTPConnection("127.0.0.1", route.port, timeout=SLACK)
+    with closing(connection):
+        connection.request("GET", "/", headers={"Host": route.host})
+        answer = connection.getresponse()
+        if answer.status != HTTPStatus.OK:
+            raise BenchError(f"a request to {route.host} was answered with {answer.status}")
 
 
 def _decode(line: str, kind: type[T]) -> T:

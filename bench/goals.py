@@ -6,7 +6,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
 
-from bench.measures import BULK_DOWN, BULK_UP, CONNECTIONS, PING_P50, Figure, Idle
+from bench.measures import (
+    BULK_DOWN,
+    BULK_UP,
+    CONNECTIONS,
+    LARGE,
+    PING_P50,
+    REQUEST_P99,
+    REQUESTS,
+    Figure,
+    Idle,
+)
+from bench.ours import FAN
 from bench.results import Results
 
 
@@ -40,6 +51,19 @@ def _idle(read: Callable[[Idle], float]) -> Callable[[Results], float | None]:
     return lambda results: read(results.idle["jump"]) if "jump" in results.idle else None
 
 
+def _middle(contender: str, figure: Figure) -> Callable[[Results], float | None]:
+    def reached(results: Results) -> float | None:
+        values = results.values(contender, figure)
+        return median(values) if values else None
+
+    return reached
+
+
+def _large_ratio(results: Results) -> float | None:
+    large, bulk = results.values("tunnel, native", LARGE), results.values(results.reference, BULK_DOWN)
+    return median(large) / median(bulk) if large and bulk else None
+
+
 def _milliseconds(values: list[float]) -> float | None:
     return 1000 * median(values) if values else None
 
@@ -56,6 +80,19 @@ GOALS = (
     # 1.5 Gbit/s on a machine where direct gives 20
     Goal("relay yamux, bulk to the target", _ratio("relay, yamux", BULK_UP), 0.075, True, "{:.3f} of direct"),
     Goal("relay yamux, bulk from the target", _ratio("relay, yamux", BULK_DOWN), 0.075, True, "{:.3f} of direct"),
+    Goal("channel, one to one, bulk", _ratio("channel, one to one", BULK_UP), 0.40, True, SHARE),
+    Goal(f"channel, one to {FAN}, bulk to all together", _ratio(f"channel, one to {FAN}", BULK_UP), 0.60, True, SHARE),
+    Goal("tunnel, small HTTP requests", _ratio("tunnel, native", REQUESTS), 0.08, True, SHARE),
+    Goal("tunnel, small HTTP request, p99", _middle("tunnel, native", REQUEST_P99), 15, False, "{:.1f} ms"),
+    # 5 Gbit/s on a machine where one direct stream gives 20
+    Goal("tunnel, HTTP answers of 1 MB", _large_ratio, 0.25, True, "{:.2f} of direct bulk"),
+    Goal(
+        "tunnel, memory of the server for each tunnel",
+        lambda results: None if results.tunnel_bytes is None else results.tunnel_bytes / 1024,
+        40,
+        False,
+        "{:.1f} KiB",
+    ),
     Goal("jump, memory of an idle channel", _idle(lambda idle: idle.bytes_each / 1024), 12, False, "{:.1f} KiB"),
     Goal("jump, processor while all idle", _idle(lambda idle: idle.cpu_percent), 1, False, "{:.2f} %"),
     Goal("jump, idle channels lost", _idle(lambda idle: idle.lost), 0, False, "{:.0f}"),

@@ -16,6 +16,9 @@ from bench.route import Route
 WRK_CONNECTIONS = 16
 """Connections that wrk keeps busy: as many as a small web service sees at once."""
 
+LARGE_ANSWER = 1_000_000
+"""Bytes of the sink's answer to ``GET /large``."""
+
 WRK_THREADS = 2
 """Threads of wrk: it must not be what is slow."""
 
@@ -43,15 +46,33 @@ class Effort:
     wrk_seconds: int
     held: int
     hold_seconds: float
+    tunnels: int
+    """Tunnels that one server holds while its memory is taken."""
     repeats: int
     """How often a command is timed."""
 
 
 FULL = Effort(
-    rounds=5, bulk_seconds=2, pings=5000, connections=4000, wrk_seconds=2, held=MOST_HELD, hold_seconds=60, repeats=5
+    rounds=5,
+    bulk_seconds=2,
+    pings=5000,
+    connections=4000,
+    wrk_seconds=2,
+    held=MOST_HELD,
+    hold_seconds=60,
+    tunnels=2000,
+    repeats=5,
 )
 QUICK = Effort(
-    rounds=2, bulk_seconds=0.5, pings=1000, connections=1000, wrk_seconds=1, held=1000, hold_seconds=3, repeats=2
+    rounds=2,
+    bulk_seconds=0.5,
+    pings=1000,
+    connections=1000,
+    wrk_seconds=1,
+    held=1000,
+    hold_seconds=3,
+    tunnels=200,
+    repeats=2,
 )
 
 
@@ -71,13 +92,24 @@ PING_P50 = Figure("64-byte round trip, p50", "µs", 0)
 PING_P99 = Figure("64-byte round trip, p99", "µs", 0)
 CONNECTIONS = Figure("new connections", "/s", 0)
 REQUESTS = Figure(f"HTTP requests over {WRK_CONNECTIONS} connections", "/s", 0)
-FIGURES = (BULK_UP, BULK_DOWN, PING_P50, PING_P99, CONNECTIONS, REQUESTS)
+REQUEST_P99 = Figure("HTTP request, p99", "ms", 1)
+LARGE = Figure("HTTP answers of 1 MB", "Gbit/s", 1)
+TCP_FIGURES = (BULK_UP, BULK_DOWN, PING_P50, PING_P99, CONNECTIONS)
+HTTP_FIGURES = (REQUESTS, REQUEST_P99, LARGE)
+FIGURES = (*TCP_FIGURES, *HTTP_FIGURES)
 
 Taken = dict[Figure, float]
 
 
 def take_bulk(flow: Flow, route: Route, effort: Effort) -> Taken:
     """One stream, each way in turn. A lost byte is an error, not a slow result."""
+    if route.speaks == "http":
+        return {}
+    if route.speaks == "channel":
+        fanned = flow.fan(route, effort.bulk_seconds)
+        if fanned.lost:
+            raise BenchError(f"{fanned.lost} bytes were lost")
+        return {BULK_UP: fanned.gbit_per_second}
     taken: Taken = {}
     ways: tuple[tuple[Figure, Way], ...] = ((BULK_UP, "up"), (BULK_DOWN, "down"))
     for figure, way in ways:
@@ -90,12 +122,16 @@ def take_bulk(flow: Flow, route: Route, effort: Effort) -> Taken:
 
 def take_pings(flow: Flow, route: Route, effort: Effort) -> Taken:
     """Round trips on one connection."""
+    if route.speaks != "tcp":
+        return {}
     result = flow.ping(route, effort.pings)
     return {PING_P50: result.p50_us, PING_P99: result.p99_us}
 
 
 def take_connections(flow: Flow, route: Route, effort: Effort) -> Taken:
     """New connections, each with an echoed byte, from a few threads. One that fails is an error."""
+    if route.speaks != "tcp":
+        return {}
     result = flow.connections(route, effort.connections, CONNECTION_THREADS)
     if result.failed:
         raise BenchError(f"{result.failed} of {effort.connections} connections failed")
@@ -103,14 +139,26 @@ def take_connections(flow: Flow, route: Route, effort: Effort) -> Taken:
 
 
 def take_requests(_flow: Flow, route: Route, effort: Effort) -> Taken:
-    """Small HTTP requests by wrk; nothing where wrk is missing, or where it would need a handshake it cannot speak."""
+    """HTTP requests by wrk, for small answers and for large ones.
+
+    Nothing where wrk is missing, or where it would need a handshake that it cannot speak.
+    """
     wrk = shutil.which("wrk")
-    if wrk is None or route.handshake:
+    if wrk is None or route.handshake or route.speaks == "channel":
         return {}
-    options = [f"-t{WRK_THREADS}", f"-c{WRK_CONNECTIONS}", f"-d{effort.wrk_seconds}s"]
-    command = [wrk, *options, f"http://127.0.0.1:{route.port}/"]
+    small, large = (_wrk(wrk, route, path, effort) for path in ("/", "/large"))
+    return {
+        REQUESTS: requests_per_second(small),
+        REQUEST_P99: p99_milliseconds(small),
+        LARGE: requests_per_second(large) * LARGE_ANSWER * 8 / 1e9,
+    }
+
+
+def _wrk(wrk: str, route: Route, path: str, effort: Effort) -> str:
+    options = [f"-t{WRK_THREADS}", f"-c{WRK_CONNECTIONS}", f"-d{effort.wrk_seconds}s", "--latency"]
+    command = [wrk, *options, "-H", f"Host: {route.host}", f"http://127.0.0.1:{route.port}{path}"]
     answer = subprocess.run(command, capture_output=True, text=True, check=False, timeout=effort.wrk_seconds + SLACK)
-    return {REQUESTS: requests_per_second(answer.stdout)}
+    return answer.stdout
 
 
 def requests_per_second(report: str) -> float:
@@ -123,6 +171,16 @@ def requests_per_second(report: str) -> float:
     if found := re.search(r"Requests/sec:\s*([\d.]+)", report):
         return float(found[1])
     raise BenchError("wrk gave no rate")
+
+
+def p99_milliseconds(report: str) -> float:
+    """The time within which 99 of 100 requests were answered, in what ``wrk --latency`` prints.
+
+    :raises BenchError: there is none.
+    """
+    if found := re.search(r"^\s*99%\s+([\d.]+)(us|ms|s)$", report, re.MULTILINE):
+        return float(found[1]) * {"us": 0.001, "ms": 1, "s": 1000}[found[2]]
+    raise BenchError("wrk gave no latencies")
 
 
 MEASUREMENTS: tuple[Callable[[Flow, Route, Effort], Taken], ...] = (

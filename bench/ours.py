@@ -9,7 +9,7 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
-from bench.processes import BenchError, Program, running, wait_until
+from bench.processes import BenchError, Program, memory, running, wait_until
 from bench.route import Route
 
 COMMAND_TIME = 30.0
@@ -17,6 +17,10 @@ COMMAND_TIME = 30.0
 
 READY_TIME = 30.0
 """Seconds until a daemon of ours must have said ``ready``."""
+
+
+TUNNELS_TIME = 120.0
+"""Seconds until all tunnels whose memory is measured must be there."""
 
 
 def tunnelconsole_command() -> list[str]:
@@ -105,6 +109,34 @@ native = {native}
 """
 
 
+CHANNEL_SERVER = """
+[service.hub]
+kind = "channel-server"
+listen = "127.0.0.1:0"
+"""
+
+TUNNEL_SERVER = """
+[service.web]
+kind = "tunnel-server"
+listen = "127.0.0.1:0"
+"""
+
+TUNNEL_CLIENT = """
+[service.app]
+kind = "tunnel-client"
+server = "http://{host}:{server}"
+connect = "127.0.0.1:{server}"
+target = "127.0.0.1:{target}"
+native = {native}
+"""
+
+TUNNEL_HOST = "app.localhost"
+"""The public hostname of the tunnel that is measured."""
+
+FAN = 8
+"""Receivers of one sender."""
+
+
 def open_jump(stack: ExitStack, folder: Path, target: int) -> Route:
     """Our jump server; the load generator is the client."""
     secret = secrets.token_hex(16)
@@ -139,3 +171,64 @@ def open_relay_native(stack: ExitStack, folder: Path, target: int) -> Route:
 def open_relay_yamux(stack: ExitStack, folder: Path, target: int) -> Route:
     """Our relay as the original speaks it: all visitors in one yamux session."""
     return _open_relay(stack, folder, target, native=False)
+
+
+def open_channel(stack: ExitStack, folder: Path, _target: int) -> Route:
+    """Our channel server, from one client to one other; the load generator is both."""
+    return _open_hub(stack, folder, 1)
+
+
+def open_fan(stack: ExitStack, folder: Path, _target: int) -> Route:
+    """Our channel server, from one client to :data:`FAN` others."""
+    return _open_hub(stack, folder, FAN)
+
+
+def _open_hub(stack: ExitStack, folder: Path, receivers: int) -> Route:
+    daemon, config = _daemon(stack, folder, "hub", CHANNEL_SERVER)
+    return Route(_service_port(config, "hub"), [daemon], config=config, speaks="channel", receivers=receivers)
+
+
+def _open_tunnel(stack: ExitStack, folder: Path, target: int, *, native: bool) -> Route:
+    server, config = _daemon(stack, folder, "tunnel", TUNNEL_SERVER)
+    port = _service_port(config, "web")
+    settings = TUNNEL_CLIENT.format(host=TUNNEL_HOST, server=port, target=target, native=str(native).lower())
+    client, config = _daemon(stack, folder, "tunnel-client", settings)
+    return Route(port, [server, client], config=config, speaks="http", host=TUNNEL_HOST)
+
+
+def open_tunnel_native(stack: ExitStack, folder: Path, target: int) -> Route:
+    """Our tunnel between two ends of ours: requests go over data connections."""
+    return _open_tunnel(stack, folder, target, native=True)
+
+
+def open_tunnel_yamux(stack: ExitStack, folder: Path, target: int) -> Route:
+    """Our tunnel as the original speaks it."""
+    return _open_tunnel(stack, folder, target, native=False)
+
+
+def tunnel_memory(folder: Path, target: int, count: int) -> float:
+    """Bytes of a tunnel server's memory for each of ``count`` tunnels that our clients hold, with their defaults.
+
+    :raises BenchError: not all of them connect.
+    """
+    with ExitStack() as stack:
+        server, config = _daemon(stack, folder, "tunnels", TUNNEL_SERVER)
+        port = _service_port(config, "web")
+        client = TUNNEL_CLIENT.replace("service.app", "service.app{number}").replace("{host}", "app{number}.localhost")
+        services = "".join(
+            client.format(number=number, server=port, target=target, native="true") for number in range(count)
+        )
+        before = memory([server])
+        _daemon(stack, folder, "tunnel-clients", services)
+        wait_until(lambda: _sessions(config) == count, f"not all of {count} tunnels came up", within=TUNNELS_TIME)
+        return (memory([server]) - before) / count
+
+
+def _sessions(config: Path) -> int:
+    answer = subprocess.run(
+        [*tunnelconsole_command(), "status", "--json", "-c", str(config)],
+        capture_output=True,
+        check=True,
+        timeout=COMMAND_TIME,
+    )
+    return int(json.loads(answer.stdout)["sessions"])

@@ -34,6 +34,8 @@ class Results:
     idle: dict[str, Idle] = field(default_factory=dict)
     iperf3: dict[str, float] = field(default_factory=dict)
     """Gbit/s on one stream, where iperf3 is installed."""
+    tunnel_bytes: float | None = None
+    """Bytes of a tunnel server's memory for each of many tunnels; None where that was not measured."""
     status_seconds: list[float] = field(default_factory=list)
     first_paint_seconds: list[float] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from bench.processes import Program
 
@@ -27,6 +28,12 @@ class Route:
     """What :mod:`bench.flow` needs in its environment to speak the jump handshake itself."""
     config: Path | None = None
     """The configuration of our own daemon, where that is what a route leads through."""
+    speaks: Literal["tcp", "channel", "http"] = "tcp"
+    """What goes through it: any bytes to the sink, any bytes between clients of a channel server, or HTTP alone."""
+    receivers: int = 0
+    """Clients of a channel server that one client sends to."""
+    host: str = "127.0.0.1"
+    """The public hostname of a tunnel: what HTTP requests ask for."""
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,16 @@ from pathlib import Path
 from bench.console import first_paint_seconds, status_seconds
 from bench.flow import Flow
 from bench.measures import MEASUREMENTS, Effort, hold_idle, iperf3
+from bench.ours import tunnel_memory
 from bench.processes import BenchError, free_port, running, wait_until
 from bench.results import Failure, Results
 from bench.route import Contender, Route
 
 DESCRIPTORS_EACH = 2
 """Descriptors that a relay needs for a channel."""
+
+TUNNEL = "tunnel, native"
+"""The contender whose server's memory is measured with many tunnels."""
 
 DESCRIPTORS_SPARE = 500
 """Descriptors that a relay needs besides."""
@@ -52,6 +56,7 @@ class Run:
             self._check_sink(sink)
             self._hold_channels(sink)
             self._check_sink(sink)
+            self._hold_tunnels(sink)
         if shutil.which("iperf3"):
             server = free_port()
             with running(["iperf3", "--server", "--bind", "127.0.0.1", "--port", str(server)], self._folder):
@@ -87,7 +92,7 @@ class Run:
             count = min(self._effort.held, contender.most_held, possible)
             with ExitStack() as stack:
                 route = self._open(stack, contender, sink)
-                if route is None or not route.programs:
+                if route is None or not route.programs or route.speaks != "tcp":
                     continue
                 tell(f"{contender.name}: {count} idle channels for {self._effort.hold_seconds:g} s")
                 try:
@@ -96,6 +101,16 @@ class Run:
                     )
                 except BenchError as error:
                     self._failed(contender, "idle channels", error)
+
+    def _hold_tunnels(self, sink: int) -> None:
+        for contender in self._contenders:
+            if contender.name != TUNNEL:
+                continue
+            tell(f"{self._effort.tunnels} tunnels at one server")
+            try:
+                self.results.tunnel_bytes = tunnel_memory(self._folder, sink, self._effort.tunnels)
+            except BenchError as error:
+                self._failed(contender, "tunnels", error)
 
     def _take_waits(self, route: Route) -> None:
         if route.config is None or not route.handshake:  # once is enough: with the jump server
@@ -109,7 +124,7 @@ class Run:
             with ExitStack() as stack:
                 try:
                     route = contender.open(stack, self._folder, server)
-                    if not route.handshake:  # iperf3 speaks none
+                    if not route.handshake and route.speaks == "tcp":  # iperf3 speaks nothing of ours
                         self.results.iperf3[contender.name] = self._first_iperf3(route)
                 except BenchError as error:
                     self._failed(contender, "iperf3", error)

@@ -14,7 +14,7 @@ import psutil
 
 from bench.contenders import CONTENDERS
 from bench.goals import GOALS
-from bench.measures import CONNECTION_THREADS, FIGURES, Effort, Figure
+from bench.measures import CONNECTION_THREADS, HTTP_FIGURES, TCP_FIGURES, Effort, Figure
 from bench.processes import BenchError
 from bench.results import Results
 
@@ -38,7 +38,8 @@ def render(results: Results) -> str:
     parts = [
         machine(),
         _method(results.effort),
-        _figures(results),
+        _figures(results, TCP_FIGURES),
+        _figures(results, HTTP_FIGURES),
         _idle(results),
         _iperf3(results),
         _goals(results),
@@ -69,10 +70,14 @@ def _method(effort: Effort) -> str:
     )
 
 
-def _figures(results: Results) -> str:
-    measured = [contender.name for contender in CONTENDERS if results.rounds.get(contender.name)]
-    head = ["", *(f"{figure.name}, {figure.unit}" for figure in FIGURES)]
-    return _table(head, [[name, *(_cell(results, name, figure) for figure in FIGURES)] for name in measured])
+def _figures(results: Results, figures: Sequence[Figure]) -> str:
+    measured = [
+        contender.name for contender in CONTENDERS if any(results.values(contender.name, figure) for figure in figures)
+    ]
+    if not measured:
+        return ""
+    head = ["", *(f"{figure.name}, {figure.unit}" for figure in figures)]
+    return _table(head, [[name, *(_cell(results, name, figure) for figure in figures)] for name in measured])
 
 
 def _cell(results: Results, contender: str, figure: Figure) -> str:

@@ -7,12 +7,15 @@ import socket
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
+from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
 
+from bench import ours
 from bench.flow import Flow, build
+from bench.measures import LARGE_ANSWER
 from bench.processes import BenchError, free_port
 from bench.route import Route
 
@@ -79,6 +82,25 @@ def test_held_connections_that_the_far_end_dropped_are_counted_as_lost(flow: Flo
         _, holder = stack.enter_context(flow.holding(route, 20))
         sink.close()
         assert flow.release(holder).lost == 20
+
+
+def test_what_one_client_of_a_channel_server_sends_to_eight_is_counted_at_all_of_them(
+    flow: Flow, tmp_path: Path
+) -> None:
+    with ExitStack() as stack:
+        route = ours.open_fan(stack, tmp_path, 0)
+        result = flow.fan(route, 0.05)
+    assert result.bytes > 0
+    assert result.bytes % ours.FAN == 0
+    assert result.lost == 0
+
+
+@pytest.mark.parametrize(("path", "length"), [("/", 3), ("/large", LARGE_ANSWER)])
+def test_the_sink_answers_requests_small_and_large_on_one_connection(direct: Route, path: str, length: int) -> None:
+    with closing(HTTPConnection("127.0.0.1", direct.port, timeout=10)) as connection:
+        for _ in range(2):
+            connection.request("GET", path)
+            assert len(connection.getresponse().read()) == length
 
 
 def test_a_route_that_nobody_listens_on_is_an_error(flow: Flow) -> None:

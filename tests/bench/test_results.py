@@ -9,7 +9,17 @@ import pytest
 from bench import table
 from bench.contenders import CONTENDERS
 from bench.goals import GOALS
-from bench.measures import BULK_UP, CONNECTIONS, FIGURES, QUICK, Idle, requests_per_second
+from bench.measures import (
+    BULK_UP,
+    CONNECTIONS,
+    FIGURES,
+    QUICK,
+    REQUEST_P99,
+    REQUESTS,
+    Idle,
+    p99_milliseconds,
+    requests_per_second,
+)
 from bench.processes import BenchError
 from bench.results import Failure, Results
 from bench.route import Contender
@@ -48,6 +58,7 @@ def test_a_goal_says_whether_its_bound_is_reached(jump: float, verdict: str) -> 
 
 def test_every_goal_can_be_reached_by_what_is_measured() -> None:
     everything = Results(QUICK, "direct", status_seconds=[0.1], first_paint_seconds=[0.5])
+    everything.tunnel_bytes = 16384
     everything.idle["jump"] = Idle(1000, 3, 2048, 0.1, 0)
     figures = dict.fromkeys(FIGURES, 1.0)
     everything.rounds = {contender.name: [figures] for contender in CONTENDERS}
@@ -58,6 +69,14 @@ def test_the_report_has_a_row_for_each_contender_with_its_ratio() -> None:
     report = table.render(_results(direct=[10, 20], jump=[5, 10]))
     assert "15.0 (10.0–20.0)" in report
     assert "7.5 ×0.50 (5.0–10.0)" in report
+
+
+def test_what_speaks_http_alone_has_its_row_among_the_http_figures() -> None:
+    results = _results(direct=[10])
+    results.rounds["tunnel, native"] = [{REQUESTS: 7000, REQUEST_P99: 7.0}]
+    bulk, http = table.render(results).split("HTTP requests over")
+    assert "tunnel, native" not in bulk
+    assert "7,000" in http
 
 
 def test_what_failed_and_what_is_not_installed_is_said(tmp_path: Path) -> None:
@@ -99,3 +118,14 @@ def test_the_rate_of_wrk_is_read_from_its_report() -> None:
 def test_a_report_of_wrk_with_errors_is_no_rate() -> None:
     with pytest.raises(BenchError, match="Socket errors"):
         requests_per_second("  Socket errors: connect 0, read 3, write 0, timeout 0\nRequests/sec:  1234.56\n")
+
+
+@pytest.mark.parametrize(("printed", "milliseconds"), [("870.00us", 0.87), ("7.02ms", 7.02), ("1.20s", 1200)])
+def test_the_99th_percentile_of_wrk_is_read_in_its_unit(printed: str, milliseconds: float) -> None:
+    report = f"  Latency Distribution\n     50%  300.00us\n     99%    {printed}\n"
+    assert p99_milliseconds(report) == pytest.approx(milliseconds)
+
+
+def test_a_report_of_wrk_without_latencies_is_no_figure() -> None:
+    with pytest.raises(BenchError, match="no latencies"):
+        p99_milliseconds("Requests/sec:  1234.56\n")
