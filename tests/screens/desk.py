@@ -88,8 +88,13 @@ class Desk:
     async def command(self, text: str) -> None:
         """Enters a command, pasted in one piece."""
         await self.press("colon")
-        self.app.prompt.query_one(Input).value = text
+        await self.write(text)
         await self.press("enter")
+
+    async def write(self, text: str) -> None:
+        """Puts this, in one piece, in place of what stands in the prompt."""
+        self.app.prompt.query_one(Input).value = text
+        await self.settle()
 
     async def tick(self) -> None:
         """Has the engine send an update, and the console show it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tunnelconsole.control.messages import ChannelRow, EventRow, History, ServiceRow, SessionRow, Status
+from tunnelconsole.control.messages import ChannelRow, ChidRow, EventRow, History, ServiceRow, SessionRow, Status
 
 NOW = 1_750_000_000.0
 """The present of every test: 2025-06-15 15:06:40 UTC."""
@@ -36,6 +36,16 @@ def channel(key: str, **facts: Any) -> ChannelRow:
         "since": NOW - 30, "bytes_in": 0, "bytes_out": 0, "rate_in": 0.0, "rate_out": 0.0, "path": "splice",
     }  # fmt: skip
     return ChannelRow(id=key, **(usual | facts))
+
+
+def chid(name: str, *receivers: str, **facts: Any) -> ChidRow:
+    """An anonymous client of the hub that sends to these, or to all, and has sent nothing yet."""
+    usual: dict[str, Any] = {
+        "service": "hub", "session": f"s-{name}", "channel": f"c-{name}", "peer": "198.51.100.7:40001",
+        "identity": "anonymous", "since": NOW - 600, "senders": 0, "bytes_in": 0, "bytes_out": 0, "rate_in": 0.0,
+        "rate_out": 0.0, "waiting": 0, "dropped": 0, "undelivered": 0, "ended": False, "waits_for": "", "path": "tcp",
+    }  # fmt: skip
+    return ChidRow(chid=name, receivers=list(receivers), **(usual | facts))
 
 
 def event(key: int, text: str, **facts: Any) -> EventRow:

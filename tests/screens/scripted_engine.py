@@ -16,10 +16,13 @@ from tunnelconsole.control.messages import (
     Ask,
     ChannelRow,
     Channels,
+    ChidRow,
+    Chids,
     Done,
     EventRow,
     Events,
     GetChannels,
+    GetChids,
     GetEvents,
     GetServices,
     GetSessions,
@@ -46,6 +49,7 @@ class Script:
     services: list[ServiceRow] = field(default_factory=list)
     sessions: list[SessionRow] = field(default_factory=list)
     channels: list[ChannelRow] = field(default_factory=list)
+    chids: list[ChidRow] = field(default_factory=list)
     events: list[EventRow] = field(default_factory=list)
     history: History = field(default_factory=lambda: History(interval=1.0, rate_in=[], rate_out=[]))
     histories: list[History] = field(default_factory=list)
@@ -112,6 +116,7 @@ class ScriptedEngine:
             services=script.services if "services" in topics else None,
             sessions=[row for row in script.sessions if of in ("", row.service)] if "sessions" in topics else None,
             channels=[row for row in script.channels if of in ("", row.service)] if "channels" in topics else None,
+            chids=[row for row in script.chids if of in ("", row.service)] if "chids" in topics else None,
             events=Events(fresh, self.dropped) if "events" in topics else None,
             history=script.history if "history" in topics else None,
             histories=script.histories if "histories" in topics else None,
@@ -160,6 +165,8 @@ class ScriptedEngine:
                 self._answer(writer, ask.id, Sessions(script.sessions))
             case GetChannels():
                 self._answer(writer, ask.id, Channels(script.channels))
+            case GetChids():
+                self._answer(writer, ask.id, Chids(script.chids))
             case GetEvents():
                 self._answer(writer, ask.id, Events(script.events))
             case _:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import math
 
-from screens.rows import NOW, channel, event, history, service, session, status
+from msgspec.structs import replace
+
+from screens.rows import NOW, channel, chid, event, history, service, session, status
 from screens.scripted_engine import Script
+from tunnelconsole.control.messages import ChidRow
+from tunnelconsole.screens.sending import Web, receiver
 
 
 def quiet() -> Script:
@@ -92,3 +96,50 @@ def evening() -> Script:
             history([75e3 for _ in minutes[:20]], [0.0 for _ in minutes[:20]], "edge"),
         ],
     )  # fmt: skip
+
+
+def _with_senders(chids: list[ChidRow]) -> list[ChidRow]:
+    """The clients, each with as many senders as really send to it."""
+    web = Web(chids)
+    return [replace(row, senders=sum(1 for _ in web.senders(receiver(row)))) for row in chids]
+
+
+def hub() -> Script:
+    """A channel server with a few clients: named receivers and all, one too slow, one that lost some, one away."""
+    chids = [
+        chid("desk", "laptop", "wall", rate_in=1_200_000.0, bytes_in=3 << 30, identity="alice", since=NOW - 7200),
+        chid("laptop", "desk", rate_in=42_000.0, rate_out=1_200_900.0, bytes_in=9 << 20, bytes_out=3 << 30,
+             identity="alice", peer="[2001:db8::17]:40002"),
+        chid("news", rate_in=900.0, bytes_in=70_000, peer="203.0.113.9:40003"),
+        chid("wall", "recorder", "archive", rate_out=1_200_900.0, bytes_out=3 << 30, undelivered=5 << 20,
+             peer="203.0.113.10:40004"),
+        chid("probe-7", "recorder", waits_for="recorder", bytes_in=48 << 20, peer="192.0.2.44:40005"),
+        chid("recorder", "desk", waiting=256 << 10, dropped=1_300_000, bytes_out=40 << 20, peer="192.0.2.45:40006",
+             identity="recorder"),
+        chid("printer", "news", rate_out=900.0, ended=True, bytes_in=400, bytes_out=70_000),
+    ]  # fmt: skip
+    services = [
+        service("hub", kind="channel-server", address="127.0.0.1:8601", sessions=len(chids), channels=len(chids),
+                rate_in=1_243_000.0, rate_out=2_400_000.0, notes={"mode": "chan"}),
+        service("home"),
+    ]  # fmt: skip
+    return Script(
+        status=status(services=2, sessions=7, channels=7, rate_in=1_243_000.0, rate_out=2_400_000.0),
+        services=services,
+        chids=_with_senders(chids),
+    )
+
+
+def crowded_hub(count: int = 50) -> Script:
+    """A channel server with many clients: cameras that send to walls and round in a ring, and a director to all."""
+    walls = [f"wall-{number}" for number in range(1, 5)]
+    cameras = [f"cam-{number:02}" for number in range(1, count - 4)]
+    chids = [chid("director", rate_in=2_500.0), *(chid(wall, "director", rate_out=9e6) for wall in walls)]
+    for number, camera in enumerate(cameras):
+        to = [walls[number % 4], *(walls[:1] if number % 9 == 0 else []), cameras[(number + 1) % len(cameras)]]
+        rate = (0.0, 3_000.0, 450_000.0, 12_000_000.0)[number % 7 % 4]
+        slow = {"waits_for": "wall-3", "rate_in": 0.0} if number == 14 else {"rate_in": rate}
+        chids.append(chid(camera, *dict.fromkeys(to), rate_out=rate, identity="studio", **slow))
+    chids[3] = replace(chids[3], waiting=256 << 10, dropped=70_000)
+    services = [service("hub", kind="channel-server", address="127.0.0.1:8601", sessions=count, channels=count)]
+    return Script(status=status(sessions=count, channels=count), services=services, chids=_with_senders(chids))

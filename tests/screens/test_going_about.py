@@ -10,17 +10,18 @@ from msgspec.structs import replace
 import waiting
 from screens.desk import console
 from screens.rows import event, service, session
-from screens.stories import evening, nothing, quiet
+from screens.stories import evening, hub, nothing, quiet
 from tunnelconsole.control.messages import Watch
 from tunnelconsole.screens import keys
 from tunnelconsole.screens.pane import Value
 from tunnelconsole.screens.places import Place
 
 
-@pytest.mark.parametrize(("digit", "screen"), enumerate(keys.SCREENS, 1))
-async def test_each_digit_shows_its_screen(tmp_path: Path, digit: int, screen: str) -> None:
+@pytest.mark.parametrize("screen", keys.SCREENS)
+async def test_each_screen_has_a_key_that_shows_it(tmp_path: Path, screen: keys.Screen) -> None:
+    (key,) = (row.keys[0] for row in keys.KEYS if row.action == f"show('{screen}')")
     async with console(tmp_path, evening()) as desk:
-        await desk.press(str(digit))
+        await desk.press(key)
         assert desk.app.place.screen == screen
         assert desk.app.pane.display
 
@@ -82,6 +83,15 @@ async def test_tab_shows_the_next_screen_and_shift_tab_the_one_before(tmp_path: 
         assert desk.app.place == Place("sessions")
         await desk.press("shift+tab")
         assert desk.app.place == Place("services")
+
+
+async def test_tab_leaves_out_a_screen_about_services_that_there_are_none_of(tmp_path: Path) -> None:
+    async with console(tmp_path, evening()) as desk:
+        await desk.press("5", "tab")
+        assert desk.app.place == Place("help")
+    async with console(tmp_path, hub()) as desk:
+        await desk.press("5", "tab")
+        assert desk.app.place == Place("chids")
 
 
 async def test_a_filter_works_as_it_is_typed_and_esc_clears_it(tmp_path: Path) -> None:
@@ -274,6 +284,7 @@ async def test_the_up_key_brings_back_the_last_command(tmp_path: Path) -> None:
         ("sessions", "Nobody is attached.", "2 shows where the services can be reached"),
         ("channels", "No channel is open.", "3 shows who is attached"),
         ("events", "Nothing has happened yet", "show here as they happen"),
+        ("chids", "There is no channel server.", "2 shows the services there are"),
     ],
 )
 async def test_an_empty_screen_says_why_and_what_to_do(

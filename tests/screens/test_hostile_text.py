@@ -9,7 +9,7 @@ import msgspec
 from msgspec.structs import replace
 
 from screens.desk import Desk, console
-from screens.rows import channel, event, service, session
+from screens.rows import channel, chid, event, service, session
 from screens.stories import quiet
 from tunnelconsole.control.messages import Refused, ReloadConfig
 
@@ -29,8 +29,9 @@ async def test_no_screen_obeys_what_strangers_wrote(tmp_path: Path) -> None:
     script.sessions = [session("s1", peer=HOSTILE, identity=HOSTILE)]
     script.channels = [channel("c1", label=HOSTILE, path=HOSTILE, rate_in=5.0)]
     script.events = [event(1, HOSTILE, level="warning", type=HOSTILE)]
+    script.chids = [chid(HOSTILE, HOSTILE, "x", peer=HOSTILE, identity=HOSTILE, rate_in=5.0, waits_for=HOSTILE)]
     async with console(tmp_path, script) as desk:
-        for key in "12345":
+        for key in "123456":
             await desk.press(key)
             await desk.arrive()
             assert _is_harmless(desk)

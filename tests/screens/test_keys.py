@@ -34,10 +34,9 @@ def test_the_app_binds_the_table_and_nothing_else() -> None:
     assert [binding.key for binding in ConsoleApp.BINDINGS] == keys.physical()  # type: ignore[union-attr]
 
 
-def test_every_screen_has_a_digit_and_a_pane() -> None:
-    assert [keys.meaning(str(digit), "overview").action for digit in range(1, 7)] == [  # type: ignore[union-attr]
-        f"show('{name}')" for name in SCREENS
-    ]
+def test_every_screen_has_a_digit_or_a_question_mark_and_a_pane() -> None:
+    shown = [keys.tab_key(screen) for screen in SCREENS]
+    assert shown == [*map(str, range(1, len(SCREENS))), "?"]
     assert [pane.screen_name for pane in PANES] == list(SCREENS)
 
 
@@ -65,3 +64,10 @@ def test_a_key_of_other_screens_says_what_it_does_there() -> None:
 
 def test_the_footer_puts_what_is_done_here_first() -> None:
     assert [row.label for row in keys.footer("sessions")][:3] == ["open", "back", "kick"]
+
+
+def test_a_screen_about_a_kind_of_service_has_a_tab_where_there_is_one_or_somebody_is_on_it() -> None:
+    assert "chids" not in keys.offered({"jump-server"}, "overview")
+    assert "chids" in keys.offered({"jump-server", "channel-server"}, "overview")
+    assert "chids" in keys.offered(set(), "chids")
+    assert keys.offered(set(), "help") == [screen for screen in SCREENS if screen != "chids"]

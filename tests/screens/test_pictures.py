@@ -5,6 +5,7 @@ After an intended change: ``pytest tests/screens/test_pictures.py --snapshot-upd
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,8 @@ from syrupy.location import PyTestLocation
 
 import waiting
 from screens.desk import Desk, console
-from screens.stories import evening, nothing, quiet
+from screens.scripted_engine import Script
+from screens.stories import crowded_hub, evening, hub, nothing, quiet
 from tunnelconsole.screens import themes
 
 SMALL, USUAL, LARGE, PHONE = (80, 24), (120, 36), (200, 50), (40, 20)
@@ -49,13 +51,63 @@ async def test_screen(tmp_path: Path, kept: SnapshotAssertion, screen: str, size
         assert await _picture(desk) == kept
 
 
+@pytest.mark.parametrize("size", [PHONE, SMALL, USUAL, LARGE], ids=lambda size: f"{size[0]}x{size[1]}")
+@pytest.mark.parametrize("story", [hub, crowded_hub], ids=["few", "fifty"])
+async def test_chids(
+    tmp_path: Path, kept: SnapshotAssertion, story: Callable[[], Script], size: tuple[int, int]
+) -> None:
+    async with console(tmp_path, story(), size) as desk:
+        await desk.command("chids")
+        await desk.arrive()
+        assert await _picture(desk) == kept
+
+
+async def test_chids_without_colour(tmp_path: Path, kept: SnapshotAssertion) -> None:
+    async with console(tmp_path, hub(), SMALL, no_color=True) as desk:
+        await desk.command("chids")
+        await desk.arrive()
+        await desk.press("j", "right")
+        assert await _picture(desk) == kept
+
+
+async def test_chids_while_bytes_are_lost(tmp_path: Path, kept: SnapshotAssertion) -> None:
+    async with console(tmp_path, hub(), USUAL) as desk:
+        await desk.command("chids")
+        await desk.arrive()
+        desk.clock.time += 1
+        rows = desk.engine.script.chids
+        desk.engine.script.chids = [replace(row, dropped=2 * row.dropped) for row in rows]
+        await desk.tick()
+        await desk.press("G", "up")
+        assert await _picture(desk) == kept
+
+
+async def test_chids_as_a_list(tmp_path: Path, kept: SnapshotAssertion) -> None:
+    async with console(tmp_path, crowded_hub(), SMALL) as desk:
+        await desk.command("chids")
+        await desk.arrive()
+        await desk.press("m")
+        assert await _picture(desk) == kept
+
+
+async def test_receivers_being_changed(tmp_path: Path, kept: SnapshotAssertion) -> None:
+    async with console(tmp_path, hub(), SMALL) as desk:
+        await desk.command("chids")
+        await desk.arrive()
+        await desk.press("e")
+        await desk.write("*")
+        assert await _picture(desk) == kept
+        await desk.press("enter")
+        assert await _picture(desk) == kept
+
+
 @pytest.mark.parametrize("theme", themes.names())
 async def test_theme(tmp_path: Path, kept: SnapshotAssertion, theme: str) -> None:
     async with console(tmp_path, evening(), (100, 30), theme=theme) as desk:
         assert await _picture(desk) == kept
 
 
-@pytest.mark.parametrize("screen", ["overview", "services", "sessions", "channels", "events"])
+@pytest.mark.parametrize("screen", ["overview", "services", "sessions", "channels", "events", "chids"])
 async def test_empty(tmp_path: Path, kept: SnapshotAssertion, screen: str) -> None:
     async with console(tmp_path, nothing(), SMALL) as desk:
         await desk.command(screen)

@@ -185,7 +185,7 @@ def _counting(paint: Any, painted: list[int]) -> Any:
 @pytest.mark.parametrize("size", [(20, 6), (40, 12), (60, 16), (80, 24), (250, 80)])
 async def test_no_screen_is_too_small_or_too_large(tmp_path: Path, size: tuple[int, int]) -> None:
     async with console(tmp_path, many(30), size) as desk:
-        for key in "123456":
+        for key in (*"123456", "question_mark"):
             await desk.press(key)
             lines = desk.text().splitlines()
             assert (len(lines), {len(line) for line in lines}) == (size[1], {size[0]})

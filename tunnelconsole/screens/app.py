@@ -7,7 +7,7 @@ names one of the actions here.
 from __future__ import annotations
 
 import re
-from collections.abc import Coroutine, Iterable
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, cast
@@ -17,14 +17,16 @@ from textual.app import SystemCommand
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
 
-from tunnelconsole.control.messages import LEVELS, ChannelRow, EventRow, ServiceRow, SessionRow
+from tunnelconsole.control.messages import LEVELS, ChannelRow, ChidRow, EventRow, ServiceRow, SessionRow
 from tunnelconsole.screens import keys, themes
+from tunnelconsole.screens.chids import LIST_BELOW, ChidsPane
 from tunnelconsole.screens.commands import COMMANDS, NotACommand, parse
 from tunnelconsole.screens.events import EventsPane
-from tunnelconsole.screens.frame import ConsoleOutcome, Frame
+from tunnelconsole.screens.frame import ConsoleOutcome
+from tunnelconsole.screens.operating import Operating
 from tunnelconsole.screens.pane import TablePane
 from tunnelconsole.screens.places import Place
-from tunnelconsole.screens.steering import Steering, engine_cost
+from tunnelconsole.screens.steering import engine_cost
 from tunnelconsole.screens.widgets.dialog import Choice, Question
 from tunnelconsole.screens.widgets.prompt import Prompt
 from tunnelconsole.screens.widgets.table import LineTable
@@ -36,7 +38,7 @@ PLAIN_NAME = re.compile(r"[\w.-]+")
 """Names of services that the palette offers: it would read brackets in others as markup."""
 
 
-class ConsoleApp(Frame):
+class ConsoleApp(Operating):
     """The console of one engine; its parameters are those of :class:`~tunnelconsole.screens.frame.Frame`."""
 
     # With priority each key does its work before the next one is looked at, so that what is typed ahead, or comes in
@@ -44,10 +46,6 @@ class ConsoleApp(Frame):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding(key, f"pressed('{key}')", show=False, priority=True) for key in keys.physical()
     ]
-
-    def __init__(self, socket_path: Path, **options: Any) -> None:
-        super().__init__(socket_path, **options)
-        self.steering = Steering(self)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Leaves the keys to the prompt or the dialog while one is open."""
@@ -78,14 +76,14 @@ class ConsoleApp(Frame):
 
     def action_show(self, screen: keys.Screen, service: str = "") -> None:
         """Shows a screen, narrowed to one service where one is named."""
-        if service and screen not in ("sessions", "channels", "events"):
+        if service and screen not in ("sessions", "channels", "events", "chids"):
             service = ""
         self.go(Place(screen, service))
 
     def action_next_screen(self, by: int) -> None:
         """Shows the screen that is so many places further in the row of tabs."""
-        at = keys.SCREENS.index(self.place.screen)
-        self.go(Place(keys.SCREENS[(at + by) % len(keys.SCREENS)]))
+        screens = keys.offered({row.kind for row in self.latest.services or ()}, self.place.screen)
+        self.go(Place(screens[(screens.index(self.place.screen) + by) % len(screens)]))
 
     def action_reveal(self, service: str) -> None:
         """Shows the services, with one of them selected."""
@@ -106,7 +104,9 @@ class ConsoleApp(Frame):
             self.go(Place("sessions", row.name))
         elif isinstance(row, SessionRow):
             self.go(Place("channels", row.service, row.id))
-        elif isinstance(row, EventRow) and row.session and self.latest.session(row.session):
+        elif isinstance(row, ChidRow) or (
+            isinstance(row, EventRow) and row.session and self.latest.session(row.session)
+        ):
             self.go(Place("channels", row.service, row.session))
         elif isinstance(row, EventRow) and row.service:
             self.go(Place("sessions", row.service))
@@ -218,6 +218,18 @@ class ConsoleApp(Frame):
         if isinstance(pane, TablePane):
             pane.toggle_details()
 
+    def action_matrix(self) -> None:
+        """Shows or hides the matrix of who sends to whom."""
+        pane = self.pane
+        if isinstance(pane, ChidsPane) and not pane.toggle_matrix():
+            self.tell("There is no room for the matrix", hint=f"it needs a terminal of {LIST_BELOW} columns")
+
+    def action_aim(self, by: int) -> None:
+        """Aims at another receiver in the matrix."""
+        pane = self.pane
+        if isinstance(pane, ChidsPane):
+            pane.aim(by)
+
     def action_sort(self, column: str) -> None:
         """Sorts by a column; the same again turns it round."""
         try:
@@ -240,77 +252,6 @@ class ConsoleApp(Frame):
             self.tell(error.message, hint=error.hint, trouble=True)
             return
         self.tell(f"Theme {name}", hint=self.look.about)
-
-    # what to do
-
-    def _selected(self) -> Any:
-        table = self.pane.table
-        return None if table is None else table.selected
-
-    def _steer(self, doing: Coroutine[Any, Any, None]) -> None:
-        self.run_worker(doing, name="steer")
-
-    def _service(self) -> str:
-        row = self._selected()
-        if isinstance(row, ServiceRow):
-            return row.name
-        self.tell("No service is selected")
-        return ""
-
-    def action_start(self) -> None:
-        """Starts the selected service."""
-        if name := self._service():
-            self.action_start_named(name)
-
-    def action_stop(self) -> None:
-        """Stops the selected service."""
-        if name := self._service():
-            self.action_stop_named(name)
-
-    def action_restart(self) -> None:
-        """Restarts the selected service."""
-        if name := self._service():
-            self.action_restart_named(name)
-
-    def action_start_named(self, name: str) -> None:
-        """Starts a service."""
-        self._steer(self.steering.start(name))
-
-    def action_stop_named(self, name: str) -> None:
-        """Stops a service."""
-        self._steer(self.steering.stop(name))
-
-    def action_restart_named(self, name: str) -> None:
-        """Restarts a service."""
-        self._steer(self.steering.restart(name))
-
-    def action_kick(self) -> None:
-        """Ends the selected session."""
-        row = self._selected()
-        if isinstance(row, SessionRow):
-            self._steer(self.steering.kick(row))
-        else:
-            self.tell("No session is selected")
-
-    def action_kick_named(self, key: str) -> None:
-        """Ends a session."""
-        self._steer(self.steering.kick_id(key))
-
-    def action_close(self) -> None:
-        """Closes the selected channel."""
-        row = self._selected()
-        if isinstance(row, ChannelRow):
-            self._steer(self.steering.close(row))
-        else:
-            self.tell("No channel is selected")
-
-    def action_close_named(self, key: str) -> None:
-        """Closes a channel."""
-        self._steer(self.steering.close_id(key))
-
-    def action_reload(self) -> None:
-        """Has the configuration read again."""
-        self._steer(self.steering.reload())
 
     # moving
 

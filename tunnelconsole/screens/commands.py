@@ -11,7 +11,7 @@ from typing import Literal
 
 from tunnelconsole.screens.keys import SCREENS
 
-Takes = Literal["", "service", "session", "channel", "theme", "column", "level", "text"]
+Takes = Literal["", "service", "session", "channel", "chid", "theme", "column", "level", "text"]
 """What may stand after a command's name."""
 
 
@@ -34,12 +34,15 @@ COMMANDS: tuple[Command, ...] = (
     Command("sessions", "show('sessions')", "Who is attached; of one service when named", "service"),
     Command("channels", "show('channels')", "Open streams; of one service when named", "service"),
     Command("events", "show('events')", "What happened; of one service when named", "service"),
+    Command("chids", "show('chids')", "Who sends to whom; at one channel server when named", "service"),
     Command("help", "show('help')", "Keys and commands"),
     Command("start", "start_named", "Start a service", "service", needs=True),
     Command("stop", "stop_named", "Stop a service; asks first", "service", needs=True),
     Command("restart", "restart_named", "Restart a service; asks first", "service", needs=True),
     Command("kick", "kick_named", "End a session; asks first", "session", needs=True),
     Command("close", "close_named", "Close a channel; asks first", "channel", needs=True),
+    Command("disconnect", "disconnect_named", "Disconnect a chid; asks first", "chid", needs=True),
+    Command("receivers", "receivers_named", "Change to whom a chid sends; asks first", "chid", needs=True),
     Command("reload", "reload", "Read the configuration again"),
     Command("filter", "filter_text", "Show only rows with these words; !word hides them", "text"),
     Command("sort", "sort", "Sort by a column; again: the other way round", "column", needs=True),

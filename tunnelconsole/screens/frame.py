@@ -18,6 +18,7 @@ from textual.screen import Screen
 from tunnelconsole.control.messages import LEVELS, Events, Reply, Request, Update, Watch
 from tunnelconsole.screens import copying, themes
 from tunnelconsole.screens.channels import ChannelsPane
+from tunnelconsole.screens.chids import ChidsPane
 from tunnelconsole.screens.commands import Takes, complete
 from tunnelconsole.screens.events import EventsPane
 from tunnelconsole.screens.feed import Feed, Link
@@ -48,8 +49,10 @@ MANY = 2000
 TOAST, TROUBLE_TOAST = 4.0, 9.0
 """Seconds that a toast stays; one that says what went wrong has a hint to read."""
 
-PANES: tuple[type[Pane], ...] = (OverviewPane, ServicesPane, SessionsPane, ChannelsPane, EventsPane, HelpPane)
-"""The screens, in the order of their digits."""
+PANES: tuple[type[Pane], ...] = (
+    OverviewPane, ServicesPane, SessionsPane, ChannelsPane, EventsPane, ChidsPane, HelpPane,
+)  # fmt: skip
+"""The screens, in the order of their tabs."""
 
 
 class ConsoleOutcome(Enum):
@@ -186,7 +189,7 @@ class Frame(App[ConsoleOutcome], inherit_bindings=False):
         """Asks the engine for what the present screen needs, and for no more."""
         status = self.latest.status
         many = status is not None and max(status.sessions, status.channels) > MANY
-        narrowed = self.place.service if self.place.screen in ("sessions", "channels") else ""
+        narrowed = self.place.service if self.place.screen in ("sessions", "channels", "chids") else ""
         watch = Watch(self.pane.topics(status), SLOW_INTERVAL if many else INTERVAL, narrowed)
         if watch != self._wanted:
             self._wanted = watch
@@ -320,6 +323,7 @@ class Frame(App[ConsoleOutcome], inherit_bindings=False):
             "service": [row.name for row in picture.services or ()],
             "session": [row.id for row in picture.sessions or ()],
             "channel": [row.id for row in picture.channels or ()],
+            "chid": [row.chid for row in picture.chids or ()],
             "theme": themes.names(),
             "column": self.pane.column_names(),
             "level": LEVELS,

@@ -7,10 +7,12 @@ from typing import ClassVar
 from textual.app import ComposeResult
 from textual.containers import VerticalScroll
 
-from tunnelconsole.screens import cells
+from tunnelconsole.control import figures
+from tunnelconsole.screens import cells, chids
 from tunnelconsole.screens.commands import COMMANDS
 from tunnelconsole.screens.keys import DIALOG_KEYS, GROUPS, SCREENS, Key, Screen, grouped
 from tunnelconsole.screens.pane import Pane, Scene
+from tunnelconsole.screens.sending import HELD_UP, ITSELF, NAMED, NOT_THERE, STEPS, TO_ALL
 from tunnelconsole.screens.spans import Line, Span, fit, rule, width_of, wrapped
 from tunnelconsole.screens.widgets.lines import Lines
 
@@ -21,6 +23,7 @@ WORDS = (
     ("service", "one configured thing that runs: a name, and a kind such as jump-server or relay-client"),
     ("session", "one remote party attached to a service"),
     ("channel", "one piped stream inside a session; in is what came from the remote party"),
+    ("chid", "the name of a client of a channel server, by which others send to it"),
     ("identity", "who a session was authenticated as: a token's name, a key's fingerprint, or anonymous"),
     ("event", "one thing that happened"),
     ("node", "one running engine"),
@@ -37,6 +40,17 @@ STATES = {
     "listening": "a server that does its work",
 }
 """What each state of a service means."""
+
+_FASTER = " or ".join(figures.rate(step) for step in STEPS[1:])
+
+MARKS = (
+    (" ".join(NAMED), f"the row sends to the column, which it names: idle, below {_FASTER}, or faster"),
+    (" ".join(TO_ALL), "the row sends to all others: the same"),
+    (HELD_UP.text, "the row is not read, because the column does not take what there is"),
+    (NOT_THERE.text, "the row names the column, and nobody of that chid is there"),
+    (ITSELF.text, "itself"),
+)
+"""What the marks of the matrix mean."""
 
 KEY_WIDTH = 10
 """Cells for a key's name: ``Shift-Tab`` and a blank."""
@@ -76,6 +90,12 @@ def sections(width: int) -> list[list[Line]]:
     for state, (sign, role) in cells.STATES.items():
         lines += _entry(f"{sign} {state}", STATES[state], width, role=role, room=14)
     lines += _entry(cells.EXPOSED, "other machines can reach it, not only this one", width, role="notice", room=14)
+    pieces.append(lines)
+    lines = [rule((Span("Signs of chids", "title"),), (), width)]
+    for name, (sign, role) in chids.SIGNS.items():
+        lines += _entry(f"{sign} {name}", chids.MEANINGS[name], width, role=role, room=14)
+    for marks, meaning in MARKS:
+        lines += _entry(marks, meaning, width, role="in", room=14)
     pieces.append(lines)
     lines = [rule((Span("Words", "title"),), (), width)]
     for word, meaning in WORDS:

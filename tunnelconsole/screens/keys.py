@@ -5,14 +5,17 @@ A key means one thing on the screens its row names. Pressed elsewhere, it says w
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-Screen = Literal["overview", "services", "sessions", "channels", "events", "help"]
-"""The names of the screens, in the order of their digits."""
+Screen = Literal["overview", "services", "sessions", "channels", "events", "chids", "help"]
+"""The names of the screens, in the order of their tabs."""
 
 SCREENS: tuple[Screen, ...] = get_args(Screen)
+
+ABOUT: dict[Screen, str] = {"chids": "channel-server"}
+"""Screens that are about one kind of service: they have a tab where there is one, and their key and command always."""
 
 Group = Literal["go", "look", "steer", "move", "sort"]
 
@@ -25,8 +28,9 @@ GROUPS: dict[Group, str] = {
 }
 """The groups of the help screen, with their headings."""
 
-TABLES: frozenset[Screen] = frozenset({"overview", "services", "sessions", "channels", "events"})
+TABLES: frozenset[Screen] = frozenset(SCREENS) - {"help"}
 LISTS: frozenset[Screen] = TABLES - {"overview"}
+CHIDS: frozenset[Screen] = frozenset({"chids"})
 SERVICES: frozenset[Screen] = frozenset({"overview", "services"})
 EVERYWHERE: frozenset[Screen] = frozenset(SCREENS)
 
@@ -65,7 +69,8 @@ KEYS: tuple[Key, ...] = (
     _go(3, "sessions", "Who is attached"),
     _go(4, "channels", "Which streams are open, and how fast they are"),
     _go(5, "events", "What happened, newest first"),
-    Key(("question_mark", "6"), "?", "show('help')", "help", "This help", "go", footer=90),
+    _go(6, "chids", "Who sends to whom at the channel servers"),
+    Key(("question_mark",), "?", "show('help')", "help", "This help", "go", footer=90),
     Key(("enter",), "Enter", "open", "open", "Into the selected row: a service's sessions, a session's channels", "go",
         TABLES, footer=10),
     Key(("escape",), "Esc", "go_back", "back", "Clear the filter, else go back", "go", footer=11),
@@ -84,6 +89,7 @@ KEYS: tuple[Key, ...] = (
     Key(("l",), "l", "level", "level", "Show events from the next level up; after error, all with debug", "look",
         frozenset({"events"}), footer=20),
     Key(("d",), "d", "details", "details", "Show or hide what is known of the selected row", "look", LISTS),
+    Key(("m",), "m", "matrix", "matrix", "Show or hide the matrix of who sends to whom", "look", CHIDS, footer=25),
     Key(("t",), "t", "next_theme", "theme", "The next theme; :theme NAME chooses one", "look"),
 
     Key(("s",), "s", "start", "start", "Start the selected service", "steer", SERVICES, footer=20),
@@ -93,6 +99,10 @@ KEYS: tuple[Key, ...] = (
         frozenset({"sessions"}), footer=20),
     Key(("x", "ctrl+d"), "x", "close", "close", "Close the selected channel; asks first", "steer",
         frozenset({"channels"}), footer=20),
+    Key(("x", "ctrl+d"), "x", "disconnect", "disconnect", "Disconnect the selected chid; asks first", "steer", CHIDS,
+        footer=20),
+    Key(("e",), "e", "receivers", "receivers", "Change to whom the selected chid sends; asks first", "steer", CHIDS,
+        footer=21),
     Key(("R",), "R", "reload", "reload", "Read the configuration again", "steer", footer=60),
 
     Key(("down", "j"), "↓ j", "move(1)", "down", "One row down", "move"),
@@ -101,6 +111,8 @@ KEYS: tuple[Key, ...] = (
     Key(("pageup", "ctrl+b"), "PgUp", "page(-1)", "page up", "A page up", "move"),
     Key(("home", "g"), "Home g", "top", "top", "The first row, and stay at the top while rows change places", "move"),
     Key(("end", "G"), "End G", "bottom", "bottom", "The last row", "move"),
+    Key(("right",), "→", "aim(1)", "right", "The next receiver in the matrix", "move", CHIDS),
+    Key(("left",), "←", "aim(-1)", "left", "The receiver before", "move", CHIDS),
 
     _sort("N", "name", "name", "overview", "services"),
     _sort("K", "kind", "kind", "overview", "services"),
@@ -108,16 +120,21 @@ KEYS: tuple[Key, ...] = (
     _sort("D", "address", "address", "overview", "services"),
     _sort("E", "sessions", "number of sessions", "overview", "services"),
     _sort("C", "channels", "number of channels", "overview", "services", "sessions"),
-    _sort("S", "service", "service", "sessions", "channels", "events"),
-    _sort("P", "peer", "peer", "sessions", "channels"),
-    _sort("D", "identity", "identity", "sessions"),
+    _sort("C", "chid", "chid", "chids"),
+    _sort("S", "service", "service", "sessions", "channels", "events", "chids"),
+    _sort("P", "peer", "peer", "sessions", "channels", "chids"),
+    _sort("D", "identity", "identity", "sessions", "chids"),
+    _sort("T", "receivers", "receivers", "chids"),
+    _sort("F", "senders", "number of senders", "chids"),
+    _sort("L", "lost", "what was lost", "chids"),
+    _sort("W", "waiting", "what waits", "chids"),
     _sort("L", "label", "where it goes", "channels"),
     _sort("H", "path", "how its bytes travel", "channels"),
-    _sort("I", "rate_in", "rate in", "overview", "services", "sessions", "channels"),
-    _sort("O", "rate_out", "rate out", "overview", "services", "sessions", "channels"),
-    _sort("B", "bytes_in", "bytes in", "overview", "services", "sessions", "channels"),
-    _sort("U", "bytes_out", "bytes out", "overview", "services", "sessions", "channels"),
-    _sort("A", "since", "age", "overview", "services", "sessions", "channels"),
+    _sort("I", "rate_in", "rate in", "overview", "services", "sessions", "channels", "chids"),
+    _sort("O", "rate_out", "rate out", "overview", "services", "sessions", "channels", "chids"),
+    _sort("B", "bytes_in", "bytes in", "overview", "services", "sessions", "channels", "chids"),
+    _sort("U", "bytes_out", "bytes out", "overview", "services", "sessions", "channels", "chids"),
+    _sort("A", "since", "age", "overview", "services", "sessions", "channels", "chids"),
     _sort("T", "time", "time", "events"),
     _sort("L", "level", "level", "events"),
     _sort("E", "type", "type", "events"),
@@ -156,6 +173,20 @@ def _and(words: Iterable[str]) -> str:
 def footer(screen: Screen) -> list[Key]:
     """The keys worth a place at the foot of ``screen``, the most useful first."""
     return sorted((row for row in KEYS if row.footer and screen in row.where), key=lambda row: row.footer)
+
+
+def offered(kinds: Collection[str], here: Screen) -> list[Screen]:
+    """The screens that have a tab: all but those about a kind of service that there is none of, unless one is on it.
+
+    :param kinds: of the services there are.
+    """
+    return [screen for screen in SCREENS if screen == here or ABOUT.get(screen, "") in ("", *kinds)]
+
+
+def tab_key(screen: Screen) -> str:
+    """The key that shows ``screen``."""
+    action = f"show('{screen}')"
+    return next(row.shown for row in KEYS if row.action == action)
 
 
 def sort_letter(screen: Screen, column: str) -> str:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from tunnelconsole.control.messages import (
     ChannelRow,
+    ChidRow,
     EventRow,
     History,
     ServiceRow,
@@ -78,6 +79,7 @@ class Picture:
     services: tuple[ServiceRow, ...] | None = None
     sessions: tuple[SessionRow, ...] | None = None
     channels: tuple[ChannelRow, ...] | None = None
+    chids: tuple[ChidRow, ...] | None = None
     history: History | None = None
     events: tuple[EventRow, ...] = ()
     """Oldest first."""
@@ -97,6 +99,10 @@ class Picture:
     def channel(self, key: str) -> ChannelRow | None:
         """The channel of this id, where channels are known."""
         return next((row for row in self.channels or () if row.id == key), None)
+
+    def chid(self, session: str) -> ChidRow | None:
+        """The client of a channel server whose session this is, where chids are known."""
+        return next((row for row in self.chids or () if row.session == session), None)
 
     def faults(self) -> list[ServiceRow]:
         """The services that are not well, what is final before what is being retried."""
@@ -148,6 +154,7 @@ class Gathering:
             services=None if update.services is None else tuple(update.services),
             sessions=None if update.sessions is None else tuple(update.sessions),
             channels=None if update.channels is None else tuple(update.channels),
+            chids=None if update.chids is None else tuple(update.chids),
             history=update.history,
             events=self._merged() if update.events is None or update.events.rows else self.picture.events,
             dropped=self._dropped,

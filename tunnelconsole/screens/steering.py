@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from msgspec.structs import replace
+
 from tunnelconsole.control import figures
 from tunnelconsole.control.messages import (
     ChannelRow,
+    ChidRow,
+    Chids,
     CloseChannel,
     Done,
+    GetChids,
     KickSession,
     ReloadConfig,
     Reply,
@@ -17,12 +22,15 @@ from tunnelconsole.control.messages import (
     RestartService,
     ServiceRow,
     SessionRow,
+    SetReceivers,
     StartService,
     Status,
     StopService,
 )
 from tunnelconsole.errors import TunnelConsoleError
+from tunnelconsole.screens import sending
 from tunnelconsole.screens.picture import Picture
+from tunnelconsole.screens.sending import Web
 
 STILL = frozenset({"stopped", "failed"})
 """The states of a service that does not run and is not about to."""
@@ -73,6 +81,28 @@ def channel_cost(row: ChannelRow) -> str:
     """What closing a channel cuts."""
     moved = figures.size(row.bytes_in + row.bytes_out)
     return f"cuts {figures.rate(row.rate_in + row.rate_out)} in flight, after {moved}"
+
+
+def chid_cost(row: ChidRow) -> str:
+    """What disconnecting a client of a channel server cuts."""
+    flight = f"cuts {figures.rate(row.rate_in + row.rate_out)} in flight"
+    return f"{flight}, loses {figures.size(row.waiting)} that wait for it" if row.waiting else flight
+
+
+def receivers_cost(row: ChidRow, cut: Sequence[str]) -> str:
+    """What it costs that these do not get any more what a client sends."""
+    if not cut:
+        return "cuts nobody off"
+    return f"cuts off {sending.named(cut)}, {figures.rate(row.rate_in)} in flight"
+
+
+def why_receivers_stay(row: ChidRow, service: ServiceRow | None) -> str:
+    """Why a client's receivers cannot be changed; empty where they can."""
+    if service is not None and service.notes.get("mode") == "broadcast":
+        return f"{row.service} is in broadcast mode: everything goes to everybody"
+    if row.ended:
+        return f"{row.chid} has closed its sending side, and sends to nobody any more"
+    return ""
 
 
 def engine_cost(status: Status | None) -> str:
@@ -169,6 +199,81 @@ class Steering:
             await self.close(row)
         elif await self._operator.confirm(f"Close channel {key}: cuts what it carries", [], "Close it"):
             await self._carry_out(CloseChannel(key))
+
+    async def disconnect(self, row: ChidRow) -> None:
+        """Disconnects a client of a channel server."""
+        now, _ = await self._now(row)
+        if now is None:
+            return
+        senders = figures.counted(now.senders, "sends", "send")
+        who = (
+            f"It is {now.identity} from {now.peer}, at {now.service}. It sends to {sending.destination(now)}; "
+            f"{senders} to it. Nothing keeps it from connecting again."
+        )
+        if await self._operator.confirm(f"Disconnect {now.chid}: {chid_cost(now)}", [who], "Disconnect it"):
+            await self._carry_out(KickSession(now.session))
+
+    async def disconnect_named(self, chid: str) -> None:
+        """Disconnects the client of this chid."""
+        row = await self.find_chid(chid)
+        if row is not None:
+            await self.disconnect(row)
+
+    async def set_receivers(self, row: ChidRow, receivers: Sequence[str]) -> None:
+        """Has a client of a channel server send to others; none stand for all."""
+        now, rows = await self._now(row)
+        if now is None:
+            return
+        if set(now.receivers) == set(receivers):
+            self._operator.tell(f"{now.chid} sends to {sending.destination(now)} already")
+            return
+        web, changed = Web(rows), replace(now, receivers=list(receivers))
+        before, after = web.targets(now), web.targets(changed)
+        cut, gained = [name for name in before if name not in after], [name for name in after if name not in before]
+        sentences = [f"It shall send to {sending.destination(changed)}. Now it sends to {sending.destination(now)}."]
+        if gained:
+            sentences.append(f"New: {sending.named(gained)}.")
+        if absent := web.absent(changed):
+            lost = "What it sends there is lost, but for what the service holds"
+            sentences.append(f"Not connected: {sending.named(absent)}. {lost}.")
+        title = f"Change to whom {now.chid} sends: {receivers_cost(now, cut)}"
+        if await self._operator.confirm(title, sentences, "Change it"):
+            await self._carry_out(SetReceivers(now.session, list(receivers)))
+
+    async def find_chid(self, chid: str) -> ChidRow | None:
+        """The client of this chid; None, and told, where there is none or more than one."""
+        rows = await self._chids()
+        if rows is None:
+            return None
+        found = [row for row in rows if row.chid == chid]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            places = sending.named([row.service for row in found])
+            self._operator.tell(f"There is a {chid} at each of {places}", hint="select the one that is meant")
+        else:
+            known = sending.named([row.chid for row in rows]) or "none"
+            self._operator.tell(f"There is no chid {chid!r}", hint=f"there are: {known}", trouble=True)
+        return None
+
+    async def _now(self, row: ChidRow) -> tuple[ChidRow | None, Sequence[ChidRow]]:
+        """A client as it is now, and all there are; None, and told, where it has left or nobody answers."""
+        rows = await self._chids()
+        if rows is None:
+            return None, ()
+        now = next((other for other in rows if other.session == row.session), None)
+        if now is None:
+            self._operator.tell(f"{row.chid} has left already")
+        return now, rows
+
+    async def _chids(self) -> Sequence[ChidRow] | None:
+        """The clients of all channel servers, whatever is on the screen; None, and told, when nobody answers."""
+        try:
+            reply = await self._operator.ask(GetChids())
+        except TunnelConsoleError as error:
+            self._operator.tell(error.message, hint=error.hint, trouble=True)
+            return None
+        return reply.rows if isinstance(reply, Chids) else ()
 
     async def reload(self) -> None:
         """Has the engine read its configuration again."""

@@ -60,16 +60,19 @@ def _engine(scene: Scene) -> Span:
 def tabs(scene: Scene, width: int) -> Line:
     """The second line: the screens with their digits, how much there is on each, and which is shown."""
     status = scene.picture.status
+    services = scene.picture.services or ()
     counts = {} if status is None else {
         "services": status.services, "sessions": status.sessions, "channels": status.channels,
+        "chids": sum(row.sessions for row in services if row.kind == keys.ABOUT["chids"]),
     }  # fmt: skip
+    offered = keys.offered({row.kind for row in services}, scene.place.screen)
     line: list[Span] = []
     for shorter in (0, 1, 2):
         line = []
-        for number, name in enumerate(keys.SCREENS, 1):
+        for name in offered:
             active = name == scene.place.screen
             role, action = ("tab-active" if active else "tab"), f"app.show('{name}')"
-            line.append(Span(f" {number}", role + "-key", action))
+            line.append(Span(f" {keys.tab_key(name)}", role + "-key", action))
             if shorter < 2 or active:
                 line.append(Span(f" {name}", role, action))
             if shorter == 0 and counts.get(name):

@@ -53,11 +53,18 @@ def mark(strip: Strip, selection: Selection | None, y: int, style: Style) -> Str
         start, end = marked
         length = strip.cell_length
         end = length if end == -1 else min(end, length)
-        if start < end:
-            parts = strip.divide([start, end, length]) if start else [Strip.blank(0), *strip.divide([end, length])]
-            lit = Strip(Segment.apply_style(list(parts[1]), post_style=style), parts[1].cell_length)
-            strip = Strip.join([parts[0], lit, *parts[2:]])
+        strip = tinted(strip, start, end, style)
     return strip.apply_offsets(0, y)
+
+
+def tinted(strip: Strip, start: int, end: int, style: Style) -> Strip:
+    """The strip with ``style`` laid over the cells from ``start`` up to ``end``."""
+    length = strip.cell_length
+    if start >= end:
+        return strip
+    parts = strip.divide([start, end, length]) if start else [Strip.blank(0), *strip.divide([end, length])]
+    lit = Strip(Segment.apply_style(list(parts[1]), post_style=style), parts[1].cell_length)
+    return Strip.join([parts[0], lit, *parts[2:]])
 
 
 class Lines(Painted):

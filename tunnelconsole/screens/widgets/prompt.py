@@ -1,7 +1,8 @@
-"""The line one types into: commands after a colon, with their completion, and filters after a slash."""
+"""The line one types into: commands after a colon, with their completion, filters after a slash, and answers."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import ClassVar, Literal
 
@@ -15,7 +16,10 @@ from textual.widgets import Input
 from tunnelconsole.screens.spans import Line, Span
 from tunnelconsole.screens.widgets.lines import Lines
 
-Mode = Literal["command", "filter"]
+Mode = Literal["command", "filter", "answer"]
+
+SIGILS: dict[Mode, str] = {"command": " :", "filter": " /", "answer": " >"}
+"""What stands before the line."""
 
 REMEMBERED = 50
 """Commands that the up key brings back."""
@@ -23,16 +27,27 @@ REMEMBERED = 50
 LONGEST = 256
 """Characters one may type: names and words, not documents."""
 
+LONGEST_ANSWER = 1024 * 130
+"""Characters of an answer: as many chids as a channel client may have receivers, each as long as it may be."""
+
+Complete = Callable[[str], list[str]]
+"""What a line could become, best first, each as a whole line."""
+
 FILTER_HINT: Line = (
     Span(" words a row must have; ", "faint"), Span("!", "key"), Span(" in front hides those rows   ", "faint"),
     Span("Enter", "key"), Span(" keeps it  ", "faint"), Span("Esc", "key"), Span(" clears it", "faint"),
+)  # fmt: skip
+
+ANSWER_HINT: Line = (
+    Span("  Tab", "key"), Span(" completes  ", "faint"), Span("Enter", "key"), Span(" goes on  ", "faint"),
+    Span("Esc", "key"), Span(" leaves it as it is", "faint"),
 )  # fmt: skip
 
 
 class _Completing(Suggester):
     """Shows, dimmed, how the first completion goes on."""
 
-    def __init__(self, complete: Callable[[str], list[str]]) -> None:
+    def __init__(self, complete: Complete) -> None:
         super().__init__(use_cache=False, case_sensitive=True)
         self._complete = complete
 
@@ -92,6 +107,13 @@ class Prompt(Vertical):
             super().__init__()
             self.text = text
 
+    class Answered(Message):
+        """What was asked for was entered."""
+
+        def __init__(self, text: str) -> None:
+            super().__init__()
+            self.text = text
+
     class Stepped(Message):
         """An arrow key was pressed while filtering: the table is meant."""
 
@@ -102,11 +124,12 @@ class Prompt(Vertical):
     class Closed(Message):
         """The prompt is gone; the table has the keys again."""
 
-    def __init__(self, complete: Callable[[str], list[str]]) -> None:
+    def __init__(self, complete: Complete) -> None:
         super().__init__()
         self.mode: Mode = "command"
-        self._complete = complete
-        self._suggest = _Completing(complete)
+        self._commands = self._complete = complete
+        self._asking = ""
+        self._suggest = _Completing(self._completions)
         self._history: list[str] = []
         self._at = 0
         self._cycle: list[str] = []
@@ -126,10 +149,24 @@ class Prompt(Vertical):
 
     def open(self, mode: Mode, text: str = "") -> None:
         """Takes the keys, with ``text`` to begin with."""
+        self._complete = self._commands
+        self._open(mode, text, LONGEST)
+
+    def ask(self, asking: str, text: str, complete: Complete) -> None:
+        """Takes the keys for an answer, which :class:`Answered` tells; nothing is told when it is given up.
+
+        :param asking: what is asked, in a few words.
+        :param text: the answer that is changed.
+        """
+        self._asking, self._complete = asking, complete
+        self._open("answer", text, LONGEST_ANSWER)
+
+    def _open(self, mode: Mode, text: str, longest: int) -> None:
         self.mode = mode
         self._at, self._cycle = len(self._history), []
-        self._input.suggester = self._suggest if mode == "command" else None
-        self._sigil.show([(Span(" :" if mode == "command" else " /", "key"),)])
+        self._input.suggester = None if mode == "filter" else self._suggest
+        self._input.max_length = longest
+        self._sigil.show([(Span(SIGILS[mode], "key"),)])
         with self.prevent(Input.Changed):
             self._input.value = text
         self._input.cursor_position = len(text)
@@ -159,6 +196,8 @@ class Prompt(Vertical):
         if self.mode == "command" and text:
             self._history = [*[line for line in self._history if line != text], text][-REMEMBERED:]
             self.post_message(self.Entered(text))
+        elif self.mode == "answer":
+            self.post_message(self.Answered(text))
 
     def on__line_pressed(self, event: _Line.Pressed) -> None:
         """Completes, looks back, or gives up."""
@@ -172,8 +211,11 @@ class Prompt(Vertical):
                 self.post_message(self.Stepped(-1 if event.key == "up" else 1))
         elif event.key in ("tab", "shift+tab"):
             self._next_completion(-1 if event.key == "shift+tab" else 1)
-        else:
+        elif self.mode == "command":
             self._look_back(-1 if event.key == "up" else 1)
+
+    def _completions(self, text: str) -> list[str]:
+        return self._complete(text)
 
     def _next_completion(self, by: int) -> None:
         if not self._cycle:
@@ -199,10 +241,14 @@ class Prompt(Vertical):
             self._hints.show([FILTER_HINT])
             return
         candidates = self._cycle or self._complete(self._input.value)
-        line: list[Span] = [Span(" ")]
+        answering = self.mode == "answer"
+        line: list[Span] = [Span(f" {self._asking} ", "strong")] if answering else [Span(" ")]
         for candidate in candidates[:20]:
             lit = candidate == self._input.value
-            line += [Span(f" {candidate.split(' ', 1)[-1]} ", "tab-active" if lit else "dim")]
-        if not candidates:
+            shown = re.split(r"[\s,]", candidate)[-1] if answering else candidate.split(" ", 1)[-1]
+            line += [Span(f" {shown} ", "tab-active" if lit else "dim")]
+        if answering:
+            line += ANSWER_HINT
+        elif not candidates:
             line.append(Span(" no such command; ? lists them", "faint"))
         self._hints.show([tuple(line)])

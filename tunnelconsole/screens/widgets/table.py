@@ -85,6 +85,11 @@ class LineTable(Painted, ScrollView, Generic[Row], can_focus=True, inherit_bindi
         return self.rows[self._cursor] if self.rows else None
 
     @property
+    def cursor(self) -> int:
+        """Which row the cursor is on, from 0."""
+        return self._cursor
+
+    @property
     def pinned(self) -> Hashable | None:
         """The identity of the row that the cursor keeps to; None while it stays at the top."""
         return self._pinned
@@ -127,6 +132,14 @@ class LineTable(Painted, ScrollView, Generic[Row], can_focus=True, inherit_bindi
         self._finding = pinned is not None
         self._natural = [cell_len(column.title) for column in self.columns]
         self.scroll_to(y=0, animate=False, immediate=True)
+
+    def recast(self, columns: Sequence[Column[Row]]) -> None:
+        """Shows other columns of the same rows."""
+        self.columns = tuple(columns)
+        self._natural = [cell_len(column.title) for column in self.columns]
+        self._placed_for = ()
+        self._measure()
+        self.refresh()
 
     def move(self, by: int) -> None:
         """Moves the cursor by so many rows, and keeps it on the row it comes to."""

@@ -1,0 +1,155 @@
+"""What an operator does to the engine by keys and commands: to the selected row, or to what is named."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tunnelconsole.control.messages import ChannelRow, ChidRow, ServiceRow, SessionRow
+from tunnelconsole.screens import sending
+from tunnelconsole.screens.frame import Frame
+from tunnelconsole.screens.steering import Steering, why_receivers_stay
+from tunnelconsole.screens.widgets.prompt import Prompt
+
+
+class Operating(Frame):
+    """The frame, with the actions that change something; its parameters are those of :class:`Frame`."""
+
+    def __init__(self, socket_path: Path, **options: Any) -> None:
+        super().__init__(socket_path, **options)
+        self.steering = Steering(self)
+        self._edited: ChidRow | None = None
+
+    def _selected(self) -> Any:
+        table = self.pane.table
+        return None if table is None else table.selected
+
+    def _steer(self, doing: Coroutine[Any, Any, None]) -> None:
+        self.run_worker(doing, name="steer")
+
+    def _service(self) -> str:
+        row = self._selected()
+        if isinstance(row, ServiceRow):
+            return row.name
+        self.tell("No service is selected")
+        return ""
+
+    def action_start(self) -> None:
+        """Starts the selected service."""
+        if name := self._service():
+            self.action_start_named(name)
+
+    def action_stop(self) -> None:
+        """Stops the selected service."""
+        if name := self._service():
+            self.action_stop_named(name)
+
+    def action_restart(self) -> None:
+        """Restarts the selected service."""
+        if name := self._service():
+            self.action_restart_named(name)
+
+    def action_start_named(self, name: str) -> None:
+        """Starts a service."""
+        self._steer(self.steering.start(name))
+
+    def action_stop_named(self, name: str) -> None:
+        """Stops a service."""
+        self._steer(self.steering.stop(name))
+
+    def action_restart_named(self, name: str) -> None:
+        """Restarts a service."""
+        self._steer(self.steering.restart(name))
+
+    def action_kick(self) -> None:
+        """Ends the selected session."""
+        row = self._selected()
+        if isinstance(row, SessionRow):
+            self._steer(self.steering.kick(row))
+        else:
+            self.tell("No session is selected")
+
+    def action_kick_named(self, key: str) -> None:
+        """Ends a session."""
+        self._steer(self.steering.kick_id(key))
+
+    def action_close(self) -> None:
+        """Closes the selected channel."""
+        row = self._selected()
+        if isinstance(row, ChannelRow):
+            self._steer(self.steering.close(row))
+        else:
+            self.tell("No channel is selected")
+
+    def action_close_named(self, key: str) -> None:
+        """Closes a channel."""
+        self._steer(self.steering.close_id(key))
+
+    def action_reload(self) -> None:
+        """Has the configuration read again."""
+        self._steer(self.steering.reload())
+
+    # the clients of channel servers
+
+    def _chid(self) -> ChidRow | None:
+        row = self._selected()
+        if isinstance(row, ChidRow):
+            return row
+        self.tell("No chid is selected")
+        return None
+
+    def action_disconnect(self) -> None:
+        """Disconnects the selected chid."""
+        if row := self._chid():
+            self._steer(self.steering.disconnect(row))
+
+    def action_disconnect_named(self, chid: str) -> None:
+        """Disconnects a chid."""
+        self._steer(self.steering.disconnect_named(chid))
+
+    def action_receivers(self) -> None:
+        """Asks to whom the selected chid shall send."""
+        row = self._chid()
+        if row is None:
+            return
+        now = row if self.latest.chids is None else self.latest.chid(row.session)
+        if now is None:
+            self.tell(f"{row.chid} has left already")
+        else:
+            self.edit_receivers(now)
+
+    def action_receivers_named(self, chid: str) -> None:
+        """Asks to whom a chid shall send."""
+        self._steer(self._edit_named(chid))
+
+    async def _edit_named(self, chid: str) -> None:
+        row = await self.steering.find_chid(chid)
+        if row is not None:
+            self.edit_receivers(row)
+
+    def edit_receivers(self, row: ChidRow) -> None:
+        """Opens the list of a client's receivers, to be changed."""
+        if why := why_receivers_stay(row, self.latest.service(row.service)):
+            self.tell(why)
+            return
+        self._edited = row
+        complete = partial(sending.complete_receivers, known=self._receivers_known(row))
+        self.prompt.ask(f"{row.chid} sends to, {sending.ALL} for all:", sending.written(row.receivers), complete)
+
+    def _receivers_known(self, row: ChidRow) -> list[str]:
+        there = [other.chid for other in self.latest.chids or () if other.service == row.service]
+        return sorted({*there} - {row.chid} | {*row.receivers}, key=sending.natural)
+
+    def on_prompt_answered(self, message: Prompt.Answered) -> None:
+        """Receivers were written."""
+        row, self._edited = self._edited, None
+        if row is None:
+            return
+        try:
+            receivers = sending.read_receivers(message.text, self._receivers_known(row))
+        except ValueError as error:
+            self.tell(f"{row.chid} sends to whom it did: {error}", trouble=True)
+            return
+        self._steer(self.steering.set_receivers(row, receivers))
