@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
@@ -183,6 +184,8 @@ class Meddler(HandMadeHub):
     change: Change = as_it_is
     seen: bytearray = field(default_factory=bytearray)
     """All that has come."""
+    records: Counter[str] = field(default_factory=Counter)
+    """How many have come, by the chid of their sender."""
 
     async def pass_on(self, guest: Guest) -> None:
         number = 0
@@ -194,6 +197,7 @@ class Meddler(HandMadeHub):
             data = head + await guest.reader.readexactly(rest)
             number = 0 if kind == "beginning" else number + 1
             self.seen += data
+            self.records[guest.chid] += kind == "record"
             for piece in self.change(guest.chid, kind, number - 1, data):
                 await self.send_from(guest, piece)
 

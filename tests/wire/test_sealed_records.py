@@ -199,7 +199,9 @@ def test_a_recorded_stream_does_not_open_in_another_exchange_whatever_its_beginn
 
 def test_our_own_stream_that_comes_back_to_us_is_not_opened() -> None:
     beginning, *records = sealed(b"ours", salt=OWN, answered=SALT)
-    assert opened(beginning_of(OWN), beginning, *records)[:2] == (b"", False)
+    text, ended, opener = opened(beginning_of(OWN), beginning, *records)
+    assert (text, ended) == (b"", False)
+    assert opener.thrown_away == len(beginning_of(OWN) + beginning + b"".join(records))
     with pytest.raises(ProtocolError, match="does not open"):
         opened(beginning_of(OWN, OWN), *records)
 

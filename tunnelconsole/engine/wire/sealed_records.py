@@ -238,8 +238,10 @@ class Opener:
                 self._salt = salt
                 self._step = _Step.KEY
                 events.append(KeyWanted(salt))
-            elif salt != self._own_salt:  # else somebody sends us our own
+            elif salt != self._own_salt:
                 events.append(Heard(salt))
+            else:  # somebody sends us our own
+                self.thrown_away += BEGINNING_LENGTH
         return events
 
     def _read_records(self) -> list[OpenerEvent]:

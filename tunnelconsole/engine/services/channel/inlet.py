@@ -8,10 +8,6 @@ from collections.abc import Callable
 from tunnelconsole.engine.transport.ends import READ_SIZE, End
 from tunnelconsole.engine.transport.watch import InputWatch
 
-GARBAGE_TIME = 10.0
-"""Seconds in which bytes that belong to nothing must be over: what is still on its way of an exchange that is no more
-takes no longer, and whoever has the key begins once a second."""
-
 Search = Callable[[bytearray], tuple[int, bool]]
 """Says how many bytes belong to nothing, and whether what follows them is worth taking."""
 
@@ -23,14 +19,13 @@ class Inlet:
     :param came: told once that there is something to take; never from within the constructor.
     :param lost: told once why nothing more will come; never from within the constructor.
     :param search: finds what is worth taking; what comes before it is thrown away.
-    :param garbage: told when that goes on for :data:`GARBAGE_TIME`, and then each time that it has again.
+    :param garbage: told each time that something was.
     """
 
     __slots__ = (
         "_ahead",
         "_came",
         "_garbage",
-        "_garbage_since",
         "_hub",
         "_input",
         "_loop",
@@ -59,7 +54,6 @@ class Inlet:
         self._lost = lost
         self._search = search
         self._garbage = garbage
-        self._garbage_since: float | None = None
         self.found = False
         """Whether there is something to take."""
         self.over = False
@@ -126,13 +120,7 @@ class Inlet:
 
     def _throw_away(self, count: int) -> None:
         del self._ahead[:count]
-        if not count or self._garbage is None:
-            return
-        now = self._loop.time()
-        if self._garbage_since is None:
-            self._garbage_since = now
-        elif now - self._garbage_since >= GARBAGE_TIME:
-            self._garbage_since = now
+        if count and self._garbage is not None:
             self._garbage()
 
     def _end(self, reason: str) -> None:

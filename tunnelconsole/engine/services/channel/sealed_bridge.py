@@ -12,8 +12,9 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from tunnelconsole.engine.services.channel.bridge import SILENCE, Ended, Outcome
-from tunnelconsole.engine.services.channel.inlet import GARBAGE_TIME, Inlet
+from tunnelconsole.engine.services.channel.inlet import Inlet
 from tunnelconsole.engine.services.channel.sealed_halves import OpeningHalf, SealingHalf
+from tunnelconsole.engine.services.channel.uplink import GARBAGE_TIME
 from tunnelconsole.engine.transport.ends import READ_SIZE, End
 from tunnelconsole.engine.transport.half import Half
 from tunnelconsole.engine.transport.pacing import Pace
@@ -21,7 +22,7 @@ from tunnelconsole.engine.transport.plane import Plane
 from tunnelconsole.engine.transport.pump import Finished
 from tunnelconsole.engine.transport.streams import Join
 from tunnelconsole.engine.wire.passphrase import SALT_LENGTH, derive_key
-from tunnelconsole.engine.wire.sealed_records import Sealer, find_beginning, last_caller
+from tunnelconsole.engine.wire.sealed_records import Sealer, beginning_of, find_beginning, last_caller
 
 
 class SharedKey:
@@ -262,6 +263,9 @@ class SealedBridging:
 
     def prepare(self) -> None:
         self._key.prepare()
+
+    def stray(self) -> bytes:
+        return beginning_of(secrets.token_bytes(SALT_LENGTH))
 
     async def refusal(self, early: bytes) -> bytes:
         caller = last_caller(early)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Protocol
 
 from tunnelconsole.engine.services.channel.bridge import Bridge, Ended, LocalBridge, Outcome
@@ -12,6 +13,14 @@ from tunnelconsole.engine.transport.ends import End, send_all
 from tunnelconsole.engine.transport.farewell import Farewells
 from tunnelconsole.engine.transport.pacing import Pace
 from tunnelconsole.engine.transport.plane import Plane
+
+GARBAGE_TIME = 10.0
+"""Seconds in which bytes that belong to nothing must be over: what is still on its way of an exchange that is no more
+takes no longer, and whoever has the key begins once a second."""
+
+STRAY_PAUSE = 1.0
+"""Seconds between two times that a sender is told that what it sends belongs to nothing: bytes already on their way
+are no reason to say it again."""
 
 
 class Bridging(Protocol):
@@ -32,6 +41,9 @@ class Bridging(Protocol):
         :param others: whether other local ends wait for their turn.
         """
 
+    def stray(self) -> bytes:
+        """What tells a sender whose bytes belong to nothing that there is nobody for them, or not any more."""
+
     async def refusal(self, early: bytes) -> bytes:
         """What tells whoever is behind ``early`` that there is no local end for it."""
 
@@ -51,6 +63,9 @@ class PlainBridging:
         self, local: End, hub: End, ended: Ended, early: bytes, pace: Pace | None, others: Callable[[], bool]
     ) -> LocalBridge:
         return Bridge(self._plane, local, hub, ended, early=early, pace=pace, others=others)
+
+    def stray(self) -> bytes:
+        return b""
 
     async def refusal(self, early: bytes) -> bytes:
         return b""
@@ -84,6 +99,9 @@ class Uplink:
         self._came = asyncio.Event()
         self._flow: LocalBridge | None = None
         self._ended: asyncio.Future[Outcome] | None = None
+        self._left = False
+        self._garbage_since: float | None = None
+        self._stray_told = self._loop.time() - STRAY_PAUSE
         self._inlet = self._read_ahead(early)
 
     async def something_came(self) -> None:
@@ -93,6 +111,7 @@ class Uplink:
     def bridge(self, local: End, pace: Pace | None, ended: Ended) -> LocalBridge:
         """Bridges a local end, and tells when that is over; see :meth:`settle`."""
         ahead = self._inlet.take()
+        self._garbage_since = None
         self._ended = self._loop.create_future()
         others = self._owner.others_wait
         flow = self._bridging.start(local, self._end, lambda outcome: self._over(outcome, ended), ahead, pace, others)
@@ -137,14 +156,14 @@ class Uplink:
         ended(outcome)
         if self._ended is not None and not self._ended.done():
             self._ended.set_result(outcome)
-        elif outcome.hub_lost:
-            self._end.abort()
         else:
             self._leave(outcome.unsent)
 
     def _leave(self, words: bytes) -> None:
-        # To the server a half-close is no leaving: it keeps us for what others send.
-        self._farewells.bid(self._end, words, reset=True)
+        if not self._left:
+            self._left = True
+            # To the server a half-close is no leaving: it would keep us for what others send.
+            self._farewells.bid(self._end, words, reset=True)
 
     def _read_ahead(self, ahead: bytes) -> Inlet:
         self._came.clear()
@@ -156,5 +175,18 @@ class Uplink:
             self._came.set,
             self._owner.lost,
             search=self._bridging.search,
-            garbage=self._owner.garbage,
+            garbage=self._garbage,
         )
+
+    def _garbage(self) -> None:
+        """Bytes came that belong to nothing: of an exchange that its other end does not know to be over, perhaps."""
+        now = self._loop.time()
+        if self._garbage_since is None:
+            self._garbage_since = now
+        elif now - self._garbage_since >= GARBAGE_TIME:
+            self._garbage_since = now
+            self._owner.garbage()
+        if now - self._stray_told >= STRAY_PAUSE:
+            self._stray_told = now
+            with suppress(OSError):  # there is no room for it now, or the connection is broken, which others notice
+                self._end.send(self._bridging.stray())
