@@ -82,6 +82,8 @@ class Backend:
         self.peer = peer
         self.key = key
         self.session: Session | None = None
+        self.address = ""
+        """The public URL, once visitors may come."""
         self.callers: set[Caller] = set()
         """Visitors that are led here, whether something is under way for them or not."""
         self.load = 0
@@ -127,7 +129,7 @@ class Backend:
         now = self._loop.time()
         if len(self._waiting) + len(self._queued) >= MAX_QUEUED:
             self._loop.call_soon(caller.no_link, 503, "too many requests wait for the service behind this tunnel")
-        elif self.key is not None and not self._doubted and self._say(Want(1)):
+        elif self.key is not None and self._say(Want(1)) and not self._doubted:
             caller.deadline = now + DATA_CONNECTION_PATIENCE
             self._waiting[caller] = websocket
         else:

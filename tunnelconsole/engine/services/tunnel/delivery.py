@@ -29,7 +29,7 @@ from tunnelconsole.engine.wire.http.service import UNREACHABLE_FIELD, ServiceExc
 from tunnelconsole.errors import ConnectFailed
 
 if TYPE_CHECKING:
-    from tunnelconsole.engine.services.tunnel.client import Attachment
+    from tunnelconsole.engine.services.tunnel.attachment import Attachment
 
 REFUSES: Final = "the tunnel is there, but its local service refuses connections"
 

@@ -11,11 +11,9 @@ import math
 from abc import ABC, abstractmethod
 
 from tunnelconsole.engine.node import Node
-from tunnelconsole.engine.sessions import Flow
-from tunnelconsole.engine.transport.link import EndLink, Link, StreamLink
+from tunnelconsole.engine.services.tunnel.raw import RawFlow
+from tunnelconsole.engine.transport.link import EndLink, Link
 from tunnelconsole.engine.transport.pacing import Pace
-from tunnelconsole.engine.transport.pump import Pump
-from tunnelconsole.engine.transport.stream_pump import StreamPump
 from tunnelconsole.engine.transport.stretch import STRETCH_FROM, Stretch
 from tunnelconsole.engine.wire.http.exchange import (
     Event,
@@ -38,6 +36,7 @@ class HttpPump(ABC):
     """
 
     __slots__ = (
+        "_cause",
         "_down",
         "_ended",
         "_node",
@@ -45,7 +44,6 @@ class HttpPump(ABC):
         "_resting",
         "_settled_in",
         "_settled_out",
-        "_turned",
         "_up",
         "_upgrading",
         "_upstream",
@@ -66,11 +64,10 @@ class HttpPump(ABC):
         self._upstream: Link | None = None
         self._down: Stretch | None = None
         self._up: Stretch | None = None
-        self._raw: Flow | None = None
+        self._raw: RawFlow | None = None
         self._resting: asyncio.TimerHandle | None = None
-        self._turned = False
-        """Whether what the raw flow counts as in is what goes to the upstream."""
         self._upgrading = False
+        self._cause = ""
         self._ended = False
         self._settled_in = 0
         self._settled_out = 0
@@ -126,16 +123,12 @@ class HttpPump(ABC):
     @property
     def from_upstream(self) -> int:
         """Bytes that came from upstreams."""
-        raw = self._raw
-        return self._settled_in if raw is None else self._settled_in + (raw.bytes_out if self._turned else raw.bytes_in)
+        return self._settled_in + (self._raw.from_upstream if self._raw is not None else 0)
 
     @property
     def to_upstream(self) -> int:
         """Bytes that went to upstreams."""
-        raw = self._raw
-        return (
-            self._settled_out if raw is None else self._settled_out + (raw.bytes_in if self._turned else raw.bytes_out)
-        )
+        return self._settled_out + (self._raw.to_upstream if self._raw is not None else 0)
 
     @property
     def path(self) -> str:
@@ -183,12 +176,13 @@ class HttpPump(ABC):
         if self._raw is not None:
             self._raw.abort(reason)
         else:
+            self._cause = reason
             self.go_on(self.exchanges.visitor_lost())
 
     def lose_upstream(self, reason: str) -> None:
         """The upstream is lost, as somebody else found out."""
-        if self._raw is not None:
-            self._raw.abort(reason)
+        if self.exchanges.phase is Phase.RAW:
+            self.abort(reason)
         elif self._upstream is not None:
             self.go_on(self.exchanges.upstream_lost(reason))
 
@@ -323,7 +317,7 @@ class HttpPump(ABC):
         if (data := exchanges.data_for_visitor()) and not self.visitor.write(data):
             self.go_on(exchanges.visitor_lost())
         elif exchanges.broken:
-            self._end("the visitor left, or could not be told all", cut=True)
+            self._end(self._cause or "the visitor left, or could not be told all", cut=True)
         elif exchanges.phase is Phase.OVER:
             if not self.visitor.blocked:
                 self._end("", cut=False)
@@ -393,20 +387,7 @@ class HttpPump(ABC):
         self._upstream = None
         self._upgrading = False
         self.deadline = math.inf
-        if isinstance(upstream, EndLink) and isinstance(visitor, EndLink):
-            left, right = upstream.release(), visitor.release()
-            self._raw = Pump(self._node.plane, left, right, self._raw_over, pace=self.pace)
-        elif isinstance(upstream, StreamLink) and isinstance(visitor, EndLink):
-            self._raw = self._over_stream(upstream, visitor)
-        elif isinstance(upstream, EndLink) and isinstance(visitor, StreamLink):
-            self._raw = self._over_stream(visitor, upstream)
-            self._turned = True
-
-    def _over_stream(self, stream: StreamLink, link: EndLink) -> StreamPump:
-        ended = stream.ended
-        mux, stream_id, early = stream.release()
-        loop, end = self._node.loop, link.release()
-        return StreamPump(loop, mux, stream_id, end, self._raw_over, early=early, early_end=ended, pace=self.pace)
+        self._raw = RawFlow(self._node, upstream, visitor, self._raw_over, self.pace)
 
     def _raw_over(self, reason: str) -> None:
         self._ended = True

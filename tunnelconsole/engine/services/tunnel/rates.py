@@ -25,7 +25,7 @@ class RateSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 class Allowance:
     """What one connection, tunnel or identity has left."""
 
-    __slots__ = ("_per_second", "_tokens", "_updated", "pace")
+    __slots__ = ("__weakref__", "_per_second", "_tokens", "_updated", "pace")
 
     def __init__(self, settings: RateSettings) -> None:
         self._per_second = settings.requests

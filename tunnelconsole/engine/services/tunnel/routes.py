@@ -70,15 +70,16 @@ class Tunnel:
     """A host, and the clients that serve it.
 
     :param owner: who has it: others are turned away. An identity's name, or what stands for one that has none.
+    :param allowances: of the tunnel, and of its owner, where they are limited.
     """
 
-    __slots__ = ("allowance", "backends", "host", "log", "owner")
+    __slots__ = ("allowances", "backends", "host", "log", "owner")
 
-    def __init__(self, host: str, owner: object, allowance: Allowance | None, log: Log | None) -> None:
+    def __init__(self, host: str, owner: object, allowances: Sequence[Allowance], log: Log | None) -> None:
         self.host = host
         self.owner = owner
         self.backends: list[Backend] = []
-        self.allowance = allowance
+        self.allowances = allowances
         self.log = log
 
     def choose(self, now: float, last: Backend | None, failed: Backend | None) -> Backend | None:

@@ -136,6 +136,7 @@ class Visitor(HttpPump):
             verdict = access(visit)
         if not isinstance(verdict, Awaitable):
             return self._obey(verdict)
+        self._rest(self._server.settings.response_timeout)
         self._server.tasks.start(self._wait_for_verdict(verdict, self._hooked), f"access of {self._peer}")
         return []
 
@@ -155,11 +156,7 @@ class Visitor(HttpPump):
 
     def _wait_for_rate(self, tunnel: Tunnel) -> float:
         """Seconds until the next request may come; 0 for now. Sets how fast bytes may pass."""
-        allowances = [
-            allowance
-            for allowance in (self._allowance, tunnel.allowance, self._server.allowance_of(tunnel))
-            if allowance is not None
-        ]
+        allowances = [*tunnel.allowances, self._allowance] if self._allowance is not None else tunnel.allowances
         now = self._node.loop.time()
         wait = max((allowance.take_request(now) for allowance in allowances), default=0.0)
         paces: list[Pace] = [allowance.pace for allowance in allowances if allowance.pace is not None]
@@ -311,6 +308,9 @@ class Visitor(HttpPump):
         elif phase is Phase.DECIDING and backend is not None:
             if not backend.impatient(self):
                 self.no_link(504, "the tunnel's client did not take the request in time")
+        elif phase is Phase.DECIDING:
+            self._hooked += 1
+            self.go_on(self._answer(504, "whether this may be seen was not decided in time"))
         elif phase is Phase.EXCHANGE and not self.exchanges.response_begun:
             self._wait_no_longer()
         else:

@@ -1,0 +1,172 @@
+"""Who may have a tunnel at the tunnel server: the handshake of its clients, and of their data connections."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import secrets
+from typing import TYPE_CHECKING, Final
+
+from tunnelconsole.engine.services.tunnel.backend import Backend
+from tunnelconsole.engine.services.tunnel.hooks import NOT_JUDGED, Request
+from tunnelconsole.engine.services.tunnel.routes import HostRules
+from tunnelconsole.engine.sessions import ANONYMOUS
+from tunnelconsole.engine.transport.ends import End, receive, send_all
+from tunnelconsole.engine.transport.tls import TLSEnd
+from tunnelconsole.engine.wire.errors import ProtocolError
+from tunnelconsole.engine.wire.tunnel import KEY_LENGTH, DataOffered, Rejected, TunnelAsked, TunnelServerHandshake
+
+if TYPE_CHECKING:
+    from tunnelconsole.engine.services.tunnel.server import TunnelServer
+
+FIRST_READ: Final = 4096
+"""Bytes read at once of a client's request."""
+
+
+class Admission:
+    """Lets clients in, or turns them away."""
+
+    def __init__(self, server: TunnelServer) -> None:
+        self._server = server
+        settings = server.settings
+        self._rules = HostRules(settings.hosts_allow, settings.hosts_deny, settings.reserved)
+        self._tokens = {identity: token.encode() for identity, token in settings.tokens.items()}
+        self._keys: dict[bytes, Backend] = {}
+        """Clients that make data connections, by the key of these."""
+
+    def forget(self, backend: Backend) -> None:
+        """A client's session is over."""
+        if backend.key is not None:
+            self._keys.pop(backend.key, None)
+
+    async def greet(self, end: End, peer: str, first: bytes) -> None:
+        """Finds out what somebody wants that begins as a client does, and lets it in or turns it away.
+
+        :param first: what it has said already.
+        """
+        handshake = TunnelServerHandshake()
+        try:
+            async with asyncio.timeout(self._server.settings.limits.handshake_timeout):
+                events = handshake.receive_data(first)
+                while not events:
+                    data = await receive(end, FIRST_READ)
+                    if not data:
+                        handshake.receive_eof()
+                    events = handshake.receive_data(data)
+                match events[0]:
+                    case TunnelAsked() as asked:
+                        await self._attach(end, peer, handshake, asked)
+                    case DataOffered(key):
+                        await self._attach_data(end, peer, handshake, key)
+                    case Rejected(_, reason):
+                        self._turn_away(end, peer, handshake, reason)
+        except (ProtocolError, OSError) as error:
+            self._server.refused(peer, self._server.explain(error))
+            end.close()
+
+    def _turn_away(self, end: End, peer: str, handshake: TunnelServerHandshake, reason: str) -> None:
+        self._server.refused(peer, reason)
+        self._server.node.farewells.bid(end, handshake.data_to_send())
+
+    # -- a tunnel --------------------------------------------------------------------------------------------------
+
+    async def _attach(self, end: End, peer: str, handshake: TunnelServerHandshake, asked: TunnelAsked) -> None:
+        identity, owner = self._identify(asked.token)
+        status, reason = await self._judge(asked, peer, identity, owner)
+        if status:
+            # An original knows 400 and nothing else.
+            handshake.refuse(status if asked.native else 400, reason)
+            self._turn_away(end, peer, handshake, reason)
+            return
+        key = secrets.token_bytes(KEY_LENGTH) if asked.native and self._server.settings.native else None
+        handshake.accept(key)
+        answer = handshake.data_to_send()
+        if end.send(answer) != len(answer) or not end.flush():
+            raise ProtocolError("it does not read its side of the handshake")
+        tunnel = self._server.tunnel_of(asked.name, owner)
+        backend = Backend(self._server, tunnel, asked, key, end, peer, handshake.leftover)
+        self._server.backends.add(backend)
+        if key is not None:
+            self._keys[key] = backend  # data connections may come before the client has greeted
+        try:
+            await backend.greeted
+        except BaseException as error:
+            backend.close(str(error) or "it left during the handshake")
+            raise
+        url = f"{'https' if isinstance(end, TLSEnd) else 'http'}://{asked.host}"
+        self._enter(backend, owner, identity, url)
+
+    def _identify(self, token: str) -> tuple[str, object]:
+        """Who brings a token, "" for nobody that is known; and what tells one owner of a host from another."""
+        given = token.encode()
+        if not self._tokens:  # everybody may come, and is told from others by the token that it made up
+            return ANONYMOUS, hashlib.sha256(given).digest() if token else object()
+        known = ""
+        for identity, secret in self._tokens.items():
+            if hmac.compare_digest(secret, given):
+                known = identity
+        return known, known
+
+    async def _judge(self, asked: TunnelAsked, peer: str, identity: str, owner: object) -> tuple[int, str]:
+        """The status and the reason with which a tunnel is refused; 0 and "" when it is not."""
+        server = self._server
+        if not identity:
+            return 401, "the token is not known here" if asked.token else "a tunnel needs a token here"
+        if reason := self._rules.refuses(asked.name, identity):
+            return 403, reason
+        if reason := self._taken(asked.name, owner):
+            return 409, reason
+        if reason := self._full(asked.name):
+            return 503, reason
+        if server.hooks.authenticate is not None:
+            request = Request(asked.name, peer, asked.head.method, asked.head.target, asked.head.fields)
+            verdict: str | None = NOT_JUDGED
+            with server.node.contain("the authenticate callback", server.name):
+                answer = server.hooks.authenticate(request)
+                verdict = answer if answer is None or isinstance(answer, str) else await answer
+            if verdict:
+                return 403, verdict
+        return 0, ""
+
+    def _taken(self, host: str, owner: object) -> str:
+        tunnel = self._server.routes.find(host)
+        return f"a tunnel for {host} exists already" if tunnel is not None and tunnel.owner != owner else ""
+
+    def _full(self, host: str) -> str:
+        """Why there can be no further session for a host; whoever takes the place of another needs none."""
+        if self._server.routes.find(host) is not None and not self._server.settings.shared:
+            return ""
+        return self._server.gate.refuses(new_session=True, new_channel=False)
+
+    def _enter(self, backend: Backend, owner: object, identity: str, url: str) -> None:
+        """From now on the client's visitors may come."""
+        server, host = self._server, backend.tunnel.host
+        full = self._taken(host, owner) or self._full(host)
+        if full:  # others have come meanwhile
+            backend.close(full)
+            raise ProtocolError(full)
+        tunnel = backend.tunnel = server.routes.find(host) or backend.tunnel
+        older = [] if server.settings.shared else list(tunnel.backends)
+        tunnel.backends = [*tunnel.backends, backend] if server.settings.shared else [backend]
+        server.routes.add(tunnel)
+        backend.address = url
+        backend.session = server.open_session(backend.peer, backend.close, identity=identity, address=url)
+        for other in older:
+            other.close("the same identity came back and took its place")
+        server.entered(backend)
+
+    # -- a data connection -----------------------------------------------------------------------------------------
+
+    async def _attach_data(self, end: End, peer: str, handshake: TunnelServerHandshake, key: bytes) -> None:
+        backend = self._keys.get(key)  # 256 random bits: a guess tells an attacker nothing by its timing
+        if backend is None or backend.leaving:
+            reason = "its key belongs to no client that is here"
+            handshake.refuse(403, reason)
+            self._turn_away(end, peer, handshake, reason)
+            return
+        handshake.accept()
+        await send_all(end, handshake.data_to_send())
+        if handshake.leftover:
+            raise ProtocolError("a data connection said something before it had a visitor")
+        backend.add_data_connection(end)
