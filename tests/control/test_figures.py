@@ -54,6 +54,17 @@ def test_a_duration_reads_in_its_two_largest_units(seconds: float, reads: str) -
     assert figures.duration(seconds) == reads
 
 
+@pytest.mark.parametrize(
+    ("seconds", "reads"),
+    [
+        (0, "0.0 ms"), (0.0004, "0.4 ms"), (0.00996, "10 ms"), (0.9994, "999 ms"), (0.9996, "1.0 s"), (1.234, "1.2 s"),
+        (12.3, "12 s"), (65, "1m05s"), (-1, "0.0 ms"), (float("nan"), "0.0 ms"),
+    ],
+)  # fmt: skip
+def test_a_short_time_reads_in_milliseconds(seconds: float, reads: str) -> None:
+    assert figures.brief(seconds) == reads
+
+
 def test_a_count_has_the_noun_it_needs() -> None:
     assert figures.counted(1, "session") == "1 session"
     assert figures.counted(5000, "session") == "5,000 sessions"

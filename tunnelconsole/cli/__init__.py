@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tunnelconsole import __version__
+from tunnelconsole.cli.complaint import PROGRAM, complain
 from tunnelconsole.cli.options import (
     LEVELS,
     SECRET_VARIABLE,
@@ -34,13 +35,12 @@ from tunnelconsole.cli.options import (
     tls_options,
     tls_settings,
 )
+from tunnelconsole.cli.web import http, replay, request, requests
 from tunnelconsole.errors import ConfigError, TunnelConsoleError
 
 if TYPE_CHECKING:
     from tunnelconsole.control.messages import Level, Request
     from tunnelconsole.engine.settings import HostPort
-
-PROGRAM = "tunnelconsole"
 
 STDERR = 2
 """The last of the standard descriptors."""
@@ -60,14 +60,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx is not None else PROGRAM
         sentence = error.format_message().rstrip(".")
-        _complain(f"{sentence[:1].lower()}{sentence[1:]}; {command} -h shows how it is used")
+        complain(f"{sentence[:1].lower()}{sentence[1:]}; {command} -h shows how it is used")
         return error.exit_code
     except ConfigError as error:
-        _complain(*error.problems)
+        complain(*error.problems)
     except TunnelConsoleError as error:
-        _complain(str(error))
+        complain(str(error))
     except OSError as error:
-        _complain(f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error))
+        complain(f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error))
     return 1
 
 
@@ -76,14 +76,6 @@ def _take_standard_descriptors() -> None:
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= STDERR:
         pass
     os.close(descriptor)
-
-
-def _complain(*sentences: str) -> None:
-    """One line each on standard error, whatever strangers have put into them."""
-    from tunnelconsole.screens.spans import clean
-
-    for sentence in sentences:
-        click.echo(f"{PROGRAM}: {clean(' '.join(sentence.split()))}", err=True)
 
 
 @click.group(
@@ -145,7 +137,7 @@ def check(shared: Shared) -> int:
     if shared.json:
         print_json({"ok": ok, "services": services, "problems": report.problems, "warnings": report.warnings})
     else:
-        _complain(*report.problems, *(f"warning: {sentence}" for sentence in report.warnings))
+        complain(*report.problems, *(f"warning: {sentence}" for sentence in report.warnings))
         if report.config is not None and report.config.path is not None:
             click.echo(f"config ok: {counted(services, 'service')}")
     return 0 if ok else 1
@@ -242,6 +234,10 @@ def events(shared: Shared, limit: int, level: Level | None, *, follow: bool) -> 
     print_rows(EVENTS, rows, empty=empty, as_json=shared.json)
 
 
+cli.add_command(requests)
+cli.add_command(request)
+
+
 @cli.command()
 @click.argument("service")
 @pass_shared
@@ -293,6 +289,9 @@ def receivers(shared: Shared, session: str, chids: str) -> None:
     _steer(shared, SetReceivers(session, [] if chids == "*" else chids.split(",")))
 
 
+cli.add_command(replay)
+
+
 @cli.command()
 @pass_shared
 def reload(shared: Shared) -> None:
@@ -315,15 +314,14 @@ def tcp(
     Prints where it can be reached, connects again when the server goes away, and ends on Ctrl-C.
     """
     from tunnelconsole.cli.standalone import forward, run
-    from tunnelconsole.cli.tables import print_json
+    from tunnelconsole.cli.tables import announcement
+    from tunnelconsole.engine.services.relay.client import RelayClientSettings
 
-    def announce(address: str) -> None:
-        if shared.json:
-            print_json({"address": address, "target": str(target)})
-        else:
-            click.echo(f"forwarding tcp://{address} -> {target}")
+    settings = RelayClientSettings(server=server, target=target, tls=tls_settings(fingerprint, ca, tls=tls))
+    run(forward(settings, announce=announcement(str(target), "tcp://", as_json=shared.json), narrate=complain))
 
-    run(forward(server, target, tls_settings(fingerprint, ca, tls=tls), announce=announce, narrate=_complain))
+
+cli.add_command(http)
 
 
 @cli.command(short_help="Standard input and output through a jump server.")

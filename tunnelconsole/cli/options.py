@@ -26,6 +26,9 @@ INTERRUPTED = 130
 SECRET_VARIABLE = "TUNNELCONSOLE_SECRET"  # noqa: S105 - a variable's name
 """The environment variable that may hold a secret; an argument never does, because everybody can see those."""
 
+TOKEN_VARIABLE = "TUNNELCONSOLE_TOKEN"  # noqa: S105 - a variable's name
+"""The same for the token of a tunnel's client."""
+
 LEVELS = ("debug", "info", "warning", "error")
 """The levels of events and of the log, the mildest first."""
 
@@ -111,7 +114,9 @@ def _shared_options() -> list[click.Parameter]:
     ]
 
 
-class _Command(click.Command):
+class Command(click.Command):
+    """A command with the shared options."""
+
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
         self.params += _shared_options()
@@ -120,7 +125,7 @@ class _Command(click.Command):
 class Commands(click.Group):
     """Commands, in the order in which they were written, with the shared options before and behind each."""
 
-    command_class = _Command
+    command_class = Command
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
@@ -157,10 +162,14 @@ pass_shared = click.make_pass_decorator(Shared, ensure=True)
 
 def tls_options(command: Function) -> Function:
     """Gives a command --tls, --fingerprint and --ca, which :func:`tls_settings` takes."""
+    return click.option("--tls", is_flag=True, help="The server's listener is a TLS one.")(trust_options(command))
+
+
+def trust_options(command: Function) -> Function:
+    """Gives a command --fingerprint and --ca."""
     for option in (
         click.option("--ca", type=click.Path(exists=True, dir_okay=False), help="PEM file of who may vouch for it."),
-        click.option("--fingerprint", metavar="SHA256", help="Pins the server's certificate; implies --tls."),
-        click.option("--tls", is_flag=True, help="The server's listener is a TLS one."),
+        click.option("--fingerprint", metavar="SHA256", help="Pins the certificate of the server, which is a TLS one."),
     ):
         command = option(command)
     return command
@@ -194,11 +203,11 @@ def secret_of(option: str, file: Path | None) -> Secret | None:
         raise TunnelConsoleError(f"{option}: {error}") from error
 
 
-def secret_of_environment() -> Secret | None:
+def secret_of_environment(variable: str = SECRET_VARIABLE) -> Secret | None:
     """The secret in the environment; None when there is none."""
     from tunnelconsole.engine.settings import Secret
 
-    secret = os.environ.get(SECRET_VARIABLE, "")
+    secret = os.environ.get(variable, "")
     return Secret(secret) if secret else None
 
 

@@ -1,4 +1,4 @@
-"""The commands that need no running engine: a one-line relay client, and standard input and output through others."""
+"""The commands that need no running engine: one-line clients, and standard input and output through others."""
 
 from __future__ import annotations
 
@@ -26,11 +26,12 @@ from tunnelconsole.engine.services.channel import connection as channel_connecti
 from tunnelconsole.engine.services.jump.connection import CONNECT_TIMEOUT, reach
 from tunnelconsole.engine.services.relay.client import RelayClientSettings
 from tunnelconsole.engine.services.service import ServerDialer
+from tunnelconsole.engine.services.tunnel.client import TunnelClientSettings
 from tunnelconsole.engine.settings import HostPort, Secret, TLSSettings
 from tunnelconsole.engine.transport.stdio import join_stdio, stdio_through
 from tunnelconsole.errors import CertificateRejected, TargetRefused, TunnelConsoleError
 
-_NAME = "tcp"
+_NAME = "forwarding"
 
 TOLD = (ServiceConnected, ServiceRetrying, ServiceFailed, TargetFailed, Repeated)
 """The events that :func:`forward` tells; sessions, channels and the rest are for a console."""
@@ -43,16 +44,14 @@ def run(coroutine: Coroutine[Any, Any, None]) -> None:
 
 
 async def forward(
-    server: HostPort,
-    target: HostPort,
-    tls: TLSSettings | None,
+    settings: RelayClientSettings | TunnelClientSettings,
     *,
     announce: Callable[[str], None],
     narrate: Callable[[str], None],
 ) -> None:
-    """Gives ``target`` a public port at a relay server until SIGINT, SIGTERM or SIGHUP; connects again by itself.
+    """Runs one client until SIGINT, SIGTERM or SIGHUP; connects again by itself.
 
-    :param announce: told the public ``host:port``, first and whenever it has become another one.
+    :param announce: told the public address, first and whenever it has become another one.
     :param narrate: told in a sentence what goes wrong, and when it is well again.
     :raises TunnelConsoleError: the server refuses us for good.
     """
@@ -68,7 +67,7 @@ async def forward(
             happened.put_nowait(event)
 
     announced = ""
-    async with Engine({_NAME: RelayClientSettings(server=server, target=target, tls=tls)}) as engine:
+    async with Engine({_NAME: settings}) as engine:
         for record in engine.node.bus.recent():
             note(record)
         engine.node.bus.listen(note)

@@ -174,13 +174,18 @@ def table(columns: Sequence[Column[Row]], rows: Sequence[Row], now: float) -> It
         yield _line(shown, row, widths)
 
 
+def print_line(columns: Sequence[Column[Row]], row: Row, widths: Sequence[int]) -> None:
+    """Prints one row by itself; a cell that is wider than its column pushes the others on."""
+    now = time.time()
+    _print(_line(columns, [clean(column.cell(row, now)) for column in columns], widths))
+
+
 def print_event(row: EventRow, *, as_json: bool) -> None:
     """Prints one event as it comes; as JSON, a document on a line of its own."""
     if as_json:
         click.echo(msgspec.json.encode(row))
     else:
-        now = time.time()
-        _print(_line(EVENTS, [clean(column.cell(row, now)) for column in EVENTS], EVENT_WIDTHS))
+        print_line(EVENTS, row, EVENT_WIDTHS)
 
 
 async def follow_events(connect: Callable[[], Awaitable[ControlClient]], question: GetEvents, *, as_json: bool) -> None:
@@ -211,6 +216,21 @@ async def _print_newest(asking: ControlClient, question: GetEvents, *, as_json: 
     for row in rows:
         print_event(row, as_json=as_json)
     return rows[-1].id if rows else question.after
+
+
+def announcement(target: str, scheme: str = "", *, as_json: bool) -> Callable[[str], None]:
+    """What prints where a one-line client can be reached, on one line that a script can look for.
+
+    :param scheme: stands before the address for people.
+    """
+
+    def announce(address: str) -> None:
+        if as_json:
+            print_json({"address": address, "target": target})
+        else:
+            click.echo(f"forwarding {scheme}{address} -> {target}")
+
+    return announce
 
 
 def print_status(status: Status, *, as_json: bool) -> None:

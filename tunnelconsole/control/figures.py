@@ -56,6 +56,20 @@ def duration(seconds: float) -> str:
     return f"{whole // DAY}d"
 
 
+def brief(seconds: float) -> str:
+    """A short length of time: ``0.4 ms``, ``12 ms``, ``1.2 s``; from a minute on as :func:`duration` has it."""
+    if not math.isfinite(seconds) or seconds < 0:
+        seconds = 0.0
+    milliseconds = seconds * 1000
+    if round(milliseconds, 1) < 10:
+        return f"{milliseconds:.1f} ms"
+    if round(milliseconds) < 1000:
+        return f"{milliseconds:.0f} ms"
+    if round(seconds, 1) < 10:
+        return f"{seconds:.1f} s"
+    return f"{seconds:.0f} s" if round(seconds) < MINUTE else duration(seconds)
+
+
 def count(number: int) -> str:
     """A count with its thousands set apart: ``5,000``."""
     return f"{number:,}"

@@ -262,6 +262,10 @@ class HttpMessage(msgspec.Struct, frozen=True, kw_only=True):
     decoded: str = ""
     """The content coding that was undone, such as ``gzip``; empty: the body is as it came."""
 
+    def value(self, name: str) -> str:
+        """Of a field; those of a repeated one joined by commas; empty where there is none."""
+        return ", ".join(value for key, value in self.fields if key.lower() == name.lower())
+
 
 class Exchange(msgspec.Struct, frozen=True, kw_only=True, tag="exchange"):
     """All that is kept of one exchange."""
