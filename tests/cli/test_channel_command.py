@@ -141,8 +141,11 @@ def test_with_a_key_a_signal_that_ends_one_end_is_an_error_at_the_other(
 
 def test_a_server_that_goes_is_an_error(program: Program, key: str) -> None:
     own = program.daemon('[service.hub]\nkind = "channel-server"\nlisten = "127.0.0.1:0"\n')
-    ends = [Piped(program, "x", "--server", own.address("hub"), *more) for more in ([], ["--key-file", key])][:1]
-    joined(own, "hub", "x")
+    ends = [
+        Piped(program, name, "--server", own.address("hub"), *options)
+        for name, options in (("x", []), ("y", ["--key-file", key]))
+    ]
+    joined(own, "hub", "x", "y")
     own.ask("stop", "hub").ok()
     for end in ends:
         assert end.process.returns() == 1
