@@ -32,6 +32,7 @@ GOES_ON = {
     "python3 -m http.server": "Serving HTTP on",
     "tunnelconsole --daemon": "ready\n",
     "tunnelconsole tcp": "forwarding tcp://",
+    "tunnelconsole http": "forwarding http://",
 }
 """Commands that go on, and what they say once they are ready to be used."""
 
@@ -43,7 +44,7 @@ SAYS = {
     "FINGERPRINT=": "",
     "curl": PAGE,
     "printf": PAGE,
-    "tunnelconsole check": "config ok: 4 services\n",
+    "tunnelconsole check": "config ok: 5 services\n",
     "tunnelconsole status": "version",
     "tunnelconsole channels": "",
     "tunnelconsole events": "listening on",
