@@ -91,7 +91,7 @@ async def test_a_watcher_is_told_what_is_new_and_what_has_changed(tmp_path: Path
         first = (await anext(updates)).exchanges
         assert first is not None
         assert [(row.target, row.status, row.seconds) for row in first.rows] == [("/slow", 0, None)]
-        assert (await anext(updates)).exchanges == messages.Exchanges([])
+        assert (await anext(updates)).exchanges == first
         go_on.set()
         await visitor.response()
         rows: list[ExchangeRow] = []
@@ -101,6 +101,7 @@ async def test_a_watcher_is_told_what_is_new_and_what_has_changed(tmp_path: Path
             rows += news.rows
         assert {row.id for row in rows} == {first.rows[0].id}
         assert rows[-1].status == 200
+        assert (await anext(updates)).exchanges == messages.Exchanges([])
 
 
 async def test_a_watcher_is_told_how_many_it_has_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import re
 import zlib
 from collections.abc import Iterator
 from typing import Final, NamedTuple
+from weakref import WeakKeyDictionary
 
 from tunnelconsole.control.hiding import Veil
 from tunnelconsole.control.messages import Exchange, ExchangeRow, HttpMessage
@@ -43,21 +44,20 @@ class Told:
     """What a watcher has been told of exchanges."""
 
     def __init__(self) -> None:
-        self._change: dict[str, int] = {}
-        self._ended: dict[str, int] = {}
+        self._ended: WeakKeyDictionary[inspector.Inspector, int] = WeakKeyDictionary()
 
     def news(self, inspection: Inspection, service: str) -> tuple[list[Kept], int]:
-        """What is new, and how many exchanges are missing in between."""
+        """What has ended since, and all that is under way; and how many have ended and are not kept any more."""
         found: list[Kept] = []
         missed = 0
         for tunnel in inspection.tunnels(service):
-            name, ended = tunnel.name, tunnel.inspector.count
-            changed = tunnel.inspector.changed(self._change.get(name, 0))
-            found += [Kept(tunnel, exchange) for exchange in changed]
-            if name in self._ended:
-                missed += max(0, ended - self._ended[name] - sum(exchange.over for exchange in changed))
-            self._ended[name] = ended
-            self._change[name] = max((exchange.change for exchange in changed), default=self._change.get(name, 0))
+            kept = tunnel.inspector
+            since = self._ended.get(kept)
+            ended = kept.ended_after(since or 0)
+            found += [Kept(tunnel, exchange) for exchange in (*ended, *kept.running.values())]
+            if since is not None:
+                missed += kept.count - since - len(ended)
+            self._ended[kept] = kept.count
         return found, missed
 
 
@@ -76,7 +76,7 @@ class Inspection:
     def last(self, service: str, limit: int) -> list[Kept]:
         """The last ``limit`` of all services, or of one; see :func:`exchange_row`."""
         found = [Kept(tunnel, exchange) for tunnel in self.tunnels(service) for exchange in tunnel.inspector]
-        found.sort(key=lambda kept: (not kept.exchange.over, kept.exchange.change))
+        found.sort(key=lambda kept: (not kept.exchange.over, kept.exchange.started + kept.exchange.seconds))
         return found[-limit:] if limit > 0 else []
 
     def show(self, exchange_id: str, *, reveal: bool) -> Exchange:

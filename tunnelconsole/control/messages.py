@@ -307,7 +307,7 @@ class Update(msgspec.Struct, frozen=True, kw_only=True, tag="update"):
     """What a watcher sees at each tick; a topic that was not asked for is None.
 
     ``events``, ``exchanges`` and ``histories`` hold only what is new since the last update that had them; the first on
-    a connection has ``exchanges`` and ``histories`` as far as they are kept.
+    a connection has ``exchanges`` and ``histories`` as far as they are kept. Exchanges under way are in every update.
     """
 
     status: Status

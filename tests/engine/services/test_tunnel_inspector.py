@@ -260,16 +260,14 @@ def test_a_tunnel_that_comes_back_finds_its_log(traffic: Traffic) -> None:
     assert traffic.inspector.log("a") is log
 
 
-def test_only_what_has_changed_is_looked_up(traffic: Traffic) -> None:
+def test_only_what_has_ended_since_is_looked_up(traffic: Traffic) -> None:
     first, running = traffic.whole(), traffic.begin()
-    seen = running.change
-    assert set(traffic.inspector.changed(0)) == {first, running}
-    second = traffic.whole()
-    assert traffic.inspector.changed(seen) == [second]
-    running.answered(parse_response(b"HTTP/1.1 200 OK\r\n\r\n"))
-    assert traffic.inspector.changed(second.change) == [running]
+    assert traffic.inspector.ended_after(0) == [first]
+    second = traffic.whole("b")
+    assert traffic.inspector.ended_after(first.ended) == [second]
     running.end("")
-    assert traffic.inspector.changed(second.change) == [running]
+    assert traffic.inspector.ended_after(first.ended) == [second, running]
+    assert traffic.inspector.ended_after(running.ended) == []
 
 
 def test_ids_go_on_where_a_service_was_restarted() -> None:

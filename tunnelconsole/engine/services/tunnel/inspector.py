@@ -38,9 +38,6 @@ FIELD_BYTES: Final = 250
 _ids = itertools.count(1)
 """One for the process, so that no id means another exchange after its service was restarted."""
 
-_changes = itertools.count(1)
-"""The same for what happens to exchanges."""
-
 
 class Exchange:
     """One request, and what becomes of it.
@@ -54,12 +51,11 @@ class Exchange:
         "_log",
         "_request_count",
         "_response_count",
-        "change",
+        "ended",
         "error",
         "head",
         "host",
         "id",
-        "over",
         "peer",
         "replay_of",
         "request_body",
@@ -76,8 +72,8 @@ class Exchange:
 
     def __init__(self, log: Log, peer: str, head: RequestHead, target: str, exchanges: Exchanges) -> None:
         self.id = next(_ids)
-        self.change = next(_changes)
-        """The number of what happened to it last; it rises from one to the next, whichever exchange it is."""
+        self.ended = 0
+        """The number of its end, by one higher than that of the exchange which ended before; 0 while it goes on."""
         self._log = log
         self.host = log.host
         self.peer = peer
@@ -99,7 +95,6 @@ class Exchange:
         """From the request's head to the answer's; 0 while there is none."""
         self.seconds = 0.0
         """From the request's head to the end of it all, once it is over."""
-        self.over = False
         self.request_body: bytes | bytearray = b""
         """At most :data:`BODY_KEPT` bytes of it, as the next."""
         self.response_body: bytes | bytearray = b""
@@ -110,6 +105,11 @@ class Exchange:
         """What went wrong."""
         self.size = EXCHANGE_BYTES + _size_of(head.fields)
         """Bytes that keeping it takes, about."""
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more of it will pass."""
+        return self.ended > 0
 
     @property
     def request_bytes(self) -> int:
@@ -160,7 +160,6 @@ class Exchange:
         self.response = head
         self.status = head.status
         self.seconds_to_answer = time.perf_counter() - self._began
-        self.change = next(_changes)
 
     def end(self, error: str, status: int = 0) -> None:
         """It is over, and kept.
@@ -168,7 +167,6 @@ class Exchange:
         :param status: of our own answer, where there was none from the service.
         """
         self.seconds = time.perf_counter() - self._began
-        self.over = True
         self.error = error
         self.status = self.status or status
         self._exchanges.look(None, None)  # the next request on this connection is none of ours
@@ -177,7 +175,6 @@ class Exchange:
             self._request_count, self.request_body = self.request_bytes, bytes(self.request_body)
         if self._response_count is not None:
             self._response_count, self.response_body = self.response_bytes, bytes(self.response_body)
-        self.change = next(_changes)
         self._log.end(self)
 
 
@@ -273,6 +270,7 @@ class Inspector:
         """See :meth:`Log.end`."""
         del self.running[exchange.id]
         self.count += 1
+        exchange.ended = self.count
         self._logs.setdefault(log.host, log)
         log.exchanges[exchange.id] = exchange
         self._kept[exchange.id] = log
@@ -313,16 +311,16 @@ class Inspector:
             yield log.exchanges[exchange_id]
         yield from self.running.values()
 
-    def changed(self, since: int) -> list[Exchange]:
-        """Those to which something has happened after the change of this number; costs what there are of them."""
+    def ended_after(self, number: int) -> list[Exchange]:
+        """Those kept that ended after the exchange of this number; costs what there are of them."""
         found = []
         for exchange_id, log in reversed(self._kept.items()):
             exchange = log.exchanges[exchange_id]
-            if exchange.change <= since:
+            if exchange.ended <= number:
                 break
             found.append(exchange)
         found.reverse()
-        return found + [exchange for exchange in self.running.values() if exchange.change > since]
+        return found
 
     def find(self, exchange_id: int) -> Exchange | None:
         """The exchange of that id; None when it is not kept any more."""
