@@ -219,11 +219,29 @@ async def test_lost_bytes_are_a_fault_while_they_are_news(tmp_path: Path) -> Non
         assert "✖" not in desk.text()
 
 
+async def test_the_title_counts_troubles_the_worst_first_and_leaves_out_what_does_not_fit(tmp_path: Path) -> None:
+    async with at_chids(tmp_path, hub(), (120, 24)) as desk:
+        assert "▲ 1 too slow  ‖ 1 held up  ▲ 1 with losses  in 1.2 MB/s  out 2.4 MB/s" in desk.text()
+        await desk.pilot.resize_terminal(80, 24)
+        await desk.settle()
+        assert "▲ 1 too slow  ‖ 1 held up  ▲ 1 with losses " in desk.text()
+        await desk.pilot.resize_terminal(44, 24)
+        await desk.settle()
+        assert "▲ 1 too slow " in desk.text()
+
+
+async def test_who_is_held_up_is_told_from_who_is_idle(tmp_path: Path) -> None:
+    async with at_chids(tmp_path, hub()) as desk:
+        assert "‖ probe-7" in desk.text()
+        await change(desk, "probe-7", waits_for="")
+        assert "○ probe-7" in desk.text()
+
+
 async def test_a_filter_finds_who_sends_to_a_chid_and_narrows_the_matrix(tmp_path: Path) -> None:
     async with at_chids(tmp_path, hub()) as desk:
         await desk.press("slash")
         await desk.type("recorder")
-        assert desk.column("CHID") == ["○", "▲", "▲"]
+        assert desk.column("CHID") == ["‖", "▲", "▲"]
         assert heads(desk) == ["desk", "probe-7", "recorder", "wall", "archive"]
 
 

@@ -16,7 +16,7 @@ from tunnelconsole.screens.columns import Column, Order
 from tunnelconsole.screens.keys import ABOUT, Screen
 from tunnelconsole.screens.pane import Fact, Scene, TablePane, Value
 from tunnelconsole.screens.sending import Losses, Receiver, Web, natural
-from tunnelconsole.screens.spans import Line, Span
+from tunnelconsole.screens.spans import Line, Span, width_of
 from tunnelconsole.screens.widgets.lines import Lines
 from tunnelconsole.screens.widgets.matrix import Heads, Matrix, legend
 
@@ -35,6 +35,7 @@ NAMES_LISTED = 24
 SIGNS = {
     "losing": ("✖", "error"),
     "slow": ("▲", "warning"),
+    "held up": ("‖", "warning"),
     "lost": ("▲", "warning"),
     "moving": ("●", "strong"),
     "idle": ("○", "text"),
@@ -45,12 +46,20 @@ SIGNS = {
 MEANINGS = {
     "losing": "bytes from it or for it are being lost",
     "slow": "it does not take what is sent to it, and holds up who sends it",
+    "held up": "it is not read, because a receiver of it does not take what there is",
     "lost": "bytes from it or for it were lost earlier",
     "moving": "it sends or is sent something",
     "idle": "nothing moves",
     "listening": "it has closed its sending side, and only listens",
 }
 """What each sign means."""
+
+
+TROUBLES = {"losing": "losing bytes", "slow": "too slow", "held up": "held up", "lost": "with losses"}
+"""What the title says of how many are so."""
+
+TITLE = 24
+"""Cells of the title's beginning, besides a service and a filter; what stands at its end gives way to them."""
 
 
 class Share(NamedTuple):
@@ -158,16 +167,17 @@ class ChidsPane(TablePane[ChidRow]):
 
     def condition(self, row: ChidRow, now: float) -> str:
         """How it is with a client: the first of :data:`SIGNS` that is so."""
-        if sending.lost(row):
-            if self._losses.fresh(row, now):
-                return "losing"
-            if sending.receiver(row) not in self._web.slow:
-                return "lost"
+        if self._losses.fresh(row, now):
+            return "losing"
         if sending.receiver(row) in self._web.slow:
             return "slow"
+        if sending.held_up(row):
+            return "held up"
+        if sending.lost(row):
+            return "lost"
         if row.ended:
             return "listening"
-        return "moving" if row.rate_in >= sending.STEPS[0] or row.rate_out >= sending.STEPS[0] else "idle"
+        return "moving" if max(row.rate_in, row.rate_out) >= sending.STEPS[0] else "idle"
 
     def identity(self, row: ChidRow) -> str:
         return row.session
@@ -295,15 +305,20 @@ class ChidsPane(TablePane[ChidRow]):
 
     def remark(self, scene: Scene, rows: Sequence[ChidRow]) -> Line:
         found = Counter(self.condition(row, scene.now) for row in rows)
-        troubles = [
-            Span(f"{SIGNS[name][0]} {figures.count(found[name])} {word}  ", SIGNS[name][1])
-            for name, word in (("losing", "losing bytes"), ("slow", "too slow"), ("lost", "with losses"))
+        flow = cells.flow(sum(row.rate_in for row in rows), sum(row.rate_out for row in rows))
+        parts: list[Line] = [
+            (Span(f"{SIGNS[name][0]} {figures.count(found[name])} {words}", SIGNS[name][1]),)
+            for name, words in TROUBLES.items()
             if found[name]
         ]
-        rate_in, rate_out = sum(row.rate_in for row in rows), sum(row.rate_out for row in rows)
-        if troubles and self.size.width < LIST_BELOW:
-            return tuple(troubles)
-        return (*troubles, *cells.flow(rate_in, rate_out))
+        place = scene.place
+        said: Line = ()
+        room = self.size.width - TITLE - width_of((Span(place.service), Span(place.filter.text)))
+        for part in (*parts, flow):
+            longer = (*said, Span("  "), *part) if said else part
+            if width_of(longer) <= room:
+                said = longer
+        return said
 
 
 def _what_was_lost(row: ChidRow, role: str) -> Line:
@@ -315,7 +330,7 @@ def _what_was_lost(row: ChidRow, role: str) -> Line:
 def _nobody(scene: Scene) -> list[Line]:
     """Why nobody is there, and what to do."""
     service = scene.place.service
-    servers = [row for row in scene.picture.services or () if row.kind == ABOUT["chids"]]
+    servers = [row for row in scene.picture.services or () if row.kind in ABOUT["chids"]]
     found = [row for row in servers if service in ("", row.name)]
     if not found:
         what = f"{service} is no channel server." if service else "There is no channel server."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import islice
@@ -20,7 +21,7 @@ NAMES_TOLD = 8
 STEPS = (0.5, 100_000.0, 10_000_000.0)
 """Bytes per second from which a mark is the next one: something moves, somebody would notice, a line is well filled."""
 
-IDLE_ROLES = ("faint", "dim", "in", "strong")
+ROLES = ("faint", "dim", "in", "strong")
 """How bright each mark is."""
 
 NAMED = "·▂▅█"
@@ -28,6 +29,8 @@ NAMED = "·▂▅█"
 
 TO_ALL = "╌░▒▓"
 """Marks of who sends to all others: shades, which make one band of a row."""
+
+_TO_NAMED, _TO_ALL = (tuple(map(Span, marks, ROLES)) for marks in (NAMED, TO_ALL))
 
 ITSELF = Span("╲", "line")
 """Where a sender would be its own receiver, which never is."""
@@ -95,8 +98,7 @@ def mark(row: ChidRow, named: Collection[str], to: Receiver, *, present: bool) -
         return NOT_THERE if named else NOBODY
     if row.waits_for == to.chid and held_up(row):
         return HELD_UP
-    step = sum(row.rate_in >= least for least in STEPS)
-    return Span((NAMED if named else TO_ALL)[step], IDLE_ROLES[step])
+    return (_TO_NAMED if named else _TO_ALL)[bisect_right(STEPS, row.rate_in)]
 
 
 class Web:
@@ -139,9 +141,12 @@ class Web:
 
         Where not all senders are shown, these are the senders themselves and whom they name.
         """
-        whole = len(shown) == len(self.rows)
-        found = set(self._there) if whole else {receiver(row) for row in shown}
-        found |= {Receiver(row.service, name) for row in shown if not row.ended for name in row.receivers}
+        found = set(self._there) if len(shown) == len(self.rows) else {receiver(row) for row in shown}
+        named: dict[str, set[str]] = {}
+        for row in shown:
+            if not row.ended:
+                named.setdefault(row.service, set()).update(row.receivers)
+        found |= {Receiver(service, chid) for service, chids in named.items() for chid in chids}
         return sorted(found, key=lambda one: (one not in self._there, _by_chid(one)))
 
 

@@ -168,8 +168,10 @@ class Matrix(Painted):
             found = sending.mark(row, named, receiver, present=heads.web.present(receiver))
             if found is sending.NOBODY and at % GUIDES == GUIDES - 1:
                 found = GUIDE
-            band = not named and found.text in sending.TO_ALL
-            yield found._replace(text=found.text * heads.cell if band else found.text.ljust(heads.cell))
+            if heads.cell > 1:
+                band = not named and found.text in sending.TO_ALL
+                found = found._replace(text=found.text * heads.cell if band else found.text.ljust(heads.cell))
+            yield found
 
     def render_line(self, y: int) -> Strip:
         state = self._state(y)
