@@ -139,6 +139,24 @@ def test_with_a_key_a_signal_that_ends_one_end_is_an_error_at_the_other(
     assert ends[0].process.err == ""
 
 
+@pytest.mark.parametrize("way", ["plain", "key"])
+def test_what_was_written_just_before_a_hangup_is_still_sent(
+    program: Program, node: Daemon, key: str, way: str
+) -> None:
+    options = ["--server", node.address("hub"), *(["--key-file", key] if way == "key" else [])]
+    ends = [Piped(program, name, "--to", other, *options) for name, other in (("e", "f"), ("f", "e"))]
+    joined(node, "hub", "e", "f")
+    for end in ends:
+        end.write(b"hello")
+    for end in ends:
+        end.process.says("hello")
+    ends[0].write(b", and goodbye")
+    ends[0].process.sends(signal.SIGHUP)
+    ends[0].close()
+    ends[1].process.says("hello, and goodbye")
+    assert ends[0].process.returns() == -signal.SIGHUP
+
+
 def test_a_server_that_goes_is_an_error(program: Program, key: str) -> None:
     own = program.daemon('[service.hub]\nkind = "channel-server"\nlisten = "127.0.0.1:0"\n')
     ends = [

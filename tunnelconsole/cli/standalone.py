@@ -113,8 +113,8 @@ async def channel(
 ) -> None:
     """Joins standard input and output with ``chid`` of a channel server, until both directions have ended.
 
-    A SIGTERM or SIGHUP, such as ssh's for its ProxyCommand, ends it as it would, but with a ``key`` the other end is
-    told before.
+    A SIGTERM or SIGHUP, such as ssh's for its ProxyCommand, ends it once what was written just before has been sent;
+    with a ``key`` the other end is told.
 
     :param receivers: who gets standard input; all others when there are none.
     :param key: encrypts end to end; None for no encryption.
@@ -133,18 +133,18 @@ async def channel(
         raise _in_own_words(error) from error
     except ValueError as error:
         raise TunnelConsoleError(str(error)) from error
-    if key is None:
-        await join_stdio(end, early)
-        return
-    # Only where there is a key: cryptography costs 10 MiB and a tenth of a second.
-    from tunnelconsole.engine.services.channel.sealed_bridge import sealed_join  # noqa: PLC0415
+    with _cancelled_by(signal.SIGTERM, signal.SIGHUP):
+        if key is None:
+            await join_stdio(end, early)
+            return
+        # Only where there is a key: cryptography costs 10 MiB and a tenth of a second.
+        from tunnelconsole.engine.services.channel.sealed_bridge import sealed_join  # noqa: PLC0415
 
-    with _told_before(signal.SIGTERM, signal.SIGHUP):
         await stdio_through(sealed_join(end, key, early))
 
 
 @contextmanager
-def _told_before(*numbers: signal.Signals) -> Iterator[None]:
+def _cancelled_by(*numbers: signal.Signals) -> Iterator[None]:
     """Cancels the task when one of these signals comes, and lets the signal do what it does once that is done."""
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     came: list[signal.Signals] = []

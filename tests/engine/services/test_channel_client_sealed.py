@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -34,6 +35,7 @@ from tunnelconsole.engine.backoff import Backoff
 from tunnelconsole.engine.events import ChannelClosed, ChannelOpened, Crashed, SealBroken, TargetFailed
 from tunnelconsole.engine.limits import LimitSettings
 from tunnelconsole.engine.services.channel import sealed_bridge, sealed_halves, uplink
+from tunnelconsole.engine.services.channel.party import Party
 from tunnelconsole.engine.sessions import Channel
 from tunnelconsole.engine.settings import Fingerprint, HostPort, Secret, TLSSettings
 from tunnelconsole.engine.units import Rate
@@ -405,8 +407,11 @@ async def test_bytes_without_a_key_that_come_while_nobody_is_there_are_told_when
         at.client("desk", ["laptop"]) as other,
     ):
         async with asyncio.timeout(PATIENCE):
-            while not told(engine, SealBroken):
-                await other.send(b"in the clear")
+            for count in itertools.count(1):
+                await other.send(b"x")
+                await until(partial(_has_received, at.party("laptop"), count))
+                if told(engine, SealBroken):
+                    break
         await hears(engine, SealBroken, "was not sealed for us")
 
 
@@ -417,6 +422,10 @@ async def test_a_fault_of_one_exchange_does_not_reach_the_next() -> None:
         server.change = as_it_is
         await _served_again(both.address)
         assert not told(both.engine, Crashed)
+
+
+def _has_received(party: Party, count: int) -> bool:
+    return party.bytes_out >= count
 
 
 def _of_desk(both: Ends, kind: type[E]) -> list[E]:

@@ -28,8 +28,8 @@ CHUNK = 256 * 1024
 """Bytes moved in one call: four times what a pipe holds by default, so that a larger pipe pays."""
 
 LINGER = 0.25
-"""Seconds that standard input may pause once the far side has ended: a stream that still flows is let finish, a
-keyboard, or an ssh that waits for us to go, is not waited for."""
+"""Seconds that standard input may pause once the far side has ended, or may take to end once we are told to: a stream
+that still flows is let finish, a keyboard, or an ssh that waits for us to go, is not waited for."""
 
 STDIN, STDOUT = 0, 1
 
@@ -79,6 +79,9 @@ class _Join:
         try:
             await self._output_ended.wait()
             await self._let_input_finish()
+        except asyncio.CancelledError:
+            await self._let_last_input_out()
+            raise
         finally:
             self._pump.abort("given up")
             _shut(self._outer, socket.SHUT_RDWR)
@@ -100,6 +103,13 @@ class _Join:
                 asked = self._input_asked
                 if asked is not None and time.monotonic() - asked >= LINGER:
                     _shut(self._outer, socket.SHUT_WR)
+
+    async def _let_last_input_out(self) -> None:
+        """Waits a little for the end of standard input: who ends us may have said something just before."""
+        self._pump.stop_receiving()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LINGER):
+                await self._pump_ended.wait()
 
     def _finished(self, reason: str) -> None:
         self._broken = reason

@@ -19,11 +19,11 @@ from tunnelconsole.engine.transport.pacing import Pace
 from tunnelconsole.engine.transport.plane import CAN_SPLICE, Plane
 
 SILENCE = 5.0
-"""Seconds without a byte for it after which a local end that has closed its sending side is taken to be gone; nothing
+"""Seconds without a byte for it after which a program that has closed its sending side is taken to be gone; nothing
 else tells one that waits for an answer from one that has gone."""
 
 SHORT_SILENCE = 1.0
-"""The same where other local ends wait for their turn."""
+"""The same where other programs wait for their turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,8 @@ class Bridge:
 
     :param early: what the channel server brought before; delivered first.
     :param pace: limits both directions together to a rate; None for no limit.
-    :param others: whether other local ends wait for their turn.
+    :param others: whether other programs wait for their turn; None where there is a target, which is done once it has
+        closed its sending side: what comes later is for the next one.
     """
 
     __slots__ = (
@@ -98,7 +99,7 @@ class Bridge:
         *,
         early: bytes = b"",
         pace: Pace | None = None,
-        others: Callable[[], bool] = lambda: False,
+        others: Callable[[], bool] | None = None,
     ) -> None:
         self._loop = plane.loop
         self._others = others
@@ -139,10 +140,10 @@ class Bridge:
         """One direction delivered its last byte; called by the direction itself."""
         if not self._deaf and self._to_local.over:
             self._end("the channel server closed the connection", hub_lost=True)
-        elif self._deaf:
+        elif self._deaf or self._others is None:
             self._end("")
         else:
-            self._wait(self._to_local.total, 0.0)
+            self._wait(self._others, self._to_local.total, 0.0)
 
     def half_broken(self, half: Half, error: OSError, *, sending: bool) -> None:
         """One direction broke; called by the direction itself."""
@@ -158,21 +159,21 @@ class Bridge:
             if self._to_hub.over:
                 self._end("")
 
-    def _wait(self, seen: int, silent: float) -> None:
-        """Lets a local end go that has closed its sending side, once nothing has come for it for a while.
+    def _wait(self, others: Callable[[], bool], seen: int, silent: float) -> None:
+        """Lets a program go that has closed its sending side, once nothing has come for it for a while.
 
         :param seen: bytes that had come for it when it was looked at last.
         :param silent: seconds without more.
         """
-        self._timer = self._loop.call_later(SHORT_SILENCE, self._look, seen, silent + SHORT_SILENCE)
+        self._timer = self._loop.call_later(SHORT_SILENCE, self._look, others, seen, silent + SHORT_SILENCE)
 
-    def _look(self, seen: int, silent: float) -> None:
+    def _look(self, others: Callable[[], bool], seen: int, silent: float) -> None:
         if self._to_local.total != seen:
-            self._wait(self._to_local.total, 0.0)
-        elif silent >= SILENCE or self._others():
+            self._wait(others, self._to_local.total, 0.0)
+        elif silent >= SILENCE or others():
             self._end("")
         else:
-            self._wait(seen, silent)
+            self._wait(others, seen, silent)
 
     def _end(self, reason: str, *, hub_lost: bool = False) -> None:
         if self._over:

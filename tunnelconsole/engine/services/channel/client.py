@@ -216,10 +216,6 @@ class ChannelClient(Service[ChannelClientSettings]):
         """Part of :class:`~tunnelconsole.engine.services.channel.uplink.Owner`."""
         self._broken_seal("what comes was not sealed for us; has its sender a key, and the same?")
 
-    def others_wait(self) -> bool:
-        """Part of :class:`~tunnelconsole.engine.services.channel.uplink.Owner`."""
-        return bool(self._waiting)
-
     def _broken_seal(self, reason: str) -> None:
         self.node.bus.publish(SealBroken(service=self.name, peer=str(self.settings.server), reason=reason))
 
@@ -241,7 +237,11 @@ class ChannelClient(Service[ChannelClientSettings]):
                 await asyncio.sleep(backoff.next())
 
     def _bridge(self, uplink: Uplink, local: LocalEnd, finished: Finished) -> LocalBridge:
-        return uplink.bridge(local.end, self.gate.pace, lambda outcome: finished(outcome.reason))
+        others = self._others_wait if self.settings.target is None else None
+        return uplink.bridge(local.end, self.gate.pace, lambda outcome: finished(outcome.reason), others)
+
+    def _others_wait(self) -> bool:
+        return bool(self._waiting)
 
     async def _next_local(self, uplink: Uplink, backoff: Backoff) -> LocalEnd:
         """The next local end, dialled or accepted."""

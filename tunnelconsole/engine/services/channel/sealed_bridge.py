@@ -256,7 +256,7 @@ class SealedBridging:
         self._key = SharedKey(key)
 
     def start(
-        self, local: End, hub: End, ended: Ended, early: bytes, pace: Pace | None, others: Callable[[], bool]
+        self, local: End, hub: End, ended: Ended, early: bytes, pace: Pace | None, others: Callable[[], bool] | None
     ) -> SealedBridge:
         loop = asyncio.get_running_loop()
         return SealedBridge(loop, local, hub, self._key, ended, early=early, pace=pace, patience=SILENCE)

@@ -34,11 +34,11 @@ class Bridging(Protocol):
         """Does what can be done before there is a local end."""
 
     def start(
-        self, local: End, hub: End, ended: Ended, early: bytes, pace: Pace | None, others: Callable[[], bool]
+        self, local: End, hub: End, ended: Ended, early: bytes, pace: Pace | None, others: Callable[[], bool] | None
     ) -> LocalBridge:
         """Bridges one.
 
-        :param others: whether other local ends wait for their turn.
+        :param others: whether other programs wait for their turn; None where there is a target.
         """
 
     def stray(self) -> bytes:
@@ -60,7 +60,7 @@ class PlainBridging:
         return None
 
     def start(
-        self, local: End, hub: End, ended: Ended, early: bytes, pace: Pace | None, others: Callable[[], bool]
+        self, local: End, hub: End, ended: Ended, early: bytes, pace: Pace | None, others: Callable[[], bool] | None
     ) -> LocalBridge:
         return Bridge(self._plane, local, hub, ended, early=early, pace=pace, others=others)
 
@@ -79,9 +79,6 @@ class Owner(Protocol):
 
     def garbage(self) -> None:
         """What comes while nothing is bridged belongs to nothing, and that for a while."""
-
-    def others_wait(self) -> bool:
-        """Whether other local ends wait for their turn."""
 
 
 class Uplink:
@@ -108,12 +105,16 @@ class Uplink:
         """Waits until there is something for a local end."""
         await self._came.wait()
 
-    def bridge(self, local: End, pace: Pace | None, ended: Ended) -> LocalBridge:
-        """Bridges a local end, and tells when that is over; see :meth:`settle`."""
+    def bridge(
+        self, local: End, pace: Pace | None, ended: Ended, others: Callable[[], bool] | None = None
+    ) -> LocalBridge:
+        """Bridges a local end, and tells when that is over; see :meth:`settle`.
+
+        :param others: whether other programs wait for their turn; None where there is a target.
+        """
         ahead = self._inlet.take()
         self._garbage_since = None
         self._ended = self._loop.create_future()
-        others = self._owner.others_wait
         flow = self._bridging.start(local, self._end, lambda outcome: self._over(outcome, ended), ahead, pace, others)
         self._flow = flow
         return flow
