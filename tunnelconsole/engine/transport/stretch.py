@@ -76,18 +76,21 @@ class Stretch:
         except BlockingIOError:
             return
         except OSError as error:
-            self.stop()
+            self._end_source()
             self._owner.stretch_source_broken(self, cause_of(error))
             return
         if not count:
-            self.stop()
-            self.source.pause()
-            self.source.ended = True
+            self._end_source()
             self._owner.stretch_source_ended(self)
             return
         self._in_pipe = count
         self._left -= count
         self._drain()
+
+    def _end_source(self) -> None:
+        self.stop()
+        self.source.pause()
+        self.source.ended = True
 
     def _drain(self) -> None:
         """There is something in the pipe, and the destination may take it."""
