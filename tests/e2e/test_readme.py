@@ -42,11 +42,14 @@ SAYS = {
     "chmod": "",
     "export": "",
     "FINGERPRINT=": "",
+    "(umask": "",
+    "echo": "hello, desk\n",
+    "wait": "",
     "curl": PAGE,
     "printf": PAGE,
-    "tunnelconsole check": "config ok: 5 services\n",
+    "tunnelconsole check": "config ok: 6 services\n",
     "tunnelconsole status": "version",
-    "tunnelconsole channels": "",
+    "tunnelconsole channel": "",
     "tunnelconsole events": "listening on",
     "tunnelconsole restart": "via-home",
     "tunnelconsole reload": "1 added, 0 changed, 0 removed",
@@ -59,7 +62,7 @@ MAKES = {"make run": "tunnelconsole --demo", "make test": "pytest"}
 INSTALLS = "sudo "
 """How the commands begin that change the machine; only looked at."""
 
-PRINTS = {"through_jump.py": r"b'HTTP/1.0 200 OK\r\n'"}
+PRINTS = {"through_jump.py": r"b'HTTP/1.0 200 OK\r\n'", "two_ends.py": r"b'hello, right\n'"}
 """What the programs print that end by themselves."""
 
 SERVES = {"expose.py": "visitors come to localhost:", "embed.py": "edge listening 127.0.0.1:"}
