@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from functools import partial
 from typing import Self
 
 import pytest
 
 from loopback import BULK, hears, target, told
 from tunnel_peers import HOST, Original, Service, Visitor, Web, ok, web
-from tunnelconsole.engine.events import BackendAttached, BackendLeft, ChannelClosed, PeerRefused
+from tunnelconsole.engine.events import BackendAttached, BackendLeft, ChannelClosed, ChannelOpened, PeerRefused
 from tunnelconsole.engine.limits import LimitSettings
 from tunnelconsole.engine.services.tunnel import backend as backend_module
 from tunnelconsole.engine.services.tunnel import server as server_module
@@ -264,6 +265,38 @@ async def test_a_body_streams_as_it_comes() -> None:
                 seen += await visitor.read(1)
         await client.peer.send(frame(WINDOW, FIN, stream_id))
         assert await visitor.read(5) == b"0\r\n\r\n"
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_visitor_that_left_a_stream_of_events_in_silence_is_found_out() -> None:
+    async with web(keep_alive=Duration(0.1)) as at, at.original() as client:
+        async with at.visiting() as visitor:
+            await visitor.send(f"GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
+            stream_id = await client.visitor()
+            await client.peer.send(data(stream_id, b"HTTP/1.1 200 OK\r\n\r\nevent"))
+            assert await visitor.read(4) == b"HTTP"
+        await client.peer.find(WINDOW, stream_id, RST)
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_visitor_that_only_says_no_more_gets_its_answer_as_long_as_it_comes() -> None:
+    async with web(keep_alive=Duration(0.1)) as at, at.original() as client, at.visiting() as visitor:
+        await visitor.send(f"GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
+        visitor.writer.write_eof()
+        stream_id = await client.visitor()
+        await client.peer.send(data(stream_id, ok(b"x" * 10)[:-10]))
+        await until(lambda: told(at.engine, ChannelOpened))
+        (made,) = at.service.visitors
+        await until(lambda: made.deadline < at.engine.node.loop.time() + 1)  # it is doubted
+        for _ in range(10):
+            deadline = made.deadline
+            await client.peer.send(data(stream_id, b"x"))
+            await until(partial(_is_later, made, deadline))
+        assert (await visitor.response()).body == b"x" * 10
+
+
+def _is_later(visitor: object, deadline: float) -> bool:
+    return getattr(visitor, "deadline", 0.0) > deadline
 
 
 async def test_a_websocket_is_raw_both_ways_after_its_upgrade() -> None:

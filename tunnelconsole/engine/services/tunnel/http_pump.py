@@ -142,11 +142,6 @@ class HttpPump(ABC):
         """Whether the visitor's connection is over."""
         return self._ended
 
-    @property
-    def busy(self) -> bool:
-        """Whether something is under way."""
-        return self.exchanges.phase is not Phase.IDLE and not self._ended
-
     def forward(self, upstream: Link, *, host: str = "") -> list[Event]:
         """Sends the request that waits on ``upstream``, which has nothing else under way."""
         self._upstream = upstream

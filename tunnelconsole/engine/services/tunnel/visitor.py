@@ -87,7 +87,7 @@ class Visitor(HttpPump):
         self._extended = False
         """Whether the time for the head under way has been set."""
         self._progress = 0
-        """Bytes of the request's body that had passed when somebody last looked."""
+        """Bytes of the request's body, or behind it of the answer, that had passed when somebody last looked."""
         self._hooked = 0
         """Requests that were shown to the program that embeds us."""
         self._rest(server.settings.limits.handshake_timeout)
@@ -258,8 +258,20 @@ class Visitor(HttpPump):
             return self.exchanges.upstream_lost(REFUSES)
         return self.exchanges.receive_from_upstream(data)
 
+    def link_ended(self, link: Link) -> None:
+        super().link_ended(link)
+        if link is self.visitor and self.exchanges.response_begun:
+            self._doubt()
+
+    def _doubt(self) -> None:
+        """The visitor says no more: it may have left, which shows only when it is sent something."""
+        self._progress = self.from_upstream
+        self._rest(self._server.settings.keep_alive)
+
     def response_started(self, head: ResponseHead) -> None:
         self.deadline = math.inf
+        if self.visitor.ended:
+            self._doubt()
         if self._exchange is not None:
             self._exchange.answered(head)
 
@@ -313,6 +325,10 @@ class Visitor(HttpPump):
             self.go_on(self._answer(504, "whether this may be seen was not decided in time"))
         elif phase is Phase.EXCHANGE and not self.exchanges.response_begun:
             self._wait_no_longer()
+        elif phase is Phase.EXCHANGE and self.visitor.ended and self.from_upstream == self._progress:
+            self.abort("the visitor left")
+        elif phase is Phase.EXCHANGE and self.visitor.ended:
+            self._doubt()
         else:
             self.deadline = math.inf
 
