@@ -97,7 +97,7 @@ class ChannelRow(msgspec.Struct, frozen=True, kw_only=True):
     rate_in: float
     rate_out: float
     path: str
-    """How its bytes travel: ``splice`` (through the kernel), ``tls`` or ``yamux`` (through buffers)."""
+    """How its bytes travel: ``splice`` (through the kernel), ``tls``, ``yamux`` or ``sealed`` (through buffers)."""
 
 
 class ChidRow(msgspec.Struct, frozen=True, kw_only=True):

@@ -38,7 +38,7 @@ class Flow(Protocol):
 
     @property
     def path(self) -> str:
-        """``splice``, ``tcp``, ``tls`` or ``yamux``."""
+        """``splice``, ``tcp``, ``tls``, ``yamux`` or ``sealed``."""
 
     def abort(self, reason: str) -> None:
         """Cuts the flow now; the flow then reports its end in the usual way."""

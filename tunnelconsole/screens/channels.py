@@ -103,5 +103,6 @@ PATHS = {
     "splice": "  through the kernel, without a copy",
     "tls": "  encrypted, through buffers",
     "yamux": "  multiplexed, through buffers",
+    "sealed": "  encrypted from end to end, through buffers",
 }
 """What each way of moving bytes means."""

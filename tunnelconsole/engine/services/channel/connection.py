@@ -23,6 +23,7 @@ from tunnelconsole.engine.wire.channel import (
 )
 from tunnelconsole.engine.wire.channel_lines import ClientSealing
 from tunnelconsole.engine.wire.errors import ProtocolError
+from tunnelconsole.engine.wire.first_bytes import ENOUGH
 from tunnelconsole.engine.wire.passphrase import derive_key
 from tunnelconsole.errors import ConnectFailed, CredentialsRefused
 
@@ -95,22 +96,22 @@ async def reach(dialer: ServerDialer, who: Membership, password: Password | None
         who.chid, who.receivers, who.timeout, None if password is None else password.sealing()
     )
     end = await dialer.reach("channel server")
+    heard = bytearray()
     try:
         async with asyncio.timeout(timeout):
-            return Connection(end, await _shake_hands(end, handshake, password), handshake.leftover)
+            return Connection(end, await _shake_hands(end, handshake, password, heard), handshake.leftover)
     except TimeoutError as error:
         end.abort()
+        advice = dialer.advice("channel server", "channel", bytes(heard))
         if handshake.awaits_greeting:
             raise ConnectFailed(
                 f"the channel server did not begin an encrypted handshake within {timeout:g} s",
-                "it has no handshake_password, or is none",
+                f"if it has no handshake_password, leave ours out; {advice}",
             ) from error
-        raise ConnectFailed(f"the channel server did not finish its handshake within {timeout:g} s") from error
+        raise ConnectFailed(f"the channel server did not finish its handshake within {timeout:g} s", advice) from error
     except ProtocolError as error:
         end.abort()
-        raise ConnectFailed(
-            str(error), "is there a channel server at that address, and with TLS on both sides or none?"
-        ) from error
+        raise ConnectFailed(str(error), dialer.advice("channel server", "channel", bytes(heard))) from error
     except OSError as error:
         end.abort()
         raise ConnectFailed(f"the channel server broke off: {error.strerror or error}") from error
@@ -119,11 +120,15 @@ async def reach(dialer: ServerDialer, who: Membership, password: Password | None
         raise
 
 
-async def _shake_hands(end: End, handshake: ChannelClientHandshake, password: Password | None) -> str:
-    """Returns the chid that we are."""
+async def _shake_hands(end: End, handshake: ChannelClientHandshake, password: Password | None, heard: bytearray) -> str:
+    """Goes through the handshake; returns the chid that we are.
+
+    :param heard: takes the beginning of what the server says, so that it is known when this fails.
+    """
     while True:
         await send_all(end, handshake.data_to_send())
         data = await receive(end, HANDSHAKE_READ)
+        heard += data[: max(0, ENOUGH - len(heard))]
         if not data:
             handshake.receive_eof()
         for event in handshake.receive_data(data):
