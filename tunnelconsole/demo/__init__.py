@@ -27,7 +27,7 @@ LOOPBACK = "127.0.0.1"
 END_TIMEOUT = 5.0
 """Seconds that a child may take to end once it has been told; then it is killed."""
 
-SERVERS = ("jump", "jump_tls", "edge")
+SERVERS = ("jump", "jump_tls", "edge", "hub")
 """The servers that clients of the same configuration connect to, so that their ports must be known beforehand."""
 
 ORIGINS = ("pages", "desk", "shell")
@@ -103,6 +103,28 @@ kind = "relay-client"
 server = "{edge}"
 target = "{desk}"
 native = false               # as the original program speaks it: all visitors in one yamux session
+
+# channel: a stream between programs that find each other by name; the visitors join it by themselves, too
+
+[service.hub]
+kind = "channel-server"
+listen = "{hub}"
+
+[service.hub-desk]
+kind = "channel-client"
+server = "{hub}"
+chid = "desk"
+receivers = ["laptop"]
+target = "{desk}"
+key = "{dave}"               # the hub sees ciphertext only
+
+[service.hub-laptop]
+kind = "channel-client"
+server = "{hub}"
+chid = "laptop"
+receivers = ["desk"]
+listen = "127.0.0.1:0"
+key = "{dave}"
 """
 
 
@@ -157,7 +179,7 @@ def _write_config(folder: Path, ports: dict[str, socket.socket]) -> None:
             folder=folder,
             fingerprint=certificates.certificate_fingerprint(certificate),
             **{name: f"{LOOPBACK}:{sock.getsockname()[1]}" for name, sock in ports.items()},
-            **{name: secrets.token_urlsafe() for name in ("alice", "bob", "carol")},
+            **{name: secrets.token_urlsafe() for name in ("alice", "bob", "carol", "dave")},
         )
     )
 

@@ -14,13 +14,15 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 
+from tunnelconsole import channel
 from tunnelconsole.control.client import ControlClient
 from tunnelconsole.control.messages import Watch
 from tunnelconsole.demo.engine import LEASH
 from tunnelconsole.engine.tasks import Tasks
-from tunnelconsole.errors import EngineUnreachable
+from tunnelconsole.errors import ConnectFailed, EngineUnreachable
 
 TICK = 0.1
 """Seconds between two portions of a stream: smooth on a chart that moves twice a second."""
@@ -45,6 +47,17 @@ NOWHERE = "192.0.2.1", 443
 
 READ_SIZE = 256 * 1024
 """Bytes read at once by those who throw them away."""
+
+MEMBERS: tuple[tuple[str, tuple[str, ...], dict[str, float]], ...] = (
+    ("sensor-1", ("logger", "dashboard"), {"mean": 30_000, "period": 7}),
+    ("sensor-2", ("logger", "dashboard"), {"mean": 45_000, "period": 13}),
+    ("sensor-3", ("logger",), {"mean": 20_000, "period": 5}),
+    ("camera", ("recorder",), {"mean": 800_000, "period": 31}),
+    ("recorder", ("camera",), {"mean": 4_000, "period": 9}),
+    ("dashboard", ("sensor-1", "sensor-2", "sensor-3"), {"mean": 2_000, "period": 17}),
+    ("logger", ("dashboard",), {"mean": 10_000, "period": 19}),
+)
+"""Members of the channel server, their receivers, and what they send: see :func:`pour`."""
 
 _PAYLOAD = bytes(1024 * 1024)
 _dice = secrets.SystemRandom()
@@ -151,10 +164,12 @@ class Visitors:
             lambda: self.use_desk("socks", "desk", mean=300_000, period=9),
             *[lambda: self.use_shell("shell")] * 2,
             lambda: self.use_shell("socks", "shell"),
+            lambda: self.use_desk("hub-laptop", mean=500_000, period=21),
             *[lambda: self.stay_idle("shell")] * 3,
             lambda: self.stay_idle("edge-desk"),
             self.go_astray,
             self.knock,
+            *[partial(self.join, name, *receivers, **rates) for name, receivers, rates in MEMBERS],
         ]
 
     async def read_pages(self, service: str, origin: str = "") -> None:
@@ -189,6 +204,18 @@ class Visitors:
                     await reader.read()
             except TimeoutError:
                 return
+
+    async def join(self, chid: str, *receivers: str, mean: float, period: float) -> None:
+        """A member of the channel server that sends to some, and takes what others send to it."""
+        host, port = await self._book.address_of("hub")
+        length = _dice.uniform(120, 360)
+        async with channel.connect(f"{host}:{port}", chid, receivers=receivers) as (reader, writer):
+            tasks = asyncio.gather(pour(writer, mean, period, length), drink(reader))
+            try:
+                async with asyncio.timeout(length + PATIENCE):
+                    await tasks
+            except TimeoutError:
+                return  # the others go on, and nobody tells it when they are done
 
     async def go_astray(self) -> None:
         """Somebody who wants to go where the jump server does not let anybody."""
@@ -239,7 +266,7 @@ async def again_and_again(visit: Callable[[], Awaitable[None]]) -> None:
     while True:
         try:
             await visit()
-        except (OSError, EOFError, TimeoutError):
+        except (OSError, EOFError, ConnectFailed):
             await asyncio.sleep(_dice.expovariate(1 / COME_BACK))
 
 
