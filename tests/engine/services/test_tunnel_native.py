@@ -79,6 +79,15 @@ async def test_the_public_url_and_the_tunnels_states_are_told() -> None:
         assert told(at.engine, TunnelConnected)[0].url == str(at.service.settings.server)
 
 
+async def test_channels_say_what_is_asked_for_without_its_query_and_who_asks() -> None:
+    async with app() as at, at.visiting() as visitor:
+        await visitor.get("/a?token=secret")
+        for engine, who in ((at.web.engine, "127.0.0.1:"), (at.engine, "127.0.0.1")):
+            (channel,) = engine.node.sessions.channels.values()
+            assert (channel.label, channel.peer[: len(who)]) == ("GET /a", who)
+            assert told(engine, ChannelOpened)[0].label == "GET /a"
+
+
 async def test_channels_count_what_passes() -> None:
     async with app(lambda _: ok(b"x" * 1000)) as at:
         async with at.visiting() as visitor:

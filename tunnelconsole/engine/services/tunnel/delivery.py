@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from tunnelconsole.engine.events import TargetFailed
 from tunnelconsole.engine.services.tunnel.folder import Folder
 from tunnelconsole.engine.services.tunnel.folder_link import FolderLink
-from tunnelconsole.engine.services.tunnel.http_pump import HttpPump
+from tunnelconsole.engine.services.tunnel.http_pump import HttpPump, label_of
 from tunnelconsole.engine.services.tunnel.inspector import Exchange
 from tunnelconsole.engine.sessions import Channel
 from tunnelconsole.engine.transport.dialer import DIAL_TIMEOUT, Address, Dial, resolve
@@ -91,16 +91,18 @@ class Delivery(HttpPump):
 
     def request_ready(self, event: RequestReady) -> list[Event]:
         self._request = event
+        peer = event.head.values.get("x-forwarded-for", "").rpartition(",")[2].strip()
         if self._attachment.log is not None:
-            peer = event.head.values.get("x-forwarded-for", "").rpartition(",")[2].strip()
             self._exchange = self._attachment.log.begin(peer, event.head, event.target, self.exchanges)
-        if self._channel is None:
+        label, channel = label_of(event), self._channel
+        if channel is None:
             full = self._client.gate.refuses(new_session=False, new_channel=True)
             session = self._attachment.session
             if full or session is None:
                 return self._answer(503, full or "the tunnel is not there yet")
-            self._channel = self._client.open_channel(session, "", self)
-        self._channel.label = f"{event.head.method} {event.target}"
+            self._channel = self._client.open_channel(session, label, self, peer)
+        else:
+            channel.label, channel.peer = label, peer or channel.session.peer
         kept, self._kept = self._kept, None
         if kept is not None:
             if event.head.method in IDEMPOTENT and not kept.ended:

@@ -29,6 +29,11 @@ from tunnelconsole.engine.wire.http.exchange import (
 from tunnelconsole.engine.wire.http.head import ResponseHead
 
 
+def label_of(request: RequestReady) -> str:
+    """What a channel says of the request under way: without the query, which may hold a secret."""
+    return f"{request.head.method} {request.target.partition('?')[0]}"
+
+
 class HttpPump(ABC):
     """One visitor's connection.
 

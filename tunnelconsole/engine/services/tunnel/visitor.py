@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from tunnelconsole.engine.limits import Place
 from tunnelconsole.engine.services.tunnel.backend import Backend
 from tunnelconsole.engine.services.tunnel.hooks import NOT_JUDGED, Judge, Request, Verdict
-from tunnelconsole.engine.services.tunnel.http_pump import HttpPump
+from tunnelconsole.engine.services.tunnel.http_pump import HttpPump, label_of
 from tunnelconsole.engine.services.tunnel.inspector import Exchange
 from tunnelconsole.engine.services.tunnel.rates import Allowance
 from tunnelconsole.engine.services.tunnel.routes import Tunnel
@@ -174,13 +174,14 @@ class Visitor(HttpPump):
         backend = tunnel.choose(self._node.loop.time(), self._backend, self._failed) if tunnel is not None else None
         if backend is None:
             return self._answer(502, REFUSES if self._failed is not None else "the tunnel's client has just left")
+        label = label_of(request)
         if backend is not self._backend or self._channel is None:
-            full = self._move(backend)
+            full = self._move(backend, label)
             if full:
                 self._server.refused(self._peer, full)
                 return self._answer(503, full)
-        if self._channel is not None:
-            self._channel.label = f"{request.head.method} {request.target}"
+        elif self._channel.label != label:
+            self._channel.label = label
         self._tries += 1
         self._asking = backend
         self._streamed = False
@@ -193,7 +194,7 @@ class Visitor(HttpPump):
         self._rest(self._server.settings.response_timeout)
         return self.forward(link)
 
-    def _move(self, backend: Backend) -> str:
+    def _move(self, backend: Backend, label: str) -> str:
         """Makes the visitor a channel of this client's session; returns why it cannot be."""
         self._leave_channel("it went to another client")
         full = self._server.gate.refuses(new_session=False, new_channel=True)
@@ -201,7 +202,7 @@ class Visitor(HttpPump):
             return full or "the tunnel is not there yet"
         self._backend = backend
         backend.callers.add(self)
-        self._channel = self._server.open_channel(backend.session, "", self)
+        self._channel = self._server.open_channel(backend.session, label, self, self._peer)
         return ""
 
     def _leave_channel(self, cause: str) -> None:
