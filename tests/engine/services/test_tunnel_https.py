@@ -12,7 +12,7 @@ import pytest
 
 from loopback import FREE, hears, running, told
 from tls_programs import certificate
-from tunnel_peers import HOST, Got, Web, app_at, visiting, web
+from tunnel_peers import HOST, Got, Web, app_at, tunnel_client, visiting, web
 from tunnelconsole.engine.events import CertificateUnusable, PeerRefused, ServiceRetrying
 from tunnelconsole.engine.services.tunnel import certificates as certificates_module
 from tunnelconsole.engine.services.tunnel.certificates import CertificateSettings
@@ -160,3 +160,15 @@ async def test_a_visitor_that_breaks_off_its_handshake_is_told_of_once() -> None
             sock.sendall(b"\x16\x03\x01\x02\x00\x01")
         await hears(at.engine, PeerRefused)
         assert not at.service.arrivals
+
+
+async def test_certificates_and_a_tls_table_are_not_both_possible() -> None:
+    files = files_of(HOST)
+    settings = TunnelServerSettings(listen=FREE, certificate=files.certificate, key=files.key, tls=TLSSettings())
+    async with running(web=settings) as engine:
+        assert "leave one of them out" in (await hears(engine, ServiceRetrying)).error
+
+
+async def test_a_tls_table_is_for_a_url_with_https() -> None:
+    async with running(app=tunnel_client("127.0.0.1:1", "3000", tls=TLSSettings())) as engine:
+        assert "write https://" in (await hears(engine, ServiceRetrying)).error

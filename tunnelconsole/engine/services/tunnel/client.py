@@ -111,6 +111,8 @@ class TunnelClient(Service[TunnelClientSettings]):
         tls = settings.tls
         if tls is None and settings.server.scheme == "https":
             tls = TLSSettings()
+        if tls is not None and settings.server.scheme == "http":
+            raise ConnectFailed(f"{url} is without TLS, and there is a tls table", "leave that out, or write https://")
         dialer = ServerDialer(settings.server.address, settings.connect, tls, timeout)
         await self._wait_if_stopping()
         self.enter("connecting")

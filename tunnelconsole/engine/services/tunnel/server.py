@@ -37,6 +37,7 @@ from tunnelconsole.engine.transport.link import EndLink
 from tunnelconsole.engine.transport.listener import Listener, is_loopback
 from tunnelconsole.engine.transport.tls import TLSEnd
 from tunnelconsole.engine.units import Duration
+from tunnelconsole.errors import ListenFailed
 
 KEEP_ALIVE: Final = 75.0
 """Seconds for which a visitor's connection waits for another request: nginx's."""
@@ -175,6 +176,10 @@ class TunnelServer(ListeningService[TunnelServerSettings]):
         if settings.certificate is not None and settings.key is not None:
             default = CertificateSettings(certificate=settings.certificate, key=settings.key)
         if default is not None or settings.certificates:
+            if settings.tls is not None:
+                raise ListenFailed(
+                    f"service {self.name} has certificates of its own and a tls table", "leave one of them out"
+                )
             self._certificates = Certificates(default, settings.certificates, self._certificate_failed)
         if settings.listen_http is not None:
             self._plain_listener = await self.listen(settings.listen_http, self._accepted_plain)
