@@ -12,6 +12,7 @@ import pytest
 from loopback import open_descriptors
 from mux_pair import Heard, Side, sessions
 from tcp import Program, connected
+from tls_programs import SecureProgram, ends_of, shake_hands
 from tunnelconsole.engine.transport.ends import SocketEnd
 from tunnelconsole.engine.transport.mux import HIGH_WATER
 from tunnelconsole.engine.transport.pacing import Pace
@@ -396,3 +397,26 @@ async def test_hundreds_of_channels_cut_at_random_moments_leave_no_descriptor(tl
                 half.program.close()
         assert open_descriptors() == before
         assert not joined.server.closed
+
+
+@pytest.mark.parametrize("size", [INITIAL_WINDOW - 1, INITIAL_WINDOW, 4 * INITIAL_WINDOW + 1])
+async def test_every_byte_of_an_end_with_tls_is_passed_on_without_another_one_to_wake_it(size: int) -> None:
+    bulk = random.Random(size).randbytes(size)
+    async with sessions() as (backend, server):
+        user = server.open()
+        heard = await backend.peer_of(user)
+        pair = ends_of(*connected())
+        await shake_hands(*pair)
+        program = SecureProgram(pair[0])
+        finished: list[str] = []
+        pump = StreamPump(asyncio.get_running_loop(), server.mux, user.stream_id, pair[1], finished.append)
+        try:
+            await program.send(b"first")
+            await until(lambda: heard.bytes == b"first")
+            await program.send(bulk)
+            await until(lambda: len(heard.bytes) == len(bulk) + 5)
+            assert heard.bytes == b"first" + bulk
+        finally:
+            pump.abort("the test is over")
+            await until(lambda: finished)
+            program.close()

@@ -153,13 +153,14 @@ class StreamPump:
                 return
             self.bytes_out += len(data)
             wait = self._pace.take(len(data), self._loop.time()) if self._pace else 0.0
+            more = self._end.holds_input()  # of which the descriptor tells nothing, whether it is watched or not
             if wait > 0:
                 self._input.stop()
                 self._read_pause = self._loop.call_later(wait, self._read_on)
-            elif not self._end.holds_input():
+            elif not more:
                 self._input.start()
             self._mux.send(self._stream_id, data)
-            if self._read_pause is not None or self._input.active:
+            if wait > 0 or not more:
                 return
 
     def _end_has_ended(self) -> None:
