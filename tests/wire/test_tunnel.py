@@ -229,6 +229,17 @@ def test_a_visitor_is_not_taken_for_a_tunnel_client(first: bytes) -> None:
     assert is_tunnel(first) is False
 
 
+def test_a_url_that_ends_in_a_slash_is_asked_for_as_the_originals_client_does() -> None:
+    first = b"CONNECT //_connectPath HTTP/1.1\r\nHost: localhost:9000\r\nUser-Agent: Go-http-client/1.1\r\n\r\n"
+    assert is_tunnel(first)
+    assert is_tunnel(first[:10]) is None
+    for pieces in every_split(first):
+        handshake = TunnelServerHandshake()
+        (event,) = [event for piece in pieces for event in handshake.receive_data(piece)]
+        assert isinstance(event, TunnelAsked)
+        assert event.name == "localhost"
+
+
 def test_nothing_is_known_of_a_connection_that_has_said_nothing() -> None:
     assert is_tunnel(b"") is None
 

@@ -53,6 +53,8 @@ MAX_ANSWER_HEAD = 4096
 MAX_REASON = 1024
 
 _PREFIX = b"CONNECT /_"
+# What the original's client makes of a URL that ends in a slash.
+_PREFIX_BEHIND_SLASH = b"CONNECT //_"
 _HTTP = b"HTTP/1."
 _PHRASE = "gotunnel established"
 _ESTABLISHED = f"HTTP/1.1 200 {_PHRASE}\n\n".encode("ascii")
@@ -68,9 +70,9 @@ _BEARER = re.compile(r"bearer +([\x21-\x7e]+)", re.IGNORECASE)
 
 def is_tunnel(first: bytes) -> bool | None:
     """Say whether a connection that begins with ``first`` is a tunnel client's; None while that is open."""
-    if first.startswith(_PREFIX):
+    if first.startswith((_PREFIX, _PREFIX_BEHIND_SLASH)):
         return True
-    return None if _PREFIX.startswith(first) else False
+    return None if _PREFIX.startswith(first) or _PREFIX_BEHIND_SLASH.startswith(first) else False
 
 
 # -- the server's end --------------------------------------------------------------------------------------------------
@@ -213,7 +215,7 @@ class TunnelServerHandshake:
             if key is None:
                 raise HttpError(403, "the data connection has no key")
             return DataOffered(key)
-        if head.target != CONNECT_PATH:
+        if head.target not in (CONNECT_PATH, f"/{CONNECT_PATH}"):
             raise HttpError(404, f"a tunnel is asked for at {CONNECT_PATH}")
         host = head.values.get("host", "")
         check_host(host)
