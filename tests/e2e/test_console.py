@@ -126,15 +126,17 @@ def select(terminal: Terminal, name: str) -> None:
 class TestWhatItShows:
     def test_every_screen_of_the_demonstration_shows_life(self, program: Program) -> None:
         with Terminal(program.folder, [program.path, "--demo"], program.env) as terminal:
-            terminal.shows("demo", "running", r"8 of 8 up", rf"{BRAILLE}", r"edge-desk\s+● connected")
+            terminal.shows("demo", "running", r"(\d\d) of \1 up", rf"{BRAILLE}", r"edge-desk\s+● connected")
             terminal.press("2")
-            terminal.shows(r"Services\s+8", r"socks\s+● listening\s+jump-client\s+127\.0\.0\.1:\d+", r"[kM]B/s")
+            terminal.shows(r"Services\s+\d\d", r"socks\s+● listening\s+jump-client\s+127\.0\.0\.1:\d+", r"[kM]B/s")
             terminal.press("3")
             terminal.shows(r"Sessions\s+\d+", r"alice\s+jump ", r"bob\s+jump ", r"[kM]B/s")
             terminal.press("4")
-            terminal.shows(r"Channels\s+\d+", "splice", "yamux", "tls", r"[kM]B/s")
+            terminal.shows(r"Channels\s+\d+", "splice", "yamux", "tls", "sealed", r"[kM]B/s")
             terminal.press("5")
             terminal.shows(r"Events\s+\d+", "service-listening", "target-failed")
+            terminal.press("6")
+            terminal.shows("door", "camera", "recorder", "laptop", r"[kM]B/s")
             terminal.press("?")
             terminal.shows("Where to go", "Commands, after :")
             terminal.press("q")

@@ -49,13 +49,13 @@ READ_SIZE = 256 * 1024
 """Bytes read at once by those who throw them away."""
 
 MEMBERS: tuple[tuple[str, tuple[str, ...], dict[str, float]], ...] = (
-    ("sensor-1", ("logger", "dashboard"), {"mean": 30_000, "period": 7}),
-    ("sensor-2", ("logger", "dashboard"), {"mean": 45_000, "period": 13}),
-    ("sensor-3", ("logger",), {"mean": 20_000, "period": 5}),
+    ("door", ("logger", "board"), {"mean": 30_000, "period": 7}),
+    ("lift", ("logger", "board"), {"mean": 45_000, "period": 13}),
+    ("roof", ("logger",), {"mean": 20_000, "period": 5}),
     ("camera", ("recorder",), {"mean": 800_000, "period": 31}),
     ("recorder", ("camera",), {"mean": 4_000, "period": 9}),
-    ("dashboard", ("sensor-1", "sensor-2", "sensor-3"), {"mean": 2_000, "period": 17}),
-    ("logger", ("dashboard",), {"mean": 10_000, "period": 19}),
+    ("board", ("door", "lift", "roof"), {"mean": 2_000, "period": 17}),
+    ("logger", ("board",), {"mean": 10_000, "period": 19}),
 )
 """Members of the channel server, their receivers, and what they send: see :func:`pour`."""
 
