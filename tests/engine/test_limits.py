@@ -123,6 +123,23 @@ def test_when_every_place_is_anothers_nobody_must_leave(crowd: Crowd) -> None:
     assert crowd.inside == everybody
 
 
+def test_a_place_that_was_held_too_long_goes_to_the_next_from_the_same_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "MAX_HANDSHAKES", 2)
+    seconds = [0.0]
+    door = Gate(LimitSettings(), Service().counts, lambda: seconds[0])
+    turned_away: list[str] = []
+    silent = door.enter_handshake(HERE)
+    assert silent is not None
+    silent.lost = turned_away.append
+    seconds[0] = limits.HANDSHAKE_GRACE - 0.1
+    assert door.enter_handshake(HERE) is not None
+    assert door.enter_handshake(HERE) is None
+    seconds[0] = limits.HANDSHAKE_GRACE
+    assert door.enter_handshake(HERE) is not None
+    assert len(turned_away) == 1
+    assert door.enter_handshake(HERE) is None
+
+
 @pytest.mark.parametrize(
     ("one", "other"),
     [("[2001:db8::1]:5", "[2001:db8::ffff:0:0:2]:6"), ("[::ffff:192.0.2.1]:5", "192.0.2.1:6"), (HERE, "192.0.2.1:6")],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -15,6 +16,10 @@ from tunnelconsole.engine.units import Duration, Rate
 MAX_HANDSHAKES = 1024
 """Connections of one service that may be inside their handshake at once. A slow or silent crowd fills these places
 and no others; beyond them newcomers are turned away until one is free, or its holder must make room for them."""
+
+HANDSHAKE_GRACE = 3.0
+"""Seconds that a newcomer keeps its place whatever comes behind it from the same source: a handshake round half the
+world takes less than one. Those who take longer may be a silent crowd, which would keep its own neighbours out."""
 
 
 class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -40,11 +45,12 @@ class Place:
     :param source: the party that holds it, see :func:`~tunnelconsole.engine.access.source_of`.
     """
 
-    __slots__ = ("_gate", "lost", "source")
+    __slots__ = ("_gate", "lost", "since", "source")
 
-    def __init__(self, gate: Gate, source: str) -> None:
+    def __init__(self, gate: Gate, source: str, since: float) -> None:
         self._gate = gate
         self.source = source
+        self.since = since
         self.lost: Callable[[str], None] = _ignore
         """Told the reason when another is given the place; turns the newcomer away. Set by whoever holds it."""
 
@@ -62,9 +68,16 @@ class Gate:
     """Counts one service's handshakes, sessions and channels against its limits.
 
     :param counts: returns the service's sessions and channels at this moment.
+    :param clock: returns seconds that never go back.
     """
 
-    def __init__(self, settings: LimitSettings, counts: Callable[[], tuple[int, int]]) -> None:
+    def __init__(
+        self,
+        settings: LimitSettings,
+        counts: Callable[[], tuple[int, int]],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock = clock
         self.settings = settings
         self.pace = Pace(settings.rate) if settings.rate else None
         self._counts = counts
@@ -76,24 +89,28 @@ class Gate:
         """A place for a newcomer from ``peer``; None when there is none.
 
         When all are taken, the source that has the most loses its oldest to one that has fewer: so nobody can keep
-        others out, and yet anybody may use what nobody else needs.
+        others out, and yet anybody may use what nobody else needs. A source may also take the place of its own oldest,
+        once that has had it for :data:`HANDSHAKE_GRACE`.
         """
-        source = source_of(peer)
-        if self._handshakes >= MAX_HANDSHAKES and not self._make_room(source):
+        source, now = source_of(peer), self._clock()
+        if self._handshakes >= MAX_HANDSHAKES and not self._make_room(source, now):
             return None
-        place = Place(self, source)
+        place = Place(self, source, now)
         self._places.setdefault(source, {})[place] = None
         self._handshakes += 1
         return place
 
-    def _make_room(self, source: str) -> bool:
-        most = max(self._places.values(), key=len)
-        if len(most) <= len(self._places.get(source, ())) + 1:
+    def _make_room(self, source: str, now: float) -> bool:
+        most, own = max(self._places.values(), key=len), self._places.get(source, {})
+        if len(most) > len(own) + 1:
+            oldest = next(iter(most))
+        elif own and now - next(iter(own)).since >= HANDSHAKE_GRACE:
+            oldest = next(iter(own))
+        else:
             return False
-        oldest = next(iter(most))
         lost = oldest.lost
         oldest.leave()
-        lost("its place is given to others: it has the most connections inside their handshake")
+        lost("its place is given to others: its address has the most connections inside their handshake")
         return True
 
     def take_back(self, place: Place) -> None:
