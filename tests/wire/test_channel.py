@@ -292,6 +292,16 @@ def test_a_client_without_a_chid_learns_the_one_it_was_given() -> None:
     assert output == b'{"req":"hs1","chid":""}\n{"req":"hs3","recvers":[]}\n'
 
 
+def test_a_client_to_whom_the_server_gives_no_chid_asks_again_with_one_of_its_own() -> None:
+    sent = b'{"chid":"","rsp":"hs2"}\n' + line_of(rsp="hs2", chid=GENERATED) + OK  # as the original answers
+    for pieces in every_split(sent):
+        client = ChannelClientHandshake("", ("ch1",), spare_chid=GENERATED)
+        events = [event for piece in pieces for event in client.receive_data(piece)]
+        assert events == [Joined(GENERATED)]
+        said = b'{"req":"hs1","chid":""}\n{"req":"hs1","chid":"c-abcdefgh"}\n'
+        assert client.data_to_send() == said + b'{"req":"hs3","recvers":["ch1"]}\n'
+
+
 def test_a_timeout_is_sent_in_whole_seconds() -> None:
     assert ask([HS2], timeout=0.2)[1].endswith(b'{"req":"hs3","recvers":["ch1"],"timeout":1}\n')
 

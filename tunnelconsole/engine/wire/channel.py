@@ -251,10 +251,12 @@ class ChannelClientHandshake:
     :param receivers: who gets what we send; empty for all others.
     :param timeout: seconds without a byte either way after which the server shall close; 0 for none.
     :param sealing: when there is a handshake password.
+    :param spare_chid: who we want to be when ``chid`` is empty and the server makes none, as the original's does; "" to
+        stay without one, and share what is sent with all others who have none.
     :raises ValueError: one of these is not possible.
     """
 
-    __slots__ = ("_chid", "_early", "_lines", "_output", "_receivers", "_sealing", "_step", "_timeout")
+    __slots__ = ("_chid", "_early", "_lines", "_output", "_receivers", "_sealing", "_spare_chid", "_step", "_timeout")
 
     def __init__(
         self,
@@ -262,11 +264,13 @@ class ChannelClientHandshake:
         receivers: Sequence[str] = (),
         timeout: float = 0.0,
         sealing: ClientSealing | None = None,
+        spare_chid: str = "",
     ) -> None:
-        if chid:
-            check_chid(chid)
+        for name in filter(None, (chid, spare_chid)):
+            check_chid(name)
         check_timeout(timeout)
         self._chid = chid
+        self._spare_chid = spare_chid
         self._receivers = check_receivers(receivers)
         self._timeout = math.ceil(timeout)
         self._sealing = sealing
@@ -363,6 +367,10 @@ class ChannelClientHandshake:
             raise ProtocolError("the channel server answered a sealed handshake in the clear")
         elif self._step is _ClientStep.NAME and response.rsp == "hs2":
             self._chid = response.chid or self._chid
+            if not self._chid and self._spare_chid:
+                self._chid = self._spare_chid
+                self._ask_for_name()
+                return
             fields: dict[str, object] = {"req": "hs3", "recvers": self._receivers}
             self._say(fields | ({"timeout": self._timeout} if self._timeout else {}))
             self._step = _ClientStep.RESULT

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from base64 import b32encode
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -32,6 +33,15 @@ HANDSHAKE_READ = 16 * 1024
 
 CONNECT_TIMEOUT = LimitSettings().handshake_timeout
 """Seconds to reach the channel server, and again seconds for its handshake."""
+
+
+GENERATED_BYTES = 5
+"""Random bytes of a chid that is made for a client: eight letters and digits, which nobody guesses in time."""
+
+
+def new_chid() -> str:
+    """A chid for a client that brings none."""
+    return f"c-{b32encode(secrets.token_bytes(GENERATED_BYTES)).decode('ascii').lower()}"
 
 
 class Password:
@@ -93,7 +103,7 @@ async def reach(dialer: ServerDialer, who: Membership, password: Password | None
     :raises ValueError: no client may be ``who``.
     """
     handshake = ChannelClientHandshake(
-        who.chid, who.receivers, who.timeout, None if password is None else password.sealing()
+        who.chid, who.receivers, who.timeout, None if password is None else password.sealing(), new_chid()
     )
     end = await dialer.reach("channel server")
     heard = bytearray()

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import secrets
-from base64 import b32encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -21,6 +20,7 @@ from tunnelconsole.engine.events import BytesDropped, ReceiverDisconnected, Rece
 from tunnelconsole.engine.limits import Place
 from tunnelconsole.engine.node import Node
 from tunnelconsole.engine.rules import Problem, Rule
+from tunnelconsole.engine.services.channel.connection import new_chid
 from tunnelconsole.engine.services.channel.drops import Loss
 from tunnelconsole.engine.services.channel.hold import MAX_HELD
 from tunnelconsole.engine.services.channel.hub import Hub, OnSlow
@@ -57,9 +57,6 @@ MAX_HANDSHAKE_BYTES = 16 * 1024 * 1024
 
 FIRST_BROADCAST_CHID = 1000
 """The chid of the first client in broadcast mode, as the original counts them."""
-
-GENERATED_BYTES = 5
-"""Random bytes of a chid that is made for a client: eight letters and digits, which nobody guesses in time."""
 
 MAX_BUFFER = 64 * 1024 * 1024
 """Bytes of ``buffer`` at the most: beyond it a slow receiver is not slow but gone."""
@@ -318,7 +315,7 @@ class ChannelServer(ListeningService[ChannelServerSettings]):
     def _free_chid(self) -> str:
         """A chid that nobody has, for a client that brings none."""
         while True:
-            chid = f"c-{b32encode(secrets.token_bytes(GENERATED_BYTES)).decode('ascii').lower()}"
+            chid = new_chid()
             if chid not in self.hub.routes.present:
                 return chid
 
