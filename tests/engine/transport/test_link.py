@@ -15,8 +15,9 @@ from tcp import Program, connected
 from tls_programs import SecureProgram, ends_of, shake_hands
 from tunnelconsole.engine.transport import plane as plane_module
 from tunnelconsole.engine.transport.ends import SocketEnd
-from tunnelconsole.engine.transport.link import EndLink, Link, StreamLink
+from tunnelconsole.engine.transport.link import EndLink, Link
 from tunnelconsole.engine.transport.plane import Plane
+from tunnelconsole.engine.transport.stream_link import StreamLink
 from tunnelconsole.engine.transport.stretch import Stretch
 from waiting import until
 
@@ -271,7 +272,7 @@ async def test_a_stream_that_is_reset_is_broken_and_one_that_is_aborted_is_reset
 
 
 async def test_a_stream_whose_far_side_does_not_close_is_reset_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tunnelconsole.engine.transport.link.CLOSE_TIME", 0.02)
+    monkeypatch.setattr("tunnelconsole.engine.transport.stream_link.CLOSE_TIME", 0.02)
     async with sessions() as (client, server):
         link, stream_id = stream_link(client, Owner())
         await until(lambda: stream_id in server.peers)

@@ -11,8 +11,9 @@ from tunnelconsole.engine.services.tunnel.delivery import Delivery
 from tunnelconsole.engine.services.tunnel.inspector import Log
 from tunnelconsole.engine.sessions import Session
 from tunnelconsole.engine.transport.ends import End, receive, send_all
-from tunnelconsole.engine.transport.link import EndLink, StreamLink
+from tunnelconsole.engine.transport.link import EndLink
 from tunnelconsole.engine.transport.mux import Mux, QuietUser
+from tunnelconsole.engine.transport.stream_link import StreamLink
 from tunnelconsole.engine.wire.errors import ProtocolError
 from tunnelconsole.engine.wire.tunnel import ConnectAnswer, Established, Refused, data_request
 from tunnelconsole.engine.wire.tunnel_lines import (

@@ -10,9 +10,10 @@ from tunnelconsole.engine.services.spare import SparePool
 from tunnelconsole.engine.services.tunnel.routes import DOWN_TIME, Tunnel
 from tunnelconsole.engine.sessions import Session
 from tunnelconsole.engine.transport.ends import End
-from tunnelconsole.engine.transport.link import EndLink, Link, LinkOwner, StreamLink
+from tunnelconsole.engine.transport.link import EndLink, Link, LinkOwner
 from tunnelconsole.engine.transport.listener import BACKLOG
 from tunnelconsole.engine.transport.mux import Mux, QuietUser
+from tunnelconsole.engine.transport.stream_link import StreamLink
 from tunnelconsole.engine.wire.errors import ProtocolError
 from tunnelconsole.engine.wire.tunnel import TunnelAsked
 from tunnelconsole.engine.wire.tunnel_lines import (

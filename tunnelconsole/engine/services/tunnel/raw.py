@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from tunnelconsole.engine.node import Node
 from tunnelconsole.engine.sessions import Flow
-from tunnelconsole.engine.transport.link import EndLink, Link, StreamLink
+from tunnelconsole.engine.transport.link import EndLink, Link
 from tunnelconsole.engine.transport.pacing import Pace
 from tunnelconsole.engine.transport.pump import Finished, Pump
+from tunnelconsole.engine.transport.stream_link import StreamLink
 from tunnelconsole.engine.transport.stream_pump import StreamPump
 
 

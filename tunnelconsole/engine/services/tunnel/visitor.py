@@ -14,8 +14,9 @@ from tunnelconsole.engine.services.tunnel.inspector import Exchange
 from tunnelconsole.engine.services.tunnel.rates import Allowance
 from tunnelconsole.engine.services.tunnel.routes import Tunnel
 from tunnelconsole.engine.sessions import Channel
-from tunnelconsole.engine.transport.link import Link, StreamLink
+from tunnelconsole.engine.transport.link import Link
 from tunnelconsole.engine.transport.pacing import Pace, Together
+from tunnelconsole.engine.transport.stream_link import StreamLink
 from tunnelconsole.engine.wire.http.exchange import (
     Event,
     ExchangeDone,
