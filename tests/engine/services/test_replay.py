@@ -43,6 +43,10 @@ def turns(name: str, conn: int = 1) -> list[Turn]:
     ]
 
 
+ON_ONE_LOOP = pytest.mark.asyncio(loop_factories=["uvloop"])
+"""For what takes an engine for each cut; the other recordings show how the loops differ."""
+
+
 def cuts(recording: Sequence[Turn], sender: Sender) -> Iterator[list[list[bytes]]]:
     """One end's turns, each in pieces: whole, with one cut at each offset, and byte by byte."""
     said = [text for who, text in recording if who == sender]
@@ -234,6 +238,7 @@ async def test_our_relay_server_answers_the_originals_backend_as_recorded() -> N
             await until(lambda: not at.service.attached)
 
 
+@ON_ONE_LOOP
 async def test_our_tunnel_server_answers_the_originals_client_as_recorded() -> None:
     recording = turns("tunnel-http", 2)
     host, line = "t.localhost:9605", data(1, b'{"Type":1,"Action":5}\n')
@@ -265,6 +270,7 @@ async def test_our_tunnel_server_answers_the_originals_client_as_recorded() -> N
             await until(lambda: not at.service.attached)
 
 
+@ON_ONE_LOOP
 async def test_our_tunnel_client_says_to_the_originals_server_what_was_recorded() -> None:
     recording = turns("tunnel-http", 2)
     mine = [text for sender, text in recording if sender == "client"]
