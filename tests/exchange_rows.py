@@ -27,7 +27,13 @@ def message(first_line: str, *fields: str, body: bytes = b"", **facts: Any) -> H
 
 
 def exchange(
-    request: HttpMessage, response: HttpMessage | None = None, *, url: str = "", hidden: int = 0, **facts: Any
+    request: HttpMessage,
+    response: HttpMessage | None = None,
+    *,
+    url: str = "",
+    hidden: int = 0,
+    revealed: bool = False,
+    **facts: Any,
 ) -> Exchange:
     """An exchange of these messages; its row says what follows from them."""
     method, target, _ = request.first_line.split(" ")
@@ -44,5 +50,5 @@ def exchange(
         request=request,
         response=response,
         hidden=hidden,
-        revealed=not hidden,
+        revealed=revealed,
     )

@@ -21,14 +21,19 @@ from tunnelconsole.control.messages import (
     Done,
     EventRow,
     Events,
+    Exchange,
+    ExchangeRow,
+    Exchanges,
     GetChannels,
     GetChids,
     GetEvents,
+    GetExchange,
     GetServices,
     GetSessions,
     GetStatus,
     History,
     Refused,
+    ReplayExchange,
     Reply,
     Request,
     ServiceRow,
@@ -50,6 +55,14 @@ class Script:
     sessions: list[SessionRow] = field(default_factory=list)
     channels: list[ChannelRow] = field(default_factory=list)
     chids: list[ChidRow] = field(default_factory=list)
+    exchanges: list[ExchangeRow] = field(default_factory=list)
+    """Every update has them as they are."""
+    missed: int = 0
+    """Requests that every update says were missed."""
+    opened: dict[tuple[str, bool], Exchange] = field(default_factory=dict)
+    """Requests as they are shown, by id and whether their secrets are."""
+    replayed: Exchange | None = None
+    """What becomes of a request that is sent again."""
     events: list[EventRow] = field(default_factory=list)
     history: History = field(default_factory=lambda: History(interval=1.0, rate_in=[], rate_out=[]))
     histories: list[History] = field(default_factory=list)
@@ -117,6 +130,7 @@ class ScriptedEngine:
             sessions=[row for row in script.sessions if of in ("", row.service)] if "sessions" in topics else None,
             channels=[row for row in script.channels if of in ("", row.service)] if "channels" in topics else None,
             chids=[row for row in script.chids if of in ("", row.service)] if "chids" in topics else None,
+            exchanges=Exchanges(script.exchanges, script.missed) if "exchanges" in topics else None,
             events=Events(fresh, self.dropped) if "events" in topics else None,
             history=script.history if "history" in topics else None,
             histories=script.histories if "histories" in topics else None,
@@ -169,5 +183,11 @@ class ScriptedEngine:
                 self._answer(writer, ask.id, Chids(script.chids))
             case GetEvents():
                 self._answer(writer, ask.id, Events(script.events))
+            case GetExchange(key, reveal):
+                gone = Refused(f"there is no request {key}", "only the last of each tunnel are kept")
+                self._answer(writer, ask.id, script.opened.get((key, reveal), gone))
+            case ReplayExchange():
+                assert script.replayed is not None
+                self._answer(writer, ask.id, script.replayed)
             case _:
                 self._answer(writer, ask.id, Done(f"carried out {type(request).__name__}"))

@@ -6,6 +6,7 @@ import math
 
 from msgspec.structs import replace
 
+from exchange_rows import exchange, exchange_row, message
 from screens.rows import NOW, channel, chid, event, history, service, session, status
 from screens.scripted_engine import Script
 from tunnelconsole.control.messages import ChidRow
@@ -143,3 +144,76 @@ def crowded_hub(count: int = 50) -> Script:
     chids[3] = replace(chids[3], waiting=256 << 10, dropped=70_000)
     services = [service("hub", kind="channel-server", address="127.0.0.1:8601", sessions=count, channels=count)]
     return Script(status=status(sessions=count, channels=count), services=services, chids=_with_senders(chids))
+
+
+USERS = b'{"users": [{"id": 7, "name": "Gr\xc3\xa9ta", "token": "[hidden]"}], "page": 2, "more": false}'
+
+
+def tunnels() -> Script:
+    """A tunnel's server and client, and requests of many kinds through them."""
+    rows = [
+        exchange_row("x1", target="/", started=NOW - 300, response_bytes=5120, content_type="text/html; charset=utf-8"),
+        exchange_row("x2", target="/static/app.js?v=17", started=NOW - 299, seconds=0.0312, seconds_to_answer=0.004,
+                     response_bytes=381_000, content_type="text/javascript"),
+        exchange_row("x3", target="/logo.png", started=NOW - 298, status=304, seconds=0.0006, seconds_to_answer=0.0006),
+        exchange_row("x4", target="/api/login", method="POST", started=NOW - 120, status=401, request_bytes=64,
+                     response_bytes=31, content_type="application/json", peer="203.0.113.80:61000"),
+        exchange_row("x5", target="/api/users?page=2&token=[hidden]", method="POST", started=NOW - 60, seconds=0.1234,
+                     seconds_to_answer=0.0871, request_bytes=25, response_bytes=len(USERS),
+                     content_type="application/json"),
+        exchange_row("x6", target="/report", started=NOW - 45, status=502, seconds=0.002, seconds_to_answer=None,
+                     error="the tunnel is there, but its local service refuses connections", host="shop.example.net",
+                     peer="[2001:db8::17]:50100"),
+        exchange_row("x7", target="/video.mp4", started=NOW - 40, seconds=12.4, seconds_to_answer=0.03,
+                     response_bytes=88 << 20, content_type="video/mp4",
+                     error="the visitor left before the exchange was complete"),
+        exchange_row("x8", target="/api/users?page=2&token=[hidden]", method="POST", started=NOW - 20, seconds=0.1102,
+                     seconds_to_answer=0.08, request_bytes=25, response_bytes=len(USERS), replay_of="x5",
+                     content_type="application/json"),
+        exchange_row("x9", target="/events", started=NOW - 9, seconds=None, seconds_to_answer=0.01, response_bytes=2048,
+                     content_type="text/event-stream"),
+        exchange_row("x10", target="/slow", started=NOW - 3, seconds=None, seconds_to_answer=None, status=0,
+                     service="web-app"),
+    ]  # fmt: skip
+    browser = "User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:132.0) Gecko/20100101 Firefox"
+    form = "Content-Type: application/x-www-form-urlencoded"
+    asked = ["Host: app.example.net:8080", browser, "Accept: application/json", form, "Content-Length: 25"]
+    answered = ["Content-Type: application/json", f"Content-Length: {len(USERS)}", "Server: example"]
+    target = rows[4].target
+    hidden = exchange(
+        message(f"POST {target} HTTP/1.1", *asked, "Authorization: Bearer [hidden]",
+                "Cookie: sid=[hidden]; theme=[hidden]", body=b"user=me&password=[hidden]"),
+        message("HTTP/1.1 200 OK", *answered, "Set-Cookie: sid=[hidden]; Path=/; HttpOnly", body=USERS),
+        url=f"http://app.example.net:8080{target}", hidden=7,
+    )  # fmt: skip
+    plain = exchange(
+        message("POST /api/users?page=2&token=t0k3n HTTP/1.1", *asked, "Authorization: Bearer eyJhbGciOi",
+                "Cookie: sid=c00k1e; theme=dark", body=b"user=me&password=s3cr3t!!"),
+        message("HTTP/1.1 200 OK", *answered, "Set-Cookie: sid=c00k1e; Path=/; HttpOnly",
+                body=USERS.replace(b"[hidden]", b"u53r-t0k3n")),
+        url="http://app.example.net:8080/api/users?page=2&token=t0k3n", revealed=True,
+    )  # fmt: skip
+    video = exchange(
+        message("GET /video.mp4 HTTP/1.1", "Host: app.example.net", "Range: bytes=0-"),
+        message("HTTP/1.1 200 OK", "Content-Type: video/mp4", body=bytes(range(256)) * 256, cut=True),
+    )
+    refused = exchange(message("GET /report HTTP/1.1", "Host: shop.example.net"))
+    again = replace(hidden, row=rows[7])
+    return Script(
+        status=status(services=2, sessions=2, channels=3),
+        services=[
+            service("web", kind="tunnel-server", address="127.0.0.1:8080", sessions=1, channels=3),
+            service("web-app", kind="tunnel-client", state="connected", address="http://app.example.net:8080",
+                    target="localhost:3000 via http://app.example.net:8080"),
+        ],
+        exchanges=rows,
+        opened={
+            ("x5", False): replace(hidden, row=rows[4]),
+            ("x5", True): replace(plain, row=replace(rows[4], target="/api/users?page=2&token=t0k3n")),
+            ("x6", False): replace(refused, row=rows[5]),
+            ("x7", False): replace(video, row=rows[6]),
+            ("x8", False): again,
+            ("x10", False): replace(refused, row=rows[9]),
+        },
+        replayed=again,
+    )  # fmt: skip

@@ -8,10 +8,12 @@ from pathlib import Path
 import msgspec
 from msgspec.structs import replace
 
+from exchange_rows import exchange, exchange_row, message
 from screens.desk import Desk, console
 from screens.rows import channel, chid, event, service, session
 from screens.stories import quiet
 from tunnelconsole.control.messages import Refused, ReloadConfig
+from tunnelconsole.screens.places import Place
 
 HOSTILE = "\x1b]0;owned\a\x1b[2J[red]x[/red]\u202e[@click=app.leave]y[/]\r\n"
 """A window title, a cleared screen, markup, a turned direction, a link that acts, and a new line."""
@@ -30,13 +32,33 @@ async def test_no_screen_obeys_what_strangers_wrote(tmp_path: Path) -> None:
     script.channels = [channel("c1", label=HOSTILE, path=HOSTILE, rate_in=5.0)]
     script.events = [event(1, HOSTILE, level="warning", type=HOSTILE)]
     script.chids = [chid(HOSTILE, HOSTILE, "x", peer=HOSTILE, identity=HOSTILE, rate_in=5.0, waits_for=HOSTILE)]
+    script.exchanges = [
+        exchange_row(
+            "x1", target=HOSTILE, host=HOSTILE, peer=HOSTILE, method=HOSTILE, content_type=HOSTILE, error=HOSTILE
+        )
+    ]
     async with console(tmp_path, script) as desk:
-        for key in "123456":
+        for key in "1234567":
             await desk.press(key)
             await desk.arrive()
             assert _is_harmless(desk)
             assert "[red]x[/red]" in desk.text()
             assert len({len(line) for line in desk.text().splitlines()}) == 1
+
+
+async def test_no_request_obeys_what_strangers_wrote(tmp_path: Path) -> None:
+    asked = message("GET / HTTP/1.1", f"X-A: {HOSTILE}", body=HOSTILE.encode())
+    answered = message(f"HTTP/1.1 200 {HOSTILE}", f"Content-Type: {HOSTILE}", body=HOSTILE.encode())
+    script = quiet()
+    script.opened["x1", False] = exchange(asked, answered, url=HOSTILE, host=HOSTILE, peer=HOSTILE, error=HOSTILE)
+    async with console(tmp_path, script) as desk:
+        desk.app.go(Place("request", request="x1"))
+        await desk.arrive()
+        assert _is_harmless(desk)
+        assert desk.text().count("[red]x[/red]") > 5
+        assert len({len(line) for line in desk.text().splitlines()}) == 1
+        await desk.press("r")
+        assert _is_harmless(desk)
 
 
 async def test_no_question_obeys_what_strangers_wrote(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def test_the_app_binds_the_table_and_nothing_else() -> None:
 def test_every_screen_has_a_digit_or_a_question_mark_and_a_pane() -> None:
     shown = [keys.tab_key(screen) for screen in SCREENS]
     assert shown == [*map(str, range(1, len(SCREENS))), "?"]
-    assert [pane.screen_name for pane in PANES] == list(SCREENS)
+    assert [pane.screen_name for pane in PANES] == [*SCREENS, *keys.INSIDE]
 
 
 def test_the_help_shows_every_key_and_every_command() -> None:
@@ -70,4 +70,6 @@ def test_a_screen_about_a_kind_of_service_has_a_tab_where_there_is_one_or_somebo
     assert "chids" not in keys.offered({"jump-server"}, "overview")
     assert "chids" in keys.offered({"jump-server", "channel-server"}, "overview")
     assert "chids" in keys.offered(set(), "chids")
-    assert keys.offered(set(), "help") == [screen for screen in SCREENS if screen != "chids"]
+    assert "tunnels" in keys.offered({"tunnel-client"}, "overview")
+    assert "tunnels" in keys.offered(set(), "request")
+    assert keys.offered(set(), "help") == [screen for screen in SCREENS if screen not in keys.ABOUT]

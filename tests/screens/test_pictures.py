@@ -17,8 +17,9 @@ from syrupy.location import PyTestLocation
 import waiting
 from screens.desk import Desk, console
 from screens.scripted_engine import Script
-from screens.stories import crowded_hub, evening, hub, nothing, quiet
+from screens.stories import crowded_hub, evening, hub, nothing, quiet, tunnels
 from tunnelconsole.screens import themes
+from tunnelconsole.screens.places import Place
 
 SMALL, USUAL, LARGE, PHONE = (80, 24), (120, 36), (200, 50), (40, 20)
 
@@ -101,13 +102,55 @@ async def test_receivers_being_changed(tmp_path: Path, kept: SnapshotAssertion) 
         assert await _picture(desk) == kept
 
 
+@pytest.mark.parametrize("size", [PHONE, SMALL, USUAL, LARGE], ids=lambda size: f"{size[0]}x{size[1]}")
+async def test_tunnels(tmp_path: Path, kept: SnapshotAssertion, size: tuple[int, int]) -> None:
+    async with console(tmp_path, tunnels(), size) as desk:
+        await desk.command("tunnels")
+        await desk.arrive()
+        assert await _picture(desk) == kept
+
+
+@pytest.mark.parametrize("size", [PHONE, SMALL, USUAL, LARGE], ids=lambda size: f"{size[0]}x{size[1]}")
+@pytest.mark.parametrize("key", ["x5", "x6", "x7"])
+async def test_request(tmp_path: Path, kept: SnapshotAssertion, key: str, size: tuple[int, int]) -> None:
+    async with console(tmp_path, tunnels(), size) as desk:
+        desk.app.go(Place("request", "web", request=key))
+        await desk.arrive()
+        assert await _picture(desk) == kept
+
+
+async def test_request_further_down(tmp_path: Path, kept: SnapshotAssertion) -> None:
+    async with console(tmp_path, tunnels(), SMALL) as desk:
+        desk.app.go(Place("request", "web", request="x5"))
+        await desk.arrive()
+        await desk.press("b", "pagedown")
+        assert await _picture(desk) == kept
+
+
+async def test_request_without_colour(tmp_path: Path, kept: SnapshotAssertion) -> None:
+    async with console(tmp_path, tunnels(), SMALL, no_color=True) as desk:
+        desk.app.go(Place("request", "web", request="x5"))
+        await desk.arrive()
+        await desk.press("v", "y")
+        await desk.settle()
+        assert await _picture(desk) == kept
+
+
+async def test_replaying_asks_first(tmp_path: Path, kept: SnapshotAssertion) -> None:
+    async with console(tmp_path, tunnels(), SMALL) as desk:
+        desk.app.go(Place("request", "web", request="x5"))
+        await desk.arrive()
+        await desk.press("r")
+        assert await _picture(desk) == kept
+
+
 @pytest.mark.parametrize("theme", themes.names())
 async def test_theme(tmp_path: Path, kept: SnapshotAssertion, theme: str) -> None:
     async with console(tmp_path, evening(), (100, 30), theme=theme) as desk:
         assert await _picture(desk) == kept
 
 
-@pytest.mark.parametrize("screen", ["overview", "services", "sessions", "channels", "events", "chids"])
+@pytest.mark.parametrize("screen", ["overview", "services", "sessions", "channels", "events", "chids", "tunnels"])
 async def test_empty(tmp_path: Path, kept: SnapshotAssertion, screen: str) -> None:
     async with console(tmp_path, nothing(), SMALL) as desk:
         await desk.command(screen)

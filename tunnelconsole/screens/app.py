@@ -17,7 +17,7 @@ from textual.app import SystemCommand
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
 
-from tunnelconsole.control.messages import LEVELS, ChannelRow, ChidRow, EventRow, ServiceRow, SessionRow
+from tunnelconsole.control.messages import LEVELS, ChannelRow, ChidRow, EventRow, ExchangeRow, ServiceRow, SessionRow
 from tunnelconsole.screens import keys, themes
 from tunnelconsole.screens.chids import LIST_BELOW, ChidsPane
 from tunnelconsole.screens.commands import COMMANDS, NotACommand, parse
@@ -67,23 +67,17 @@ class ConsoleApp(Operating):
 
     # where to go
 
-    def go(self, place: Place) -> None:
-        """Shows another place."""
-        if place != self.place:
-            self.depart()
-            self.trail.go(place)
-            self.arrive()
-
     def action_show(self, screen: keys.Screen, service: str = "") -> None:
         """Shows a screen, narrowed to one service where one is named."""
-        if service and screen not in ("sessions", "channels", "events", "chids"):
+        if service and screen not in ("sessions", "channels", "events", "chids", "tunnels"):
             service = ""
         self.go(Place(screen, service))
 
     def action_next_screen(self, by: int) -> None:
         """Shows the screen that is so many places further in the row of tabs."""
         screens = keys.offered({row.kind for row in self.latest.services or ()}, self.place.screen)
-        self.go(Place(screens[(screens.index(self.place.screen) + by) % len(screens)]))
+        here = keys.INSIDE.get(self.place.screen, self.place.screen)
+        self.go(Place(screens[(screens.index(here) + by) % len(screens)]))
 
     def action_reveal(self, service: str) -> None:
         """Shows the services, with one of them selected."""
@@ -104,6 +98,8 @@ class ConsoleApp(Operating):
             self.go(Place("sessions", row.name))
         elif isinstance(row, SessionRow):
             self.go(Place("channels", row.service, row.id))
+        elif isinstance(row, ExchangeRow):
+            self.go(Place("request", row.service, request=row.id))
         elif isinstance(row, ChidRow) or (
             isinstance(row, EventRow) and row.session and self.latest.session(row.session)
         ):

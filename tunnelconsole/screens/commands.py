@@ -35,6 +35,8 @@ COMMANDS: tuple[Command, ...] = (
     Command("channels", "show('channels')", "Open streams; of one service when named", "service"),
     Command("events", "show('events')", "What happened; of one service when named", "service"),
     Command("chids", "show('chids')", "Who sends to whom; at one channel server when named", "service"),
+    Command("tunnels", "show('tunnels')", "Requests that came through tunnels; of one service when named", "service"),
+    Command("requests", "show('tunnels')", "The same as :tunnels", "service"),
     Command("help", "show('help')", "Keys and commands"),
     Command("start", "start_named", "Start a service", "service", needs=True),
     Command("stop", "stop_named", "Stop a service; asks first", "service", needs=True),
@@ -49,6 +51,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("level", "level_named", "Events from this level up", "level", needs=True),
     Command("freeze", "freeze", "Hold the picture still, or let it go"),
     Command("copy", "copy", "Copy the selected row's address, peer, label or text"),
+    Command("har", "har", "Save the selected request for browsers' tools, in a new file of this name", "text"),
     Command("theme", "theme_named", "Change the colours", "theme", needs=True),
     Command("quit", "leave", "Leave the console"),
 )

@@ -28,10 +28,12 @@ from tunnelconsole.screens.pane import Pane, Scene
 from tunnelconsole.screens.picture import Gathering, Picture
 from tunnelconsole.screens.places import Place, Trail
 from tunnelconsole.screens.preferences import Preferences, PreferencesFile
+from tunnelconsole.screens.request import RequestPane
 from tunnelconsole.screens.services import ServicesPane
 from tunnelconsole.screens.sessions import SessionsPane
 from tunnelconsole.screens.spans import clean
 from tunnelconsole.screens.themes import Look
+from tunnelconsole.screens.tunnels import TunnelsPane
 from tunnelconsole.screens.widgets import chrome
 from tunnelconsole.screens.widgets.dialog import yes_or_no
 from tunnelconsole.screens.widgets.lines import Lines
@@ -50,7 +52,7 @@ TOAST, TROUBLE_TOAST = 4.0, 9.0
 """Seconds that a toast stays; one that says what went wrong has a hint to read."""
 
 PANES: tuple[type[Pane], ...] = (
-    OverviewPane, ServicesPane, SessionsPane, ChannelsPane, EventsPane, ChidsPane, HelpPane,
+    OverviewPane, ServicesPane, SessionsPane, ChannelsPane, EventsPane, ChidsPane, TunnelsPane, HelpPane, RequestPane,
 )  # fmt: skip
 """The screens, in the order of their tabs."""
 
@@ -206,6 +208,13 @@ class Frame(App[ConsoleOutcome], inherit_bindings=False):
         self.watch_what_is_shown()
         self.present()
         self.call_after_refresh(self.focus_table)
+
+    def go(self, place: Place) -> None:
+        """Shows another place."""
+        if place != self.place:
+            self.depart()
+            self.trail.go(place)
+            self.arrive()
 
     def depart(self) -> None:
         """Keeps in mind where the cursor is, for when the present place is shown again."""

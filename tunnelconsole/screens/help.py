@@ -10,7 +10,7 @@ from textual.containers import VerticalScroll
 from tunnelconsole.control import figures
 from tunnelconsole.screens import cells, chids
 from tunnelconsole.screens.commands import COMMANDS
-from tunnelconsole.screens.keys import DIALOG_KEYS, GROUPS, SCREENS, Key, Screen, grouped
+from tunnelconsole.screens.keys import ALL, DIALOG_KEYS, GROUPS, SCREENS, Key, Screen, grouped
 from tunnelconsole.screens.pane import Pane, Scene
 from tunnelconsole.screens.sending import HELD_UP, ITSELF, NAMED, NOT_THERE, STEPS, TO_ALL
 from tunnelconsole.screens.spans import Line, Span, fit, rule, width_of, wrapped
@@ -68,7 +68,7 @@ def _entry(name: str, sentence: str, width: int, role: str = "key", room: int = 
 def _where(key: Key) -> str:
     if len(key.where) >= len(SCREENS) - 1:
         return ""
-    return f" ({', '.join(name for name in SCREENS if name in key.where)})"
+    return f" ({', '.join(name for name in ALL if name in key.where)})"
 
 
 def sections(width: int) -> list[list[Line]]:

@@ -9,13 +9,22 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-Screen = Literal["overview", "services", "sessions", "channels", "events", "chids", "help"]
+Screen = Literal["overview", "services", "sessions", "channels", "events", "chids", "tunnels", "help", "request"]
 """The names of the screens, in the order of their tabs."""
 
-SCREENS: tuple[Screen, ...] = get_args(Screen)
+ALL: tuple[Screen, ...] = get_args(Screen)
 
-ABOUT: dict[Screen, str] = {"chids": "channel-server"}
-"""Screens that are about one kind of service: they have a tab where there is one, and their key and command always."""
+INSIDE: dict[Screen, Screen] = {"request": "tunnels"}
+"""Screens that are reached through another one, whose tab they have."""
+
+SCREENS: tuple[Screen, ...] = tuple(screen for screen in ALL if screen not in INSIDE)
+"""Those with a tab, a key and a command of their own."""
+
+ABOUT: dict[Screen, frozenset[str]] = {
+    "chids": frozenset({"channel-server"}),
+    "tunnels": frozenset({"tunnel-server", "tunnel-client"}),
+}
+"""Screens that are about some kinds of service: with a tab where there is one, with a key and a command always."""
 
 Group = Literal["go", "look", "steer", "move", "sort"]
 
@@ -32,7 +41,9 @@ TABLES: frozenset[Screen] = frozenset(SCREENS) - {"help"}
 LISTS: frozenset[Screen] = TABLES - {"overview"}
 CHIDS: frozenset[Screen] = frozenset({"chids"})
 SERVICES: frozenset[Screen] = frozenset({"overview", "services"})
-EVERYWHERE: frozenset[Screen] = frozenset(SCREENS)
+REQUEST: frozenset[Screen] = frozenset({"request"})
+REQUESTS: frozenset[Screen] = REQUEST | {"tunnels"}
+EVERYWHERE: frozenset[Screen] = frozenset(ALL)
 
 
 @dataclass(frozen=True)
@@ -70,9 +81,10 @@ KEYS: tuple[Key, ...] = (
     _go(4, "channels", "Which streams are open, and how fast they are"),
     _go(5, "events", "What happened, newest first"),
     _go(6, "chids", "Who sends to whom at the channel servers"),
+    _go(7, "tunnels", "Which requests came through tunnels, and how they were answered"),
     Key(("question_mark",), "?", "show('help')", "help", "This help", "go", footer=90),
-    Key(("enter",), "Enter", "open", "open", "Into the selected row: a service's sessions, a session's channels", "go",
-        TABLES, footer=10),
+    Key(("enter",), "Enter", "open", "open",
+        "Into the selected row: a service's sessions, a session's channels, a request", "go", TABLES, footer=10),
     Key(("escape",), "Esc", "go_back", "back", "Clear the filter, else go back", "go", footer=11),
     Key(("tab",), "Tab", "next_screen(1)", "next", "The next screen", "go"),
     Key(("shift+tab",), "Shift-Tab", "next_screen(-1)", "previous", "The screen before", "go"),
@@ -84,12 +96,19 @@ KEYS: tuple[Key, ...] = (
     Key(("slash",), "/", "filter", "filter", "Only rows with these words; /!word: those without", "look", TABLES,
         footer=30),
     Key(("p",), "p", "freeze", "freeze", "Hold the picture still, to read or copy from it", "look", footer=50),
-    Key(("y",), "y", "copy", "copy", "Copy the selected row's address, peer, label or text", "look", TABLES, footer=55),
+    Key(("y",), "y", "copy", "copy", "Copy the selected row's address, peer, label or text", "look", TABLES | REQUEST,
+        footer=55),
     Key(("Y",), "Y", "copy_row", "copy row", "Copy the whole selected row as JSON", "look", TABLES),
     Key(("l",), "l", "level", "level", "Show events from the next level up; after error, all with debug", "look",
         frozenset({"events"}), footer=20),
     Key(("d",), "d", "details", "details", "Show or hide what is known of the selected row", "look", LISTS),
     Key(("m",), "m", "matrix", "matrix", "Show or hide the matrix of who sends to whom", "look", CHIDS, footer=25),
+    Key(("c",), "c", "curl", "curl", "Copy the request as a command that sends it again", "look", REQUESTS, footer=25),
+    Key(("w",), "w", "har", "save", "Save the request in a file for browsers' tools (HAR); :har FILE names it", "look",
+        REQUESTS, footer=26),
+    Key(("v",), "v", "secrets", "secrets", "Show the request's secrets, which asks first, or hide them again", "look",
+        REQUEST, footer=21),
+    Key(("b",), "b", "bytes", "bytes", "Show bodies byte by byte, or as text again", "look", REQUEST, footer=22),
     Key(("t",), "t", "next_theme", "theme", "The next theme; :theme NAME chooses one", "look"),
 
     Key(("s",), "s", "start", "start", "Start the selected service", "steer", SERVICES, footer=20),
@@ -103,6 +122,8 @@ KEYS: tuple[Key, ...] = (
         footer=20),
     Key(("e",), "e", "receivers", "receivers", "Change to whom the selected chid sends; asks first", "steer", CHIDS,
         footer=21),
+    Key(("r",), "r", "replay", "replay", "Send the request to its service again; asks first", "steer", REQUESTS,
+        footer=20),
     Key(("R",), "R", "reload", "reload", "Read the configuration again", "steer", footer=60),
 
     Key(("down", "j"), "↓ j", "move(1)", "down", "One row down", "move"),
@@ -121,7 +142,7 @@ KEYS: tuple[Key, ...] = (
     _sort("E", "sessions", "number of sessions", "overview", "services"),
     _sort("C", "channels", "number of channels", "overview", "services", "sessions"),
     _sort("C", "chid", "chid", "chids"),
-    _sort("S", "service", "service", "sessions", "channels", "events", "chids"),
+    _sort("S", "service", "service", "sessions", "channels", "events", "chids", "tunnels"),
     _sort("P", "peer", "peer", "sessions", "channels", "chids"),
     _sort("D", "identity", "identity", "sessions", "chids"),
     _sort("T", "receivers", "receivers", "chids"),
@@ -135,9 +156,17 @@ KEYS: tuple[Key, ...] = (
     _sort("B", "bytes_in", "bytes in", "overview", "services", "sessions", "channels", "chids"),
     _sort("U", "bytes_out", "bytes out", "overview", "services", "sessions", "channels", "chids"),
     _sort("A", "since", "age", "overview", "services", "sessions", "channels", "chids"),
-    _sort("T", "time", "time", "events"),
+    _sort("T", "time", "time", "events", "tunnels"),
     _sort("L", "level", "level", "events"),
-    _sort("E", "type", "type", "events"),
+    _sort("E", "type", "type", "events", "tunnels"),
+    _sort("M", "method", "method", "tunnels"),
+    _sort("P", "target", "path", "tunnels"),
+    _sort("U", "status", "status", "tunnels"),
+    _sort("K", "seconds", "how long it took", "tunnels"),
+    _sort("Q", "request_bytes", "size of the request", "tunnels"),
+    _sort("W", "response_bytes", "size of the answer", "tunnels"),
+    _sort("V", "peer", "visitor", "tunnels"),
+    _sort("H", "host", "host", "tunnels"),
 )  # fmt: skip
 """Every key. Two rows may share a key only where their screens differ."""
 
@@ -161,7 +190,7 @@ def meaning(key: str, screen: Screen) -> Key | None:
 def elsewhere(key: str) -> str:
     """A sentence for a key that means nothing here: what it does, and where."""
     rows = [row for row in KEYS if key in row.keys]
-    works = "; ".join(f"{row.label} on {_and(name for name in SCREENS if name in row.where)}" for row in rows)
+    works = "; ".join(f"{row.label} on {_and(name for name in ALL if name in row.where)}" for row in rows)
     return f"{rows[0].shown.split()[0] if rows else key} does nothing on this screen. It means {works}"
 
 
@@ -180,7 +209,8 @@ def offered(kinds: Collection[str], here: Screen) -> list[Screen]:
 
     :param kinds: of the services there are.
     """
-    return [screen for screen in SCREENS if screen == here or ABOUT.get(screen, "") in ("", *kinds)]
+    at, there = INSIDE.get(here, here), frozenset(kinds)
+    return [screen for screen in SCREENS if screen == at or screen not in ABOUT or ABOUT[screen] & there]
 
 
 def tab_key(screen: Screen) -> str:

@@ -9,13 +9,16 @@ from typing import Any
 
 from tunnelconsole.control.messages import ChannelRow, ChidRow, ServiceRow, SessionRow
 from tunnelconsole.screens import sending
-from tunnelconsole.screens.frame import Frame
+from tunnelconsole.screens.inspecting import Inspecting
 from tunnelconsole.screens.steering import Steering, why_receivers_stay
 from tunnelconsole.screens.widgets.prompt import Prompt
 
 
-class Operating(Frame):
-    """The frame, with the actions that change something; its parameters are those of :class:`Frame`."""
+class Operating(Inspecting):
+    """The frame, with the actions that change something.
+
+    Its parameters are those of :class:`~tunnelconsole.screens.frame.Frame`.
+    """
 
     def __init__(self, socket_path: Path, **options: Any) -> None:
         super().__init__(socket_path, **options)

@@ -287,11 +287,16 @@ class TablePane(Pane, Generic[Row]):
             self._details.show(())
             return
         room = 4 if height < 20 else 6 if height < 28 else 10
-        facts = [fact for fact in self.facts(row, scene) if any(span.text for span in fact.line)]
         width = self.size.width
-        lines = _in_two(facts, width) if width >= 100 else _in_one(facts, width)
+        lines = fact_lines(self.facts(row, scene), width)
         head = rule((Span("Selected", "title"),), (Span("d", "key"), Span(" hides this", "faint")), width)
         self._details.show([head, *lines[:room]])
+
+
+def fact_lines(facts: Sequence[Fact], width: int) -> list[Line]:
+    """Facts as lines, those without anything to say left out; side by side where there is room."""
+    known = [fact for fact in facts if any(span.text for span in fact.line)]
+    return _in_two(known, width) if width >= 100 else _in_one(known, width)
 
 
 def _in_one(facts: Sequence[Fact], width: int) -> list[Line]:

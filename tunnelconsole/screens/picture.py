@@ -12,6 +12,8 @@ from tunnelconsole.control.messages import (
     ChannelRow,
     ChidRow,
     EventRow,
+    ExchangeRow,
+    Exchanges,
     History,
     ServiceRow,
     SessionRow,
@@ -27,6 +29,9 @@ DEBUG_KEPT = 1000
 
 FLOW_KEPT = 600
 """Rates kept of each service: as many as the engine keeps, which are those of ten minutes."""
+
+EXCHANGES_KEPT = 1000
+"""Requests in memory, the newest: those that ten tunnels keep, under 1 MB."""
 
 TROUBLE_AGE = 600.0
 """Seconds for which a warning is recent: long enough to be seen after a coffee."""
@@ -80,11 +85,14 @@ class Picture:
     sessions: tuple[SessionRow, ...] | None = None
     channels: tuple[ChannelRow, ...] | None = None
     chids: tuple[ChidRow, ...] | None = None
+    exchanges: tuple[ExchangeRow, ...] | None = None
     history: History | None = None
     events: tuple[EventRow, ...] = ()
     """Oldest first."""
     dropped: int = 0
     """Events this console missed because it read too slowly."""
+    missed: int = 0
+    """Requests through tunnels that came too fast to be kept until this console was told of them."""
     flows: dict[str, Flow] = field(default_factory=dict)
     """Of each service, what it moved over the last minutes."""
 
@@ -103,6 +111,10 @@ class Picture:
     def chid(self, session: str) -> ChidRow | None:
         """The client of a channel server whose session this is, where chids are known."""
         return next((row for row in self.chids or () if row.session == session), None)
+
+    def exchange(self, key: str) -> ExchangeRow | None:
+        """The request of this id, where requests are known."""
+        return next((row for row in self.exchanges or () if row.id == key), None)
 
     def faults(self) -> list[ServiceRow]:
         """The services that are not well, what is final before what is being retried."""
@@ -134,6 +146,8 @@ class Gathering:
         self._seen: set[int] = set()
         self._flows: dict[str, Flow] = {}
         self._dropped = 0
+        self._exchanges: dict[str, ExchangeRow] = {}
+        self._missed = 0
 
     def update(self, update: Update, time: float) -> None:
         """Takes in one update that came at ``time``."""
@@ -143,6 +157,8 @@ class Gathering:
         if update.events is not None:
             self._dropped += update.events.dropped
             self._add(update.events.rows)
+        if update.exchanges is not None:
+            self._add_exchanges(update.exchanges)
         for history in update.histories or ():
             self._flows[history.service] = self._flows.get(history.service, Flow()).followed_by(history)
         if update.services is not None:
@@ -155,9 +171,11 @@ class Gathering:
             sessions=None if update.sessions is None else tuple(update.sessions),
             channels=None if update.channels is None else tuple(update.channels),
             chids=None if update.chids is None else tuple(update.chids),
+            exchanges=None if update.exchanges is None else tuple(self._exchanges.values()),
             history=update.history,
             events=self._merged() if update.events is None or update.events.rows else self.picture.events,
             dropped=self._dropped,
+            missed=self._missed,
             flows=dict(self._flows),
         )
 
@@ -178,6 +196,17 @@ class Gathering:
             self._seen.add(row.id)
             kept.append(row)
 
+    def _add_exchanges(self, news: Exchanges) -> None:
+        """Takes in what is new; what was under way and is not told of any more has ended, and nobody knows how."""
+        told = {row.id for row in news.rows}
+        gone = [key for key, row in self._exchanges.items() if row.seconds is None and key not in told]
+        for key in gone:
+            del self._exchanges[key]
+        self._exchanges.update({row.id: row for row in news.rows})
+        for key in list(self._exchanges)[: max(0, len(self._exchanges) - EXCHANGES_KEPT)]:
+            del self._exchanges[key]
+        self._missed += news.dropped
+
     def _merged(self) -> tuple[EventRow, ...]:
         return tuple(merge(self._events, self._debug, key=_age))
 
@@ -191,3 +220,5 @@ class Gathering:
         self._forget_events()
         self._flows.clear()
         self._dropped = 0
+        self._exchanges.clear()
+        self._missed = 0

@@ -18,6 +18,8 @@ class Place:
     screen: Screen
     service: str = ""
     session: str = ""
+    request: str = ""
+    """The one that is shown, on the screen of one request."""
     filter: Filter = field(default_factory=Filter)
 
     @property

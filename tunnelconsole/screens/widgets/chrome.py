@@ -63,14 +63,14 @@ def tabs(scene: Scene, width: int) -> Line:
     services = scene.picture.services or ()
     counts = {} if status is None else {
         "services": status.services, "sessions": status.sessions, "channels": status.channels,
-        "chids": sum(row.sessions for row in services if row.kind == keys.ABOUT["chids"]),
+        "chids": sum(row.sessions for row in services if row.kind in keys.ABOUT["chids"]),
     }  # fmt: skip
     offered = keys.offered({row.kind for row in services}, scene.place.screen)
     line: list[Span] = []
     for shorter in (0, 1, 2):
         line = []
         for name in offered:
-            active = name == scene.place.screen
+            active = name == keys.INSIDE.get(scene.place.screen, scene.place.screen)
             role, action = ("tab-active" if active else "tab"), f"app.show('{name}')"
             line.append(Span(f" {keys.tab_key(name)}", role + "-key", action))
             if shorter < 2 or active:
