@@ -193,7 +193,9 @@ class Visitor(HttpPump):
     def _lead(self, link: Link) -> list[Event]:
         self._progress = 0
         self._rest(self._server.settings.response_timeout)
-        return self.forward(link)
+        # An original leaves its connection to the service open until the service closes it, which has to be told to.
+        upgrades = self._request is not None and self._request.upgrade
+        return self.forward(link, keep=upgrades or not isinstance(link, StreamLink))
 
     def _move(self, backend: Backend, label: str) -> str:
         """Makes the visitor a channel of this client's session; returns why it cannot be."""
@@ -276,6 +278,9 @@ class Visitor(HttpPump):
             self._doubt()
         if self._exchange is not None:
             self._exchange.answered(head)
+        # An original tells where its service has ended only once we have ended our side.
+        if isinstance(self._upstream, StreamLink) and self.exchanges.ends_with_upstream:
+            self._upstream.finish()
 
     def exchange_over(self, upstream: Link | None, event: ExchangeDone) -> None:
         backend, self._asking = self._asking, None

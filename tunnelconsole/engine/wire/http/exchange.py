@@ -144,6 +144,11 @@ class Exchanges:
         return self._request_body.complete
 
     @property
+    def ends_with_upstream(self) -> bool:
+        """Whether all of the request has passed, and only the upstream's end will tell that its answer is complete."""
+        return self.phase is Phase.EXCHANGE and self._request_body.complete and self._response.body.until_end
+
+    @property
     def request_bytes(self) -> int:
         """Bytes of the body of the current request, or the last one, that have passed."""
         return self._request_body.total

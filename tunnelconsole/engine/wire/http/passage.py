@@ -71,6 +71,11 @@ class Passage:
             self._end(queue)
 
     @property
+    def until_end(self) -> bool:
+        """Whether the end of the connection is what will complete it."""
+        return isinstance(self._decoder, UntilCloseDecoder)
+
+    @property
     def direct(self) -> int:
         """How many bytes, as they come next, can be moved on as they are, without passing here.
 
