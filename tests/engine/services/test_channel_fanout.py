@@ -254,15 +254,16 @@ async def test_who_has_much_held_for_it_does_not_count_as_slow_for_that(on_slow:
             assert at.party("b").dropped == 0
 
 
-async def test_beyond_the_hold_whole_reads_are_dropped_and_counted() -> None:
-    async with hub(hold=Size(10)) as at, at.client("a", ["b", "c"]) as a:
-        for number, text in enumerate([b"12345", b"678901", b"67890", b"!"], start=1):
-            await a.send(text)
-            await until(lambda number=number: at.party("a").bytes_in == [0, 5, 11, 16, 17][number])  # type: ignore[misc]
-        assert at.party("a").undelivered == 2 * 7
+async def test_exactly_the_hold_is_kept_and_what_is_more_is_dropped_and_counted() -> None:
+    limit, size = 100_000, 250_000
+    async with hub(hold=Size(limit)) as at, at.client("a", ["b", "c"]) as a:
+        await a.send(BULK[:size])
+        await until(lambda: at.party("a").bytes_in == size)
+        assert at.party("a").undelivered == 2 * (size - limit)
         for chid in ("b", "c"):
             async with at.client(chid, ["x"]) as caller:
-                assert await caller.read(10) == b"1234567890"
+                await a.send(b"live")
+                assert await caller.read(limit + 4) == BULK[:limit] + b"live"
 
 
 async def test_held_bytes_are_forgotten_in_time_with_an_event(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -378,15 +379,69 @@ async def test_a_half_closed_client_is_kept_while_somebody_may_send_to_it(monkey
         await until(lambda: not at.chids)
 
 
-async def test_a_half_closed_client_waits_for_an_answer_to_what_is_held() -> None:
-    async with hub(hold=Size(1024)) as at, at.client("a", ["b"]) as a:
-        await a.send(b"question")
+@pytest.mark.parametrize("hold", [0, 1024])
+async def test_two_who_have_both_closed_their_sides_do_not_keep_each_other(hold: int) -> None:
+    async with (
+        hub(hold=Size(hold), idle_timeout=Duration(0)) as at,
+        at.client("a", ["b"]) as a,
+        at.client("b", ["a"]) as b,
+    ):
         a.half_close()
-        await until(lambda: at.party("a").ended)
+        b.half_close()
+        assert await a.read_to_end() == await b.read_to_end() == b""
+        await until(lambda: not at.chids)
+
+
+@pytest.mark.parametrize("on_slow", ["wait", "drop"])
+async def test_with_hold_a_client_that_closes_leaves_and_what_comes_for_it_is_held(on_slow: str) -> None:
+    async with hub(hold=Size(1024), on_slow=on_slow) as at, at.client("a", ["b"]) as a:
         async with at.client("b", ["a"]) as b:
-            assert await b.read(8) == b"question"
-            await b.send(b"answer")
-            assert await a.read(6) == b"answer"
+            await a.send(b"live")
+            assert await b.read(4) == b"live"
+        await until(lambda: at.chids == ["a"])
+        for text in (b"D" * 10, b"E" * 10):
+            await a.send(text)
+        await until(lambda: at.party("a").bytes_in == 24)
+        async with at.client("b", ["a"]) as b:
+            assert await b.read(20) == b"D" * 10 + b"E" * 10
+        assert at.party("a").undelivered == 0
+        assert not told(at.engine, BytesDropped)
+
+
+@pytest.mark.parametrize("receivers", [["b"], ["b", "b2"]], ids=["spliced", "queued"])
+async def test_with_hold_a_client_that_closes_its_side_still_gets_what_waits_for_it(receivers: list[str]) -> None:
+    async with hub(hold=Size(len(BULK) * 2), buffer=BUFFER) as at, at.client("a", receivers) as a:
+        async with slow_client(at, "b") as b, asyncio.TaskGroup() as tasks:
+            old = at.party("b")
+            sent = tasks.create_task(a.send(BULK * 2))
+            await until(lambda: old.waiting)
+            b.half_close()
+            await sent
+            await until(lambda: at.party("a").bytes_in == 2 * len(BULK))
+            assert "b" not in at.service.hub.routes.present
+            first = await b.read_to_end()
+        assert old.dropped == 0
+        assert len(first) == old.bytes_out
+        async with at.client("b", ["x"]) as b:
+            assert first + await b.read(2 * len(BULK) - len(first)) == BULK * 2
+
+
+async def test_with_hold_what_waits_for_a_client_that_turns_out_to_be_reset_is_counted_and_the_rest_held() -> None:
+    async with hub(hold=Size(len(BULK) * 2), buffer=BUFFER) as at, at.client("a", ["b"]) as a:
+        async with slow_client(at, "b") as b, asyncio.TaskGroup() as tasks:
+            old = at.party("b")
+            sent = tasks.create_task(a.send(BULK * 2))
+            await until(lambda: old.waiting)
+            b.half_close()
+            await sent
+            await until(lambda: at.party("a").bytes_in == 2 * len(BULK))
+            b.reset()
+            await until(lambda: at.chids == ["a"])
+        lost = sum(event.count for event in told(at.engine, BytesDropped) if event.chid == "b")
+        assert lost == old.dropped > 0
+        rest = (BULK * 2)[old.bytes_out + lost :]
+        async with at.client("b", ["x"]) as b:
+            assert await b.read(len(rest)) == rest
 
 
 async def test_a_half_closed_client_that_is_gone_is_noticed_when_something_is_sent_to_it() -> None:

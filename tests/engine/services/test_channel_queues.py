@@ -132,13 +132,17 @@ def test_large_pieces_are_not_copied() -> None:
 
 async def test_held_bytes_are_given_up_once_and_in_order() -> None:
     hold = Hold(asyncio.get_running_loop(), 10, lambda _size, _reason: None)
-    assert hold.keep("b", b"123")
-    assert hold.keep("c", b"4")
-    assert hold.keep("b", b"5678")
-    assert not hold.keep("b", b"9012")
-    assert hold.keep("b", b"901")
-    assert hold.total == 11
-    assert [hold.take("b"), hold.take("b"), hold.take("c")] == [b"1235678901", b"", b"4"]
+    assert [hold.keep("b", b"123"), hold.keep("c", b"4"), hold.keep("b", b"5678")] == [3, 1, 4]
+    assert hold.total == 8
+    assert [hold.take("b"), hold.take("b"), hold.take("c")] == [b"1235678", b"", b"4"]
+    assert hold.total == 0
+
+
+async def test_exactly_the_capacity_is_held_for_each_chid() -> None:
+    hold = Hold(asyncio.get_running_loop(), 10, lambda _size, _reason: None)
+    assert [hold.keep("b", data) for data in (b"1234567", b"89012", b"3")] == [7, 3, 0]
+    assert hold.keep("c", bytes(11)) == hold.total - 10 == 10
+    assert [hold.take("b"), hold.take("c")] == [b"1234567890", bytes(10)]
     assert hold.total == 0
 
 

@@ -43,19 +43,19 @@ class Hold:
         self.total = 0
         """Bytes held now."""
 
-    def keep(self, chid: str, data: bytes) -> bool:
-        """Holds ``data`` behind what is held for ``chid`` already; False when it is more than may be."""
+    def keep(self, chid: str, data: bytes) -> int:
+        """Holds as much of ``data`` as there is room for behind what is held for ``chid``; returns how many bytes."""
         held = self._held.get(chid)
-        size = len(held.data) if held is not None else 0
-        if size + len(data) > self.capacity:
-            return False
+        size = min(len(data), self.capacity - (len(held.data) if held is not None else 0))
+        if not size:
+            return 0
         if held is None:
             held = self._held[chid] = _Held(self._loop.call_later(HOLD_TIME, self._expired, chid))
-        held.data += data
-        self.total += len(data)
+        held.data += memoryview(data)[:size]
+        self.total += size
         while self.total > MAX_HELD or len(self._held) > MAX_HELD_CHIDS:
             self._forget(next(iter(self._held)), "more is held for receivers that are not there than may be")
-        return True
+        return size
 
     def take(self, chid: str) -> bytes:
         """Gives up what is held for ``chid``."""

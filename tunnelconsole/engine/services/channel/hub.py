@@ -160,14 +160,21 @@ class Hub:
             self._settle(receiver)
 
     def ended(self, party: Party) -> None:
-        """``party`` has closed its sending side; it is kept as long as somebody may send to it."""
+        """``party`` has closed its sending side; it is kept as long as somebody may send to it.
+
+        Where bytes are held it leaves instead, once it has taken what waits for it: whether it is still there to read
+        cannot be seen, and what comes for its chid is safe until somebody comes as that.
+        """
         self._half_closed[party] = None
         if party.channel is not None and not party.channel.idle_timeout:
             party.channel.idle_timeout = HALF_CLOSED_IDLE
-        self._review(self.routes.remove_sender(party))
+        affected = self.routes.remove_sender(party)
+        if self._hold.capacity:
+            self.unreachable(party)
+        self._review(affected)
 
     def unreachable(self, party: Party) -> None:
-        """Nothing can be sent to ``party`` any more."""
+        """Nothing more is to be sent to ``party``."""
         if party.direct_in is not None:
             self._part(party.direct_in)
         affected = self.routes.remove_receiver(party)
@@ -200,7 +207,7 @@ class Hub:
     # How it is done.
 
     def _keep_for_absent(self, sender: Party, data: bytes) -> None:
-        lost = sum(not self._hold.keep(chid, data) for chid in sender.absent) * len(data)
+        lost = sum(len(data) - self._hold.keep(chid, data) for chid in sender.absent)
         if not sender.absent:
             lost = len(data)  # it sends to all, or to itself alone, and nobody else is there
         sender.undelivered += lost
@@ -263,7 +270,10 @@ class Hub:
             self._settle(party)
 
     def _settle(self, party: Party) -> None:
-        """Lets a party go that has closed its sending side, when nobody is there who may send to it."""
-        waits = party.waiting or party.writing or self._hold.capacity or self.routes.count_senders(party)
-        if not waits:
+        """Lets a party go that has closed its sending side, when nobody is there who may send to it.
+
+        Where bytes are held nobody may, since its chid is free; otherwise those who have closed theirs do not count.
+        """
+        awaits = not self._hold.capacity and self.routes.count_senders(party)
+        if not (party.waiting or party.writing or awaits):
             party.finish("")

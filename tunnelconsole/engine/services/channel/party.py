@@ -237,7 +237,7 @@ class Party:
         self._hub.gone(self, reason)
 
     def end_sending(self) -> None:
-        """It has closed its sending side: what others send to it still goes out."""
+        """It has closed its sending side: what was sent to it before still goes out, and the hub says what else."""
         self.ended = True
         self._input.stop()
         if self.receives:

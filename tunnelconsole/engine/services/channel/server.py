@@ -112,7 +112,7 @@ class ChannelServerSettings(ListeningSettings, frozen=True, kw_only=True):
     buffer: Size = Size(BUFFER)
     """Bytes that wait for each receiver before it counts as slow."""
     hold: Size = Size(0)
-    """Bytes kept for each named receiver that is not there yet; 0 drops them."""
+    """Bytes kept for each named receiver that is not there, and who closes its sending side leaves; 0 drops them."""
     idle_timeout: Duration = Duration(IDLE_TIMEOUT)
     """Seconds without a byte from a client or to it after which it is closed; 0 for never."""
 
