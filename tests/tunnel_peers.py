@@ -19,6 +19,7 @@ from tunnelconsole.engine.services.tunnel.target import TunnelURL
 from tunnelconsole.engine.settings import HostPort
 from tunnelconsole.engine.wire.http.body import Kind, decoder_of, request_framing, response_framing
 from tunnelconsole.engine.wire.http.head import HeadReader, RequestHead, ResponseHead, parse_request, parse_response
+from tunnelconsole.engine.wire.http.service import MAX_SERVICE_FIELDS, MAX_SERVICE_HEAD
 from tunnelconsole.engine.wire.tunnel_lines import GREETING, GREETING_ANSWER
 from waiting import until
 from yamux_frames import ACK, DATA, FIN, SYN, WINDOW, data, frame
@@ -81,7 +82,7 @@ class Service:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        heads, rest = HeadReader(request=True), b""
+        heads, rest = HeadReader(request=True, max_head=MAX_SERVICE_HEAD), b""
         while True:
             found = heads.receive_data(rest) if rest else None
             while found is None:
@@ -89,7 +90,7 @@ class Service:
                 if not received:
                     return
                 found = heads.receive_data(received)
-            head = parse_request(found[0])
+            head = parse_request(found[0], max_fields=MAX_SERVICE_FIELDS)
             body, rest = await read_body(reader, decoder_of(request_framing(head), 400), found[1])
             seen = Seen(head, body)
             self.seen.append(seen)

@@ -244,6 +244,20 @@ def test_nothing_is_known_of_a_connection_that_has_said_nothing() -> None:
     assert is_tunnel(b"") is None
 
 
+def test_an_empty_line_before_a_clients_request_is_ignored_and_a_bare_lf_is_not() -> None:
+    first = b"\r\n" + tunnel_request(HOST)
+    assert is_tunnel(first)
+    for pieces in every_split(first):
+        handshake = TunnelServerHandshake()
+        (event,) = [event for piece in pieces for event in handshake.receive_data(piece)]
+        assert isinstance(event, TunnelAsked)
+    assert [is_tunnel(first[:count]) for count in range(5)] == [None] * 5
+    assert is_tunnel(b"\r\nGET / HTTP/1.1\r\n") is False
+    assert is_tunnel(b"\r\r") is False
+    assert is_tunnel(b"\n" + tunnel_request(HOST)) is False
+    assert is_tunnel(b"\r\n" + first) is False
+
+
 def test_a_tunnel_is_asked_for_with_all_that_we_add() -> None:
     data = tunnel_request("APP.example.net:8080", token="s3cret", spare=4)
     for pieces in every_split(data):

@@ -240,7 +240,19 @@ def test_a_public_url_names_the_host_and_where_to_dial(text: str, host: str, add
     assert (url.host, url.address) == (host, address)
 
 
-@pytest.mark.parametrize("text", ["app.example.net", "ftp://a", "http://", "http://a/b", "http://user@a", "http://a:0"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "app.example.net",
+        "ftp://a",
+        "http://",
+        "http://a/b",
+        "http://user@a",
+        "http://a:0",
+        "http://a_.test",
+        "http://0x7f.1",
+    ],
+)
 def test_what_is_no_public_url_is_told(text: str) -> None:
     with pytest.raises(ValueError, match="is not the URL of a tunnel"):
         TunnelURL.parse(text)

@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 import pytest
 
 from loopback import BULK, Target, echo, hears, nobody, reset, running, sha256, steady, target, told
-from tunnel_peers import HOST, Seen, Service, app, app_at, ok, tunnel_client, tunnel_server, web
+from tunnel_peers import HOST, Seen, Service, app, app_at, ok, say_where, tunnel_client, tunnel_server, web
 from tunnelconsole.engine.engine import Engine
 from tunnelconsole.engine.events import (
     ChannelClosed,
@@ -20,6 +20,7 @@ from tunnelconsole.engine.events import (
     TunnelConnecting,
 )
 from tunnelconsole.engine.settings import HostPort
+from tunnelconsole.engine.wire.http.head import MAX_FIELDS, MAX_HEAD
 from waiting import until
 
 BIG = os.urandom(1024) * 4096 + b"the end"
@@ -60,6 +61,24 @@ async def test_large_bodies_come_whole_both_ways(native: bool, inspect: bool) ->
     async with app(mirror, {"inspect": inspect}, native=native, inspect=inspect) as at, at.visiting() as visitor:
         for _ in range(3):
             assert (await visitor.get("/", method="POST", body=BIG)).body == BIG
+
+
+@pytest.mark.parametrize("native", [True, False])
+@pytest.mark.parametrize("inspect", [True, False])
+@pytest.mark.parametrize("first", ["GET / HTTP/1.1", f"GET http://{HOST}:80/ HTTP/1.1", "GET / HTTP/1.0"])
+async def test_what_the_server_adds_to_a_head_that_just_fits_does_no_harm(
+    native: bool, inspect: bool, first: str
+) -> None:
+    lines = [first, f"Host:{HOST}", "Connection:close", *["X:a"] * (MAX_FIELDS - 3)]
+    room = MAX_HEAD - len("\r\n".join([*lines, "X:", "", ""]))
+    request = "\r\n".join([*lines, f"X:{'b' * room}", "", ""]).encode()
+    assert len(request) == MAX_HEAD
+    async with app(say_where, {"inspect": inspect}, native=native, inspect=inspect) as at:
+        async with at.visiting() as visitor:
+            await visitor.send(request)
+            assert (await visitor.response()).status == 200
+        (seen,) = at.local.seen
+        assert seen.head.values["x"] == ", ".join(["a"] * (MAX_FIELDS - 3) + ["b" * room])
 
 
 @pytest.mark.parametrize("native", [True, False])

@@ -377,6 +377,49 @@ async def test_a_head_that_does_not_come_in_time_is_408() -> None:
 
 
 @pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(("first", "answer"), [(b"G", b"HTTP/1.1 408"), (b"CONNECT /_", b"")])
+async def test_there_is_one_deadline_for_all_of_the_first_head(first: bytes, answer: bytes) -> None:
+    limits = LimitSettings(handshake_timeout=Duration(3600))
+    async with web(limits=limits) as at, at.calling() as caller:
+        await until(lambda: at.service.arrivals)
+        (arrival,) = at.service.arrivals
+        arrival.deadline = at.engine.node.loop.time() + 0.2  # as if it had been silent until then
+        await caller.send(first)
+        assert (await caller.read_to_end())[: len(answer) or None] == answer
+        assert answer or told(at.engine, PeerRefused)
+
+
+@pytest.mark.parametrize(
+    "host", ["denied.test..", ".", "..", "a..b", "-a.test", "0x7f.1", "a" * 64, f"{'a.' * 127}test", "denied_.test"]
+)
+async def test_what_is_no_host_name_is_400_for_clients_and_visitors(host: str) -> None:
+    async with web(hosts_deny=(HostPattern.parse("denied.test"),), reserved={}) as at:
+        async with at.asking(host) as (_, status):
+            assert status == b"HTTP/1.1 400"
+        assert not at.service.backends
+        async with at.visiting(host) as visitor:
+            assert (await visitor.get("/")).status == 400
+
+
+@pytest.mark.parametrize("host", ["denied.test", "denied.test.", "DENIED.test.:80"])
+async def test_no_spelling_of_a_denied_host_is_let_in(host: str) -> None:
+    async with web(hosts_deny=(HostPattern.parse("denied.test"),)) as at, at.asking(host, NATIVE) as (_, status):
+        assert status == b"HTTP/1.1 403"
+
+
+async def test_an_empty_line_before_a_request_is_ignored() -> None:
+    async with web() as at, at.visiting() as visitor:
+        for _ in range(2):
+            await visitor.send(f"\r\nGET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
+            assert (await visitor.response()).status == 404
+        await visitor.send(b"\nGET / HTTP/1.1\r\n")
+        assert (await visitor.response()).status == 400
+        async with at.calling() as caller:
+            await caller.send(f"\r\nCONNECT /_connectPath HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
+            assert await caller.read(12) == b"HTTP/1.1 200"
+
+
+@pytest.mark.usefixtures("quick")
 async def test_a_visitor_that_says_nothing_is_closed_without_a_word() -> None:
     async with web(limits=LimitSettings(handshake_timeout=Duration(0.1))) as at, at.visiting() as visitor:
         assert await visitor.ends() == b""

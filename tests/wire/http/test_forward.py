@@ -7,6 +7,8 @@ import pytest
 from tunnelconsole.engine.wire.http.answer import phrase_of, status_page
 from tunnelconsole.engine.wire.http.body import CHUNKED, NO_BODY, Framing, Kind, request_framing, response_framing
 from tunnelconsole.engine.wire.http.forward import (
+    ADDED_BYTES,
+    ADDED_FIELDS,
     Peer,
     asks_for_upgrade,
     forward_request,
@@ -16,7 +18,7 @@ from tunnelconsole.engine.wire.http.forward import (
     route_of,
     with_host,
 )
-from tunnelconsole.engine.wire.http.head import parse_request, parse_response
+from tunnelconsole.engine.wire.http.head import MAX_FIELDS, parse_request, parse_response
 from wire.http.cases import head, request
 
 STRANGER = Peer("192.0.2.7", "http")
@@ -189,3 +191,18 @@ def test_the_answer_to_head_only_tells_the_length_of_the_page() -> None:
 def test_every_status_has_a_phrase() -> None:
     assert phrase_of(504) == "Gateway Timeout"
     assert phrase_of(599) == "Error"
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+@pytest.mark.parametrize("first", [f"GET http://{'a.' * 126}b:65535 HTTP/1.0", "GET / HTTP/1.1"])
+def test_what_is_added_stays_within_its_limits(trusted: bool, first: str) -> None:
+    host = [f"Host:{'a.' * 126}b:65535"] if first.endswith("1.1") else []
+    own = [*host, "TE:trailers", "Connection:Upgrade,TE", "Upgrade:websocket"]
+    came = head(first, *own, *["X:a"] * (MAX_FIELDS - len(own)))
+    parsed = parse_request(came)
+    peer = Peer("1111:2222:3333:4444:5555:6666:255.255.255.255", "https", trusted)
+    sent = forward_request(
+        parsed, route_of(parsed), peer, NO_BODY, keep=False, upgrade=asks_for_upgrade(parsed, NO_BODY)
+    )
+    assert sent.count(b"\r\n") - came.count(b"\r\n") <= ADDED_FIELDS
+    assert len(sent) - len(came) <= ADDED_BYTES

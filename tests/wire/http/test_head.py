@@ -107,6 +107,66 @@ def test_http_1_0_needs_no_host() -> None:
     assert "host" not in parse_request(head("GET / HTTP/1.0")).values
 
 
+LONG_NAME = ".".join(("a" * 63, "b" * 63, "c" * 63, "d" * 61))
+"""A host of 253 bytes."""
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "a",
+        "A.b-c.D9",
+        "a.test.",
+        "a.test.:80",
+        "my_app.test",
+        "1.a",
+        "0x7f.test",
+        "127.0.0.1",
+        "127.0.0.1:80",
+        "[::1]",
+        "[::ffff:127.0.0.1]:80",
+        LONG_NAME,
+        f"{LONG_NAME}.:65535",
+    ],
+)
+def test_a_host_is_a_name_or_an_address(host: str) -> None:
+    assert parse_request(request(host=host)).values["host"] == host
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        ".",
+        "..",
+        "a..",
+        "denied.test..",
+        "a..b",
+        ".a",
+        "-a.test",
+        "a-.test",
+        "_a.test",
+        "a_.test",
+        "a.-",
+        "a" * 64,
+        f"{LONG_NAME}e",
+        "0x7f.1",
+        "0x7f.1.",
+        "a.0x",
+        "2130706433",
+        "127.1",
+        "127.0.0.01",
+        "127.0.0.256",
+        "1.2.3.4.5",
+        "[:]",
+        "[::1::]",
+        "[127.0.0.1]",
+    ],
+)
+def test_what_is_no_host_is_400(host: str) -> None:
+    assert refusal(request(host=host)).status == 400
+    assert refusal(request(host=f"{host}:80")).status == 400
+
+
 def test_what_just_fits_is_read() -> None:
     assert len(parse_request(request(first=f"GET /{'a' * (MAX_TARGET - 1)} HTTP/1.1")).target) == MAX_TARGET
     assert len(parse_request(request(*["X: a"] * (MAX_FIELDS - 1))).fields) == MAX_FIELDS

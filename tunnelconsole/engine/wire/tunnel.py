@@ -69,7 +69,13 @@ _BEARER = re.compile(r"bearer +([\x21-\x7e]+)", re.IGNORECASE)
 
 
 def is_tunnel(first: bytes) -> bool | None:
-    """Say whether a connection that begins with ``first`` is a tunnel client's; None while that is open."""
+    """Say whether a connection that begins with ``first`` is a tunnel client's; None while that is open.
+
+    One empty line before it counts for nothing, as before every request (RFC 9112, section 2.2).
+    """
+    if first == b"\r":
+        return None
+    first = first.removeprefix(b"\r\n")
     if first.startswith((_PREFIX, _PREFIX_BEHIND_SLASH)):
         return True
     return None if _PREFIX.startswith(first) or _PREFIX_BEHIND_SLASH.startswith(first) else False

@@ -40,14 +40,15 @@ class Admission:
         if backend.key is not None:
             self._keys.pop(backend.key, None)
 
-    async def greet(self, end: End, peer: str, first: bytes) -> None:
+    async def greet(self, end: End, peer: str, first: bytes, deadline: float) -> None:
         """Finds out what somebody wants that begins as a client does, and lets it in or turns it away.
 
         :param first: what it has said already.
+        :param deadline: when it is turned away, by the loop's clock.
         """
         handshake = TunnelServerHandshake()
         try:
-            async with asyncio.timeout(self._server.settings.limits.handshake_timeout):
+            async with asyncio.timeout_at(deadline):
                 events = handshake.receive_data(first)
                 while not events:
                     data = await receive(end, FIRST_READ)

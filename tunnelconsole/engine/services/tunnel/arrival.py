@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 class Arrival:
     """One of them, until it is known who it is.
 
-    :param place: among those inside their handshake; handed on with the end.
+    :param place: among those inside their handshake; handed on with the end, and with the deadline: one for all that it
+        takes to tell who has come, and for the first head.
     """
 
     __slots__ = ("_end", "_first", "_input", "_looked", "_peer", "_place", "_server", "deadline")
@@ -78,10 +79,10 @@ class Arrival:
         self._server.arrivals.discard(self)
         if is_client:
             self._input.stop()
-            self._server.greet(self._end, self._peer, self._place, self._first)
+            self._server.greet(self._end, self._peer, self._place, self._first, self.deadline)
         else:
             self._input.hand_over()
-            self._server.visit(self._end, self._peer, self._place, self._first)
+            self._server.visit(self._end, self._peer, self._place, self._first, self.deadline)
 
     def late(self) -> None:
         """Its time is over; a visitor that said nothing is no news."""

@@ -71,7 +71,8 @@ def _visitor(server: TunnelServer, exchange: Exchange, link: ReplayLink) -> Http
     place = server.gate.enter_handshake(exchange.peer)
     if place is None:
         raise RequestRefused("too many connections are inside their handshake", "try again")
-    return Visitor(server, link, exchange.peer, exchange.scheme, place)
+    deadline = server.node.loop.time() + server.settings.limits.handshake_timeout
+    return Visitor(server, link, exchange.peer, exchange.scheme, place, deadline)
 
 
 def _delivery(client: TunnelClient, link: ReplayLink) -> HttpPump:

@@ -243,10 +243,10 @@ class TunnelServer(ListeningService[TunnelServerSettings]):
         if place is not None:
             Arrival(self, SocketEnd(sock), peer, place)
 
-    def visit(self, end: End, peer: str, place: Place, first: bytes) -> None:
-        """A visitor has come."""
+    def visit(self, end: End, peer: str, place: Place, first: bytes, deadline: float) -> None:
+        """A visitor has come, whose first head is to be complete by the deadline."""
         link = EndLink(self.node.loop, end)
-        visitor = Visitor(self, link, peer, "https" if isinstance(end, TLSEnd) else "http", place)
+        visitor = Visitor(self, link, peer, "https" if isinstance(end, TLSEnd) else "http", place, deadline)
         link.resume()
         visitor.begin(first)
 
@@ -274,9 +274,9 @@ class TunnelServer(ListeningService[TunnelServerSettings]):
             allowances.append(allowance)
         return Tunnel(host, owner, allowances, self.inspector.log(host) if settings.inspect else None)
 
-    def greet(self, end: End, peer: str, place: Place, first: bytes) -> None:
-        """A tunnel's client has come, or one of its data connections."""
-        self.receive_newcomer(self._admission.greet(end, peer, first), end, peer, place)
+    def greet(self, end: End, peer: str, place: Place, first: bytes, deadline: float) -> None:
+        """A tunnel's client has come, or one of its data connections; it is to be let in by the deadline."""
+        self.receive_newcomer(self._admission.greet(end, peer, first, deadline), end, peer, place)
 
     def entered(self, backend: Backend) -> None:
         """A client's visitors may come."""

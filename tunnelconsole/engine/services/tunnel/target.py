@@ -11,6 +11,7 @@ import msgspec
 from tunnelconsole.engine.settings import HostPort
 from tunnelconsole.engine.transport.dialer import Address, numeric
 from tunnelconsole.engine.wire.hostport import parse_host_port
+from tunnelconsole.engine.wire.http.head import HttpError, check_host
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _URL = re.compile(r"(?P<scheme>https?)://(?P<host>[^/?#@]+)/?", re.IGNORECASE)
@@ -40,8 +41,9 @@ class TunnelURL(msgspec.Struct, frozen=True):
         scheme, host = found["scheme"].lower(), found["host"]
         has_port = re.search(r":[0-9]+$", host) is not None
         try:
+            check_host(host)
             address = HostPort(*parse_host_port(host if has_port else f"{host}:{_DEFAULT_PORTS[scheme]}"))
-        except ValueError:
+        except (HttpError, ValueError):
             raise ValueError(wrong) from None
         return cls(scheme, address, host)
 

@@ -45,6 +45,7 @@ class Visitor(HttpPump):
     :param peer: its ``host:port``.
     :param scheme: ``http`` or ``https``.
     :param place: among those inside their handshake, held until the first request is complete.
+    :param deadline: when that is to be, by the loop's clock.
     """
 
     __slots__ = (
@@ -65,7 +66,7 @@ class Visitor(HttpPump):
         "_tries",
     )
 
-    def __init__(self, server: TunnelServer, link: Link, peer: str, scheme: str, place: Place) -> None:
+    def __init__(self, server: TunnelServer, link: Link, peer: str, scheme: str, place: Place, deadline: float) -> None:
         address = peer.rpartition(":")[0].strip("[]")
         super().__init__(server.node, link, Exchanges(Peer(address, scheme, server.trusts(peer))))
         self._server = server
@@ -85,13 +86,13 @@ class Visitor(HttpPump):
         self._failed: Backend | None = None
         self._streamed = False
         """Whether the request under way goes through yamux."""
-        self._extended = False
-        """Whether the time for the head under way has been set."""
+        self._extended = True
+        """Whether the time for the head under way has been set: for the first one it has."""
         self._progress = 0
         """Bytes of the request's body, or behind it of the answer, that had passed when somebody last looked."""
         self._hooked = 0
         """Requests that were shown to the program that embeds us."""
-        self._rest(server.settings.limits.handshake_timeout)
+        self.deadline = deadline
         server.visitors.add(self)
 
     @property

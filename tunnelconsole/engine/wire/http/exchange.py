@@ -44,7 +44,15 @@ from tunnelconsole.engine.wire.http.forward import (
     keeps_open,
     route_of,
 )
-from tunnelconsole.engine.wire.http.head import HeadReader, HttpError, RequestHead, ResponseHead, parse_request
+from tunnelconsole.engine.wire.http.head import (
+    MAX_FIELDS,
+    MAX_HEAD,
+    HeadReader,
+    HttpError,
+    RequestHead,
+    ResponseHead,
+    parse_request,
+)
 from tunnelconsole.engine.wire.http.passage import NOTHING, Passage, Tap
 from tunnelconsole.engine.wire.http.response import Response, connection_field
 
@@ -82,6 +90,8 @@ class Exchanges:
     """One for each connection of a visitor.
 
     :param peer: who the visitor is.
+    :param max_head: bytes of a request's head.
+    :param max_fields: fields in it.
     """
 
     __slots__ = (
@@ -90,6 +100,7 @@ class Exchanges:
         "_finishing",
         "_held",
         "_keeps",
+        "_max_fields",
         "_peer",
         "_request",
         "_request_body",
@@ -104,12 +115,13 @@ class Exchanges:
         "phase",
     )
 
-    def __init__(self, peer: Peer) -> None:
+    def __init__(self, peer: Peer, *, max_head: int = MAX_HEAD, max_fields: int = MAX_FIELDS) -> None:
         self._peer = peer
         self.phase = Phase.IDLE
         #: Whether the visitor's connection is to be reset, so that what it got does not look complete.
         self.broken = False
-        self._visitor_reader = HeadReader(request=True)
+        self._visitor_reader = HeadReader(request=True, max_head=max_head)
+        self._max_fields = max_fields
         self._to_visitor: list[bytes] = []
         self._to_upstream: list[bytes] = []
         # What the visitor sent ahead of its turn; whether it has sent its last.
@@ -316,7 +328,7 @@ class Exchanges:
             if found is None:
                 self.phase = Phase.HEAD if self._visitor_reader.begun else Phase.IDLE
                 return
-            head = parse_request(found[0])
+            head = parse_request(found[0], max_fields=self._max_fields)
             route = route_of(head)
             framing = request_framing(head)
             expects_continue(head)

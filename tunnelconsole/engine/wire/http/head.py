@@ -8,6 +8,7 @@ A head is text here, each character one byte (ISO 8859-1), so that bytes beyond 
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Sequence
 from functools import lru_cache
@@ -26,8 +27,10 @@ MAX_FIELDS = 128
 MAX_TARGET = 8 * 1024
 #: Bytes of a field's name: the longest that is registered has 45.
 MAX_NAME = 128
-#: Bytes of a host with its port: a name of 253 bytes (RFC 1035), a colon and five digits.
-MAX_HOST = 259
+#: Bytes of a host's name (RFC 1035, section 2.3.4), without the dot behind it.
+MAX_HOST_NAME = 253
+#: Bytes of a host with its port: a name with the dot behind it, a colon and five digits.
+MAX_HOST = MAX_HOST_NAME + 7
 
 Fields = tuple[tuple[str, str], ...]
 """Names, as they came, and values without the blanks around them."""
@@ -44,8 +47,12 @@ _STATUS_LINE = re.compile(r"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: ([^\r\n]*))?")
 # No fragment, which is never sent (RFC 9110, section 4.2.5). Other bytes that a URI should have escaped pass.
 _TARGET = re.compile(r"[\x21\x22\x24-\x7e\x80-\xff]+")
 _ABSOLUTE = re.compile(r"https?://", re.IGNORECASE)
-# Of what a URI permits in a host only what names have: a comma or a quote would be read differently in a list.
-_HOST = re.compile(r"(?:[A-Za-z0-9\-._]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
+# Of what a URI permits in a host only what names have (RFC 1123, section 2.1), and underscores within a label: an empty
+# label would be another name for a host that a rule names, a comma or a quote would be read differently in a list.
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9_\-]{0,61}[A-Za-z0-9])?"
+_HOST = re.compile(rf"(?:((?:{_LABEL}\.)*({_LABEL}))\.?|\[([0-9A-Fa-f:.]+)\])(?::[0-9]{{0,5}})?")
+# A last label of which browsers make an IPv4 address, whatever stands before it: 0x7f.1 is 127.0.0.1 to them.
+_NUMBER = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
 
 
 class HttpError(ProtocolError):
@@ -92,12 +99,14 @@ class HeadReader:
 
     :param request: whether it reads requests. Then one empty line before the head is skipped (RFC 9112, section 2.2),
         and a first byte with which no method begins is refused at once: it is another protocol, such as TLS.
+    :param max_head: bytes of a head.
     """
 
-    __slots__ = ("_buffer", "_request", "_skipped")
+    __slots__ = ("_buffer", "_max_head", "_request", "_skipped")
 
-    def __init__(self, *, request: bool) -> None:
+    def __init__(self, *, request: bool, max_head: int = MAX_HEAD) -> None:
         self._request = request
+        self._max_head = max_head
         self._buffer = b""
         self._skipped = False
 
@@ -124,20 +133,20 @@ class HeadReader:
             if data and data[0] not in _TOKEN_BYTES and (self._skipped or data != b"\r"):
                 raise HttpError(400, "the connection does not begin with an HTTP request")
         end = data.find(_END, max(0, searched - 3)) + 4
-        if 4 <= end <= MAX_HEAD:
+        if 4 <= end <= self._max_head:
             self._buffer = b""
             self._skipped = False
             return data[:end], data[end:]
         start = searched - 1 if searched and data[searched - 1] == 0x0D else searched
-        if data.count(b"\n", start, MAX_HEAD) != data.count(b"\r\n", start, MAX_HEAD):
+        if data.count(b"\n", start, self._max_head) != data.count(b"\r\n", start, self._max_head):
             raise HttpError(400 if self._request else 502, _BARE_LF)
-        if len(data) > MAX_HEAD:
-            raise HttpError(431 if self._request else 502, f"the head has more than {MAX_HEAD} bytes")
+        if len(data) > self._max_head:
+            raise HttpError(431 if self._request else 502, f"the head has more than {self._max_head} bytes")
         self._buffer = data
         return None
 
 
-def parse_request(data: bytes) -> RequestHead:
+def parse_request(data: bytes, *, max_fields: int = MAX_FIELDS) -> RequestHead:
     """Return the request whose head is ``data``, from its first line to its empty one.
 
     :raises HttpError: it is refused: with 400, 414 (the target is too long), 431 (the head is too large), or 505 (a
@@ -145,7 +154,7 @@ def parse_request(data: bytes) -> RequestHead:
     """
     lines = _split(data, 400)
     method, target, minor = _parse_request_line(lines[0])
-    fields, keys, values = _parse_fields(lines[1:-2], 400, 431)
+    fields, keys, values = _parse_fields(lines[1:-2], 400, 431, max_fields)
     _check_host(values.get("host"), minor, keys)
     return RequestHead(method, target, minor, fields, keys, values)
 
@@ -222,9 +231,11 @@ def _has_known_form(method: str, target: str) -> bool:
     return _ABSOLUTE.match(target) is not None or (target == "*" and method == "OPTIONS")
 
 
-def _parse_fields(lines: Sequence[str], status: int, too_many: int) -> tuple[Fields, tuple[str, ...], dict[str, str]]:
-    if len(lines) > MAX_FIELDS:
-        raise HttpError(too_many, f"the head has more than {MAX_FIELDS} fields")
+def _parse_fields(
+    lines: Sequence[str], status: int, too_many: int, max_fields: int = MAX_FIELDS
+) -> tuple[Fields, tuple[str, ...], dict[str, str]]:
+    if len(lines) > max_fields:
+        raise HttpError(too_many, f"the head has more than {max_fields} fields")
     fields: list[tuple[str, str]] = []
     keys: list[str] = []
     values: dict[str, str] = {}
@@ -275,9 +286,29 @@ def _check_host(host: str | None, minor: int, keys: Sequence[str]) -> None:
 
 
 def check_host(host: str) -> None:
-    """Accept the value of ``Host``, or the authority of a URL: a host, with or without a port.
+    """Accept the value of ``Host``, or the authority of a URL: a host name or an IP address, with or without a port.
+
+    A name has labels of 1 to 63 letters, digits, hyphens and underscores, the latter two not at the ends. One dot may
+    stand behind it.
 
     :raises HttpError: it is something else.
     """
-    if len(host) > MAX_HOST or not _HOST.fullmatch(host):
+    if len(host) > MAX_HOST or not _is_host(host):
         raise HttpError(400, "the request's host is not a host name with or without a port")
+
+
+# Visitors name the same few hosts again and again; each has a bound, and so has what is remembered.
+@lru_cache(maxsize=1024)
+def _is_host(host: str) -> bool:
+    found = _HOST.fullmatch(host)
+    if found is None:
+        return False
+    name, last_label, ipv6 = found.groups()
+    try:
+        if ipv6 is not None:
+            ipaddress.IPv6Address(ipv6)
+        elif _NUMBER.fullmatch(last_label):
+            ipaddress.IPv4Address(name)
+    except ValueError:
+        return False
+    return ipv6 is not None or len(name) <= MAX_HOST_NAME

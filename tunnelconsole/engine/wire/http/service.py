@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from tunnelconsole.engine.wire.http.exchange import Event, Exchanges
-from tunnelconsole.engine.wire.http.forward import Peer
-from tunnelconsole.engine.wire.http.head import serialize
+from tunnelconsole.engine.wire.http.forward import ADDED_BYTES, ADDED_FIELDS, Peer
+from tunnelconsole.engine.wire.http.head import MAX_FIELDS, MAX_HEAD, serialize
+
+#: Bytes and fields of a request's head: what a visitor may send, and what the server adds to it.
+MAX_SERVICE_HEAD = MAX_HEAD + ADDED_BYTES
+MAX_SERVICE_FIELDS = MAX_FIELDS + ADDED_FIELDS
 
 #: How the answer begins with which our client says that its service cannot be reached, for a server that has another
 #: client to ask.
@@ -22,7 +26,7 @@ class ServiceExchanges(Exchanges):
     __slots__ = ()
 
     def __init__(self) -> None:
-        super().__init__(Peer("", "http"))
+        super().__init__(Peer("", "http"), max_head=MAX_SERVICE_HEAD, max_fields=MAX_SERVICE_FIELDS)
 
     def forward(self, *, host: str = "", keep: bool = True) -> list[Event]:
         events = super().forward(host=host, keep=keep)
