@@ -72,6 +72,7 @@ class Desk:
     async def settle(self) -> None:
         """Waits until nothing is under way any more, or a question is asked, and until the screen stands still."""
         await waiting.until(lambda: len(self.app.screen_stack) > 1 or not self._busy())
+        await waiting.until(lambda: self.app.fits)
         before = ""
         while (shown := self.text()) != before:
             before = shown

@@ -48,6 +48,10 @@ SLOW_INTERVAL = 1.0
 MANY = 2000
 """Sessions or channels from which updates come at :data:`SLOW_INTERVAL`."""
 
+NEW_PANE = 0.02
+"""Seconds until a screen that was just made is looked at again: it has no size before it has been laid out, and is not
+always told when it has."""
+
 TOAST, TROUBLE_TOAST = 4.0, 9.0
 """Seconds that a toast stays; one that says what went wrong has a hint to read."""
 
@@ -125,6 +129,7 @@ class Frame(App[ConsoleOutcome], inherit_bindings=False):
         self._wanted: Watch | None = None
         self._panes: dict[str, Pane] = {}
         self._cursors: dict[tuple[str, str, str], Hashable] = {}
+        self._shown: tuple[Pane, int] | None = None
         self._theme_trouble = ""
         self.look = self._first_look(theme or (themes.WITHOUT_COLOUR if colourless else self.preferences.load().theme))
         self.register_theme(self.look.textual())
@@ -246,7 +251,16 @@ class Frame(App[ConsoleOutcome], inherit_bindings=False):
         self._banner.show(said)
         self._body.set_class(bool(said), "-old")
         self._footer.show([chrome.footer(self.place.screen, width, deeper=self.can_go_back)])
-        self.pane.show(self.scene())
+        pane = self.pane
+        pane.show(self.scene())
+        self._shown = (pane, pane.size.width)
+        if not pane.size.width:
+            self.set_timer(NEW_PANE, self.present)
+
+    @property
+    def fits(self) -> bool:
+        """True when the present screen was last shown as wide as it is."""
+        return self._shown == (self.pane, self.pane.size.width) and self.pane.size.width > 0
 
     @property
     def can_go_back(self) -> bool:

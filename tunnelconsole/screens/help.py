@@ -147,10 +147,11 @@ class HelpPane(Pane):
         yield self._body
 
     def show(self, scene: Scene) -> None:
-        self._text.show(page(max(20, self.size.width - 1)))
+        self.on_resize()
 
     def on_resize(self) -> None:
-        self._text.show(page(max(20, self.size.width - 1)))
+        if self.size.width:  # else it is about to be known
+            self._text.show(page(max(20, self.size.width - 1)))
 
     def move(self, by: int) -> None:
         self._body.scroll_relative(y=by, animate=False, immediate=True)
