@@ -311,18 +311,6 @@ async def test_an_answer_that_ends_with_its_connection_is_complete_through_an_or
         assert (got.status, got.body) == (200, b"all of it")
 
 
-async def test_the_service_of_an_original_is_told_to_close_its_connection_unless_it_changes_its_protocol() -> None:
-    # Nobody else would: the original dials one for each request, and leaves it open.
-    upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\n"
-    for fields, told_to_close in (("", True), (upgrade, False)):
-        async with web() as at, at.original() as client, at.visiting() as visitor:
-            await visitor.send(f"GET / HTTP/1.1\r\nHost: {HOST}\r\n{fields}\r\n".encode())
-            await client.peer.find(DATA, 1)
-            request = (await client.peer.find(DATA, await client.open())).payload
-            assert (b"\r\nConnection: close\r\n" in request) is told_to_close
-            assert (b"\r\nConnection: Upgrade\r\n" in request) is not told_to_close
-
-
 async def test_a_websocket_is_raw_both_ways_after_its_upgrade() -> None:
     async with web() as at, at.original() as client, at.visiting() as visitor:
         fields = "Connection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n"

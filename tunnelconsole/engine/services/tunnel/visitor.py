@@ -194,9 +194,7 @@ class Visitor(HttpPump):
     def _lead(self, link: Link) -> list[Event]:
         self._progress = 0
         self._rest(self._server.settings.response_timeout)
-        # An original leaves its connection to the service open until the service closes it, which has to be told to.
-        upgrades = self._request is not None and self._request.upgrade
-        return self.forward(link, keep=upgrades or not isinstance(link, StreamLink))
+        return self.forward(link)
 
     def _move(self, backend: Backend, label: str) -> str:
         """Makes the visitor a channel of this client's session; returns why it cannot be."""
