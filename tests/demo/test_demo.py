@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -54,7 +55,7 @@ def shown(program: Program) -> Iterator[Shown]:
 
 def test_every_system_runs_as_server_and_as_client(shown: Shown) -> None:
     services = shown.rows("services")
-    systems = ("jump", "relay", "channel")
+    systems = ("jump", "relay", "channel", "tunnel")
     assert {row["kind"] for row in services} == {
         f"{system}-{end}" for system in systems for end in ("server", "client")
     }
@@ -78,6 +79,24 @@ def test_channels_move_and_others_stand_still(shown: Shown) -> None:
     until_true(both)
 
 
+def test_requests_of_many_kinds_come_through_the_tunnel(shown: Shown) -> None:
+    def kinds() -> bool:
+        rows = shown.rows("requests", "--service", "web")
+        return {200, 404} <= {row["status"] for row in rows} and {"GET", "POST"} <= {row["method"] for row in rows}
+
+    until_true(kinds)
+    assert all(row["host"] == "shop.localhost" for row in shown.rows("requests"))
+
+
+def test_secrets_of_requests_are_hidden_and_a_request_can_be_sent_again(shown: Shown) -> None:
+    def secretive() -> Any:
+        rows = shown.rows("requests", "--service", "web-shop")
+        return [row for row in rows if row["target"].endswith("token=[hidden]") and row["seconds"] is not None]
+
+    shown.steer("replay", until_true(secretive)[-1]["id"])
+    assert any(row["replay_of"] for row in shown.rows("requests", "--service", "web-shop"))
+
+
 def test_clients_are_told_apart_by_name(shown: Shown) -> None:
     until_true(lambda: {"alice", "bob"} <= {row["identity"] for row in shown.rows("sessions")})
 
@@ -94,7 +113,8 @@ def test_the_events_show_a_warning(shown: Shown) -> None:
 def test_nothing_listens_beyond_loopback(shown: Shown) -> None:
     services = shown.rows("services")
     assert not any(row["exposed"] for row in services)
-    assert all(row["address"].startswith("127.0.0.1:") or row["address"] == row["notes"]["chid"] for row in services)
+    ours = re.compile(r"127\.0\.0\.1:\d+|http://shop\.localhost:\d+")
+    assert all(ours.fullmatch(row["address"]) or row["address"] == row["notes"]["chid"] for row in services)
 
 
 def test_visitors_come_back_when_they_were_cut_off(shown: Shown) -> None:

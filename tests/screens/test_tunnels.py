@@ -17,9 +17,10 @@ from screens.rows import NOW, service, status
 from screens.scripted_engine import Script
 from screens.stories import evening, nothing, quiet, tunnels
 from tunnelconsole.control.messages import GetExchange, Refused, ReplayExchange, Watch
+from tunnelconsole.engine.services.tunnel import inspector
 from tunnelconsole.screens import copying
 from tunnelconsole.screens.messages_shown import MOST_LINES, message_lines
-from tunnelconsole.screens.picture import EXCHANGES_KEPT
+from tunnelconsole.screens.picture import EXCHANGES_KEPT, KEPT_PER_TUNNEL
 from tunnelconsole.screens.places import Place
 from tunnelconsole.screens.request import RequestPane
 from tunnelconsole.screens.spans import plain
@@ -130,11 +131,30 @@ async def test_a_frozen_list_stands_still(tmp_path: Path) -> None:
 
 async def test_the_newest_requests_are_kept(tmp_path: Path) -> None:
     script = tunnels()
-    script.exchanges = [exchange_row(f"x{number}", started=NOW + number) for number in range(EXCHANGES_KEPT + 50)]
+    script.exchanges = [
+        exchange_row(f"x{number}", host=f"h{number % 20}", started=NOW + number)
+        for number in range(EXCHANGES_KEPT + 50)
+    ]
     async with at_tunnels(tmp_path, script) as desk:
         assert desk.app.latest.exchange("x49") is None
         assert desk.app.latest.exchange("x50") is not None
         assert f"Requests  {EXCHANGES_KEPT:,}" in desk.text()
+
+
+async def test_of_each_tunnel_no_more_are_listed_than_the_engine_keeps(tmp_path: Path) -> None:
+    script = tunnels()
+    script.exchanges = [
+        *(exchange_row(f"x{number}", target=f"/{number}", started=NOW + number) for number in range(KEPT_PER_TUNNEL)),
+        exchange_row("x1000", target="/other", host="other.example", started=NOW),
+        exchange_row("x1001", target="/long", started=NOW, seconds=None),
+    ]
+    async with at_tunnels(tmp_path, script) as desk:
+        script.exchanges = [exchange_row("x1001", target="/long", started=NOW, seconds=500.0)]
+        await desk.tick()
+        assert len(paths(desk)) == KEPT_PER_TUNNEL + 1
+        assert {"/long", "/other", "/1"} <= set(paths(desk))
+        assert "/0" not in paths(desk)
+    assert inspector.KEPT_PER_TUNNEL == KEPT_PER_TUNNEL
 
 
 async def test_another_engine_has_other_requests(tmp_path: Path) -> None:

@@ -27,11 +27,11 @@ LOOPBACK = "127.0.0.1"
 END_TIMEOUT = 5.0
 """Seconds that a child may take to end once it has been told; then it is killed."""
 
-SERVERS = ("jump", "jump_tls", "edge", "hub")
+SERVERS = ("jump", "jump_tls", "edge", "hub", "web")
 """The servers that clients of the same configuration connect to, so that their ports must be known beforehand."""
 
-ORIGINS = ("pages", "desk", "shell")
-"""What the visitors visit, by name: short answers, a long stream, and one that answers line by line."""
+ORIGINS = ("pages", "desk", "shell", "shop")
+"""What the visitors visit, by name: short answers, a long stream, one that answers line by line, and a web service."""
 
 CONFIG = """\
 version = 1
@@ -125,6 +125,21 @@ chid = "laptop"
 receivers = ["desk"]
 listen = "127.0.0.1:0"
 key = "{dave}"
+
+# tunnel: a public hostname for a web service behind NAT; browsers know that names below localhost are this machine
+
+[service.web]
+kind = "tunnel-server"
+listen = "{web}"
+[service.web.tokens]
+erin = "{erin}"
+
+[service.web-shop]
+kind = "tunnel-client"
+server = "http://shop.localhost:{web_port}"
+connect = "{web}"
+token = "{erin}"
+target = "{shop}"
 """
 
 
@@ -179,7 +194,8 @@ def _write_config(folder: Path, ports: dict[str, socket.socket]) -> None:
             folder=folder,
             fingerprint=certificates.certificate_fingerprint(certificate),
             **{name: f"{LOOPBACK}:{sock.getsockname()[1]}" for name, sock in ports.items()},
-            **{name: secrets.token_urlsafe() for name in ("alice", "bob", "carol", "dave")},
+            web_port=ports["web"].getsockname()[1],
+            **{name: secrets.token_urlsafe() for name in ("alice", "bob", "carol", "dave", "erin")},
         )
     )
 

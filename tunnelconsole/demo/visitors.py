@@ -21,6 +21,7 @@ from tunnelconsole import channel
 from tunnelconsole.control.client import ControlClient
 from tunnelconsole.control.messages import Watch
 from tunnelconsole.demo.engine import LEASH
+from tunnelconsole.demo.shop import serve_shop, shop_around
 from tunnelconsole.engine.tasks import Tasks
 from tunnelconsole.errors import ConnectFailed, EngineUnreachable
 
@@ -118,7 +119,7 @@ async def serve_shell(reader: asyncio.StreamReader, writer: asyncio.StreamWriter
         await writer.drain()
 
 
-ORIGINS = {"pages": serve_page, "desk": serve_desk, "shell": serve_shell}
+ORIGINS = {"pages": serve_page, "desk": serve_desk, "shell": serve_shell, "shop": serve_shop}
 
 
 async def pour(writer: asyncio.StreamWriter, mean: float, period: float, length: float) -> None:
@@ -165,6 +166,7 @@ class Visitors:
             *[lambda: self.use_shell("shell")] * 2,
             lambda: self.use_shell("socks", "shell"),
             lambda: self.use_desk("hub-laptop", mean=500_000, period=21),
+            *[self.go_shopping] * 4,
             *[lambda: self.stay_idle("shell")] * 3,
             lambda: self.stay_idle("edge-desk"),
             self.go_astray,
@@ -195,6 +197,12 @@ class Visitors:
                 async with asyncio.timeout(PATIENCE):
                     await reader.readline()
                 await asyncio.sleep(_dice.expovariate(1 / 0.6))
+
+    async def go_shopping(self) -> None:
+        """Some requests of a web service, by its public name."""
+        _, port = await self._book.address_of("web")
+        async with self._connected("web") as (reader, writer):
+            await shop_around(reader, writer, f"shop.localhost:{port}", PATIENCE)
 
     async def stay_idle(self, service: str) -> None:
         """Somebody who has gone for a coffee."""
@@ -267,6 +275,9 @@ async def again_and_again(visit: Callable[[], Awaitable[None]]) -> None:
         try:
             await visit()
         except (OSError, EOFError, ConnectFailed):
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                return  # it was to end, and what it waited for broke off at that very moment
             await asyncio.sleep(_dice.expovariate(1 / COME_BACK))
 
 

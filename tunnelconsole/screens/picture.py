@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
+import math
+from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from heapq import merge
@@ -32,6 +33,9 @@ FLOW_KEPT = 600
 
 EXCHANGES_KEPT = 1000
 """Requests in memory, the newest: those that ten tunnels keep, under 1 MB."""
+
+KEPT_PER_TUNNEL = 100
+"""Requests of each tunnel among them: as many as the engine keeps, so that those which are listed can be opened."""
 
 TROUBLE_AGE = 600.0
 """Seconds for which a warning is recent: long enough to be seen after a coffee."""
@@ -136,6 +140,10 @@ def _age(row: EventRow) -> tuple[float, int]:
     return row.time, row.id
 
 
+def _end(row: ExchangeRow) -> float:
+    return math.inf if row.seconds is None else row.started + row.seconds
+
+
 class Gathering:
     """Puts pictures together; its one writer is the feed."""
 
@@ -198,13 +206,16 @@ class Gathering:
 
     def _add_exchanges(self, news: Exchanges) -> None:
         """Takes in what is new; what was under way and is not told of any more has ended, and nobody knows how."""
-        told = {row.id for row in news.rows}
-        gone = [key for key, row in self._exchanges.items() if row.seconds is None and key not in told]
-        for key in gone:
-            del self._exchanges[key]
-        self._exchanges.update({row.id: row for row in news.rows})
-        for key in list(self._exchanges)[: max(0, len(self._exchanges) - EXCHANGES_KEPT)]:
-            del self._exchanges[key]
+        told = {row.id: row for row in news.rows}
+        before = [row for row in self._exchanges.values() if row.seconds is not None and row.id not in told]
+        rows = sorted((*before, *told.values()), key=_end)  # in the order in which the engine forgets them
+        there: Counter[tuple[str, str]] = Counter()
+        kept: list[ExchangeRow] = []
+        for row in reversed(rows):
+            there[row.service, row.host] += 1
+            if row.seconds is None or there[row.service, row.host] <= KEPT_PER_TUNNEL:
+                kept.append(row)
+        self._exchanges = {row.id: row for row in reversed(kept[:EXCHANGES_KEPT])}
         self._missed += news.dropped
 
     def _merged(self) -> tuple[EventRow, ...]:
