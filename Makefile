@@ -1,12 +1,15 @@
 # `make run` shows it, `make test` proves it; each sets up all it needs.
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench clean
+.PHONY: help run test coverage check bench clean
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+# One more than there are cores: many tests wait for another process.
+WORKERS := $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1)))
+PYTEST := $(BIN)/pytest --numprocesses=$(WORKERS) --dist=worksteal
 PYTEST_ARGS ?=
 
 help: ## this list
@@ -18,7 +21,10 @@ run: $(VENV)/.installed ## the console, with every system running on loopback an
 test: $(VENV)/.installed-test ## everything that must hold: the checks, then all tests (PYTEST_ARGS="-k jump" narrows them)
 	@tools/system-tools
 	@$(MAKE) --no-print-directory check
-	$(BIN)/pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal --cov --cov-report=term $(PYTEST_ARGS)
+	$(PYTEST) $(PYTEST_ARGS)
+
+coverage: $(VENV)/.installed-test ## all tests, and which lines none of them reaches, in half as much time again
+	$(PYTEST) --cov --cov-report=term $(PYTEST_ARGS)
 
 check: $(VENV)/.installed-test ## style, types, and who imports whom
 	$(BIN)/ruff check
