@@ -18,6 +18,7 @@ from tunnelconsole.engine.wire.sealed_records import (
     MAGIC,
     MAX_TEXT,
     NOBODYS,
+    NOTHING,
     TAG_LENGTH,
     BrokenOff,
     Ended,
@@ -28,6 +29,8 @@ from tunnelconsole.engine.wire.sealed_records import (
     OpenerEvent,
     Sealer,
     beginning_of,
+    find_beginning,
+    find_caller,
     last_caller,
 )
 from wire_transcripts import cut, every_split
@@ -231,6 +234,20 @@ def test_a_beginning_where_a_record_is_due_cuts_the_stream_short(before: int) ->
         assert opener.leftover == other
 
 
+@pytest.mark.parametrize("before", [0, 1])
+def test_an_end_that_says_that_it_knows_of_no_stream_ends_the_one_there_is(before: int) -> None:
+    texts = [b"one"][:before]
+    for pieces in every_split(b"".join(sealed(*texts)[:-1]) + NOTHING):
+        events = feed(Opener(OWN), *pieces)
+        assert events == [*map(Opened, texts), BrokenOff("its sender knows nothing of it any more")]
+
+
+def test_an_end_that_says_that_it_knows_of_no_stream_is_no_caller_and_no_garbage() -> None:
+    opener = Opener(OWN)
+    assert feed(opener, NOTHING, *sealed(b"one")) == [Opened(b"one"), Ended()]
+    assert opener.thrown_away == 0
+
+
 def test_the_beginning_itself_behind_a_record_cuts_the_stream_short() -> None:
     beginning, first, *_ = sealed(b"one")
     assert feed(Opener(OWN), beginning, first, beginning) == [Opened(b"one"), ANEW]
@@ -309,3 +326,15 @@ def test_the_last_caller_is_the_one_whose_beginning_is_whole() -> None:
     assert last_caller(BEGINNING[:-1]) is None
     assert last_caller(b"x" + beginning_of(OTHER) + BEGINNING) == SALT
     assert last_caller(beginning_of(OTHER) + BEGINNING[:-1]) == OTHER
+    assert last_caller(NOTHING) is None
+    assert last_caller(NOTHING + BEGINNING + NOTHING) == SALT
+
+
+def test_who_begins_is_found_behind_what_belongs_to_nothing() -> None:
+    for garbage in (b"", b"x", b"TT", MAGIC[:5]):
+        assert find_beginning(garbage + BEGINNING) == (len(garbage), True)
+    assert find_beginning(b"garbage" + MAGIC[:3]) == (7, False)
+    assert find_beginning(b"garbage" + NOTHING) == (7, True)
+    assert find_caller(b"garbage" + NOTHING) == (7 + BEGINNING_LENGTH, False)
+    assert find_caller(b"garbage" + NOTHING + b"more" + BEGINNING) == (11 + BEGINNING_LENGTH, True)
+    assert find_caller(NOTHING + MAGIC) == (BEGINNING_LENGTH, False)

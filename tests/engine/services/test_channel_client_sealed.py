@@ -54,7 +54,7 @@ def in_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sealed_bridge, "SILENCE", 0.3)
     monkeypatch.setattr(sealed_bridge, "GARBAGE_TIME", 0.3)
     monkeypatch.setattr(uplink, "GARBAGE_TIME", 0.3)
-    monkeypatch.setattr(uplink, "STRAY_PAUSE", 0.05)
+    monkeypatch.setattr(uplink, "NOTHING_PAUSE", 0.05)
     monkeypatch.setattr(sealed_halves, "FIRST_HELLO", 0.02)
     monkeypatch.setattr(sealed_halves, "LONGEST_HELLO", 0.05)
     monkeypatch.setattr(Backoff, "next", lambda _self: 0.05)
@@ -221,6 +221,18 @@ async def test_an_end_that_vanishes_and_comes_back_is_served_anew(which: str) ->
                 await until(lambda: not both.far.open)
             await until(lambda: sorted(at.chids) == ["desk", "laptop"])
         await _served_again(both.address)
+
+
+async def test_a_program_that_has_said_all_to_an_end_that_vanished_makes_room_for_the_next() -> None:
+    async with ends(key=KEY) as (both, at):
+        async with both.calling() as caller:
+            await caller.send(b"ping")
+            assert await caller.read(4) == b"ping"
+            at.party("desk").finish("gone")
+            caller.half_close()
+            assert await caller.broken()
+        await _served_again(both.address)
+        assert not told(both.engine, SealBroken)
 
 
 # Tampering

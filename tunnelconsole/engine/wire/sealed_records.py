@@ -13,7 +13,8 @@ record, which alone may be empty, was cut short.
 
 The channel server drops what it gets for a client that is not there, and tells nobody. So each end says its beginning
 again and again, with the salt that it heard last, until it is answered itself, and only then sends a record. Bytes
-before a beginning are what is left of a stream that nobody waits for any more.
+before a beginning are what is left of a stream that nobody waits for any more. Whoever has joined, or gets such bytes,
+says :data:`NOTHING`, with which no stream begins: who believes to be in an exchange with it then knows better.
 """
 
 from __future__ import annotations
@@ -46,11 +47,17 @@ MAX_RECORDS = 2**32
 _LAST = 0x8000_0000
 _BROKEN_OFF = 0x4000_0000
 _NONCE_LENGTH = 12
+_ANEW = "its sender began another stream before the last record of this one"
+_LOST = "its sender knows nothing of it any more"
 
 
 def beginning_of(salt: bytes, answered: bytes = NOBODYS) -> bytes:
     """Return the beginning of the stream with ``salt``, as an answer to the stream with ``answered``."""
     return MAGIC + salt + answered
+
+
+#: What says that there is no stream here, or not any more.
+NOTHING = beginning_of(NOBODYS)
 
 
 class Sealer:
@@ -238,10 +245,10 @@ class Opener:
                 self._salt = salt
                 self._step = _Step.KEY
                 events.append(KeyWanted(salt))
-            elif salt != self._own_salt:
-                events.append(Heard(salt))
-            else:  # somebody sends us our own
+            elif salt == self._own_salt:  # somebody sends us our own
                 self.thrown_away += BEGINNING_LENGTH
+            elif salt != NOBODYS:
+                events.append(Heard(salt))
         return events
 
     def _read_records(self) -> list[OpenerEvent]:
@@ -253,9 +260,10 @@ class Opener:
                 if MAGIC.startswith(header):
                     if len(buffer) - start < BEGINNING_LENGTH:
                         break
-                    if not self._says_it_again(bytes(buffer[start : start + BEGINNING_LENGTH])):
+                    beginning = bytes(buffer[start : start + BEGINNING_LENGTH])
+                    if not self._says_it_again(beginning):
                         self._step = _Step.ENDED
-                        events.append(BrokenOff("its sender began another stream before the last record of this one"))
+                        events.append(BrokenOff(_LOST if beginning == NOTHING else _ANEW))
                         break
                     start += BEGINNING_LENGTH
                     continue
@@ -320,12 +328,25 @@ def find_beginning(data: bytes | bytearray) -> tuple[int, bool]:
     return next((start for start in last if MAGIC.startswith(data[start:])), len(data)), False
 
 
+def find_caller(data: bytes | bytearray) -> tuple[int, bool]:
+    """As :func:`find_beginning`, but for those that say :data:`NOTHING`."""
+    place, is_whole = find_beginning(data)
+    while is_whole and data[place : place + BEGINNING_LENGTH] == NOTHING:
+        skipped = place + BEGINNING_LENGTH
+        further, is_whole = find_beginning(data[skipped:])
+        place = skipped + further
+    return place, is_whole
+
+
 def last_caller(data: bytes) -> bytes | None:
     """Return the salt of the last stream that begins in ``data``; None when there is none."""
-    place = data.rfind(MAGIC)
-    while place >= 0 and len(data) - place < BEGINNING_LENGTH:
-        place = data.rfind(MAGIC, 0, place)
-    return _read_beginning(data[place:])[0] if place >= 0 else None
+    salt = None
+    place, is_whole = find_caller(data)
+    while is_whole:
+        salt, _ = _read_beginning(data[place:])
+        data = data[place + BEGINNING_LENGTH :]
+        place, is_whole = find_caller(data)
+    return salt
 
 
 def _read_beginning(data: bytes | bytearray) -> tuple[bytes, bytes]:

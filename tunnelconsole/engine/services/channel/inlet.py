@@ -19,7 +19,7 @@ class Inlet:
     :param came: told once that there is something to take; never from within the constructor.
     :param lost: told once why nothing more will come; never from within the constructor.
     :param search: finds what is worth taking; what comes before it is thrown away.
-    :param garbage: told each time that something was.
+    :param garbage: told each time that something was, and what.
     """
 
     __slots__ = (
@@ -45,7 +45,7 @@ class Inlet:
         lost: Callable[[str], None],
         *,
         search: Search | None = None,
-        garbage: Callable[[], None] | None = None,
+        garbage: Callable[[bytes], None] | None = None,
     ) -> None:
         self._loop = loop
         self._hub = hub
@@ -119,9 +119,10 @@ class Inlet:
         return is_there
 
     def _throw_away(self, count: int) -> None:
+        thrown_away = bytes(self._ahead[:count])
         del self._ahead[:count]
-        if count and self._garbage is not None:
-            self._garbage()
+        if thrown_away and self._garbage is not None:
+            self._garbage(thrown_away)
 
     def _end(self, reason: str) -> None:
         self.take()

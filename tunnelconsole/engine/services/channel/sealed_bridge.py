@@ -22,7 +22,7 @@ from tunnelconsole.engine.transport.plane import Plane
 from tunnelconsole.engine.transport.pump import Finished
 from tunnelconsole.engine.transport.streams import Join
 from tunnelconsole.engine.wire.passphrase import SALT_LENGTH, derive_key
-from tunnelconsole.engine.wire.sealed_records import Sealer, beginning_of, find_beginning, last_caller
+from tunnelconsole.engine.wire.sealed_records import NOTHING, Sealer, find_beginning, find_caller, last_caller
 
 
 class SharedKey:
@@ -250,7 +250,8 @@ class SealedBridging:
     :param key: the passphrase.
     """
 
-    search = staticmethod(find_beginning)
+    search = staticmethod(find_caller)
+    nothing = NOTHING
 
     def __init__(self, key: str) -> None:
         self._key = SharedKey(key)
@@ -263,9 +264,6 @@ class SealedBridging:
 
     def prepare(self) -> None:
         self._key.prepare()
-
-    def stray(self) -> bytes:
-        return beginning_of(secrets.token_bytes(SALT_LENGTH))
 
     async def refusal(self, early: bytes) -> bytes:
         caller = last_caller(early)

@@ -18,7 +18,7 @@ GARBAGE_TIME = 10.0
 """Seconds in which bytes that belong to nothing must be over: what is still on its way of an exchange that is no more
 takes no longer, and whoever has the key begins once a second."""
 
-STRAY_PAUSE = 1.0
+NOTHING_PAUSE = 1.0
 """Seconds between two times that a sender is told that what it sends belongs to nothing: bytes already on their way
 are no reason to say it again."""
 
@@ -41,8 +41,8 @@ class Bridging(Protocol):
         :param others: whether other programs wait for their turn; None where there is a target.
         """
 
-    def stray(self) -> bytes:
-        """What tells a sender whose bytes belong to nothing that there is nobody for them, or not any more."""
+    nothing: bytes
+    """What tells a sender whose bytes belong to nothing that there is nobody for them, or not any more."""
 
     async def refusal(self, early: bytes) -> bytes:
         """What tells whoever is behind ``early`` that there is no local end for it."""
@@ -52,6 +52,7 @@ class PlainBridging:
     """Everything goes through as it is, and nobody can be told anything."""
 
     search = None
+    nothing = b""
 
     def __init__(self, plane: Plane) -> None:
         self._plane = plane
@@ -63,9 +64,6 @@ class PlainBridging:
         self, local: End, hub: End, ended: Ended, early: bytes, pace: Pace | None, others: Callable[[], bool] | None
     ) -> LocalBridge:
         return Bridge(self._plane, local, hub, ended, early=early, pace=pace, others=others)
-
-    def stray(self) -> bytes:
-        return b""
 
     async def refusal(self, early: bytes) -> bytes:
         return b""
@@ -98,8 +96,9 @@ class Uplink:
         self._ended: asyncio.Future[Outcome] | None = None
         self._left = False
         self._garbage_since: float | None = None
-        self._stray_told = self._loop.time() - STRAY_PAUSE
+        self._nothing_said = 0.0
         self._inlet = self._read_ahead(early)
+        self._say_nothing()
 
     async def something_came(self) -> None:
         """Waits until there is something for a local end."""
@@ -179,15 +178,21 @@ class Uplink:
             garbage=self._garbage,
         )
 
-    def _garbage(self) -> None:
+    def _garbage(self, thrown_away: bytes) -> None:
         """Bytes came that belong to nothing: of an exchange that its other end does not know to be over, perhaps."""
+        if not thrown_away.replace(self._bridging.nothing, b""):
+            return
         now = self._loop.time()
         if self._garbage_since is None:
             self._garbage_since = now
         elif now - self._garbage_since >= GARBAGE_TIME:
             self._garbage_since = now
             self._owner.garbage()
-        if now - self._stray_told >= STRAY_PAUSE:
-            self._stray_told = now
-            with suppress(OSError):  # there is no room for it now, or the connection is broken, which others notice
-                self._end.send(self._bridging.stray())
+        if now - self._nothing_said >= NOTHING_PAUSE:
+            self._say_nothing()
+
+    def _say_nothing(self) -> None:
+        """Tells whoever believes to be in an exchange with us that this is not so."""
+        self._nothing_said = self._loop.time()
+        with suppress(OSError):  # there is no room for it now, or the connection is broken, which others notice
+            self._end.send(self._bridging.nothing)
