@@ -93,6 +93,7 @@ async def test_a_pair_that_has_said_all_ends_in_order(hubs: Hubs) -> None:
         assert await one[0].read() == await other[0].read() == b"all there is"
 
 
+@pytest.mark.parametrize("hubs", ["plain", "tls"], indirect=True)
 async def test_what_was_written_last_is_delivered_when_the_block_ends(hubs: Hubs) -> None:
     async with hubs() as it, it.connect("b", "a") as (reader, _):
 

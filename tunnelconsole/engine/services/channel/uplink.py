@@ -95,6 +95,7 @@ class Uplink:
         self._flow: LocalBridge | None = None
         self._ended: asyncio.Future[Outcome] | None = None
         self._left = False
+        self._saying = False
         self._garbage_since: float | None = None
         self._nothing_said = 0.0
         self._inlet = self._read_ahead(early)
@@ -126,7 +127,7 @@ class Uplink:
         self._ended = None
         if not outcome.hub_lost:
             self._inlet = self._read_ahead(outcome.left)
-            await send_all(self._end, outcome.unsent)
+            await self._say(outcome.unsent)
         return outcome
 
     async def refuse(self) -> None:
@@ -134,7 +135,7 @@ class Uplink:
         ahead = self._inlet.take()
         words = await self._bridging.refusal(ahead)
         self._inlet = self._read_ahead(ahead)
-        await send_all(self._end, words)
+        await self._say(words)
 
     def forget_callers(self) -> None:
         """Forgets who wanted to be bridged and has been refused: they call again, unlike what comes as it is."""
@@ -191,8 +192,17 @@ class Uplink:
         if now - self._nothing_said >= NOTHING_PAUSE:
             self._say_nothing()
 
+    async def _say(self, words: bytes) -> None:
+        self._saying = True
+        try:
+            await send_all(self._end, words)
+        finally:
+            self._saying = False
+
     def _say_nothing(self) -> None:
         """Tells whoever believes to be in an exchange with us that this is not so."""
+        if self._saying:
+            return
         self._nothing_said = self._loop.time()
         with suppress(OSError):  # there is no room for it now, or the connection is broken, which others notice
             self._end.send(self._bridging.nothing)
