@@ -220,6 +220,14 @@ def test_http_says_what_is_wrong_with_its_words(program: Program, words: list[st
     assert said in answer.err
 
 
+def test_http_says_that_a_token_is_none_without_repeating_it(program: Program) -> None:
+    answer = program.run("http", "80", "--server", "http://a.example", env={"TUNNELCONSOLE_TOKEN": "hush hush"})
+    assert answer.code == 2
+    assert is_one_line(answer.err)
+    assert "--token-file, or TUNNELCONSOLE_TOKEN: holds a blank or a character beyond ASCII" in answer.err
+    assert "hush" not in answer.err
+
+
 # requests
 
 

@@ -261,6 +261,16 @@ async def test_a_request_that_is_not_kept_any_more_says_so(tmp_path: Path) -> No
         assert desk.toasts == ["The request is not here yet"]
 
 
+async def test_a_request_is_asked_for_anew_each_time_it_is_opened(tmp_path: Path) -> None:
+    async with at_request(tmp_path) as desk:
+        await desk.press("escape")
+        shown = desk.engine.script.opened["x5", False]
+        desk.engine.script.opened["x5", False] = replace(shown, url="http://another.example/")
+        desk.app.go(Place("request", "web", request="x5"))
+        await desk.settle()
+        assert "http://another.example/" in desk.text()
+
+
 async def test_a_request_under_way_is_shown_again_as_it_goes_on(tmp_path: Path) -> None:
     async with at_request(tmp_path, "x10") as desk:
         assert "Not yet." in desk.text()

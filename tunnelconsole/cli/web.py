@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 REQUESTS_SHOWN = 50
 """Requests shown unless --limit asks for others: a screen full."""
 
+OPTIONS = {"tls": "--fingerprint and --ca", "token": f"--token-file, or {TOKEN_VARIABLE}"}
+"""What some settings are called here."""
+
 STDOUT = "-"
 """Names standard output where a file is asked for."""
 
@@ -121,7 +124,7 @@ def http(
 
 def _check(settings: TunnelClientSettings) -> None:
     for key, problem in settings.problems():
-        option = "--fingerprint and --ca" if key == "tls" else f"--{key.replace('_', '-')}"
+        option = OPTIONS.get(key, f"--{key.replace('_', '-')}")
         raise click.UsageError(f"{option}: {problem}")
 
 

@@ -113,11 +113,12 @@ def exchange_row(kept: Kept) -> ExchangeRow:
 def exchange_view(kept: Kept, *, reveal: bool) -> Exchange:
     """All that is kept of an exchange."""
     veil, again = Veil(lifted=reveal), Veil(lifted=reveal)
+    response = kept.exchange.response
     return Exchange(
         row=_row(kept, again),
         url=veil.url(_url_of(kept)),
         request=_request(kept.exchange, veil, again),
-        response=_answer(kept.exchange, kept.exchange.response, veil) if kept.exchange.response is not None else None,
+        response=_answer(kept.exchange, response, veil) if response is not None else None,
         hidden=veil.hidden,
         revealed=reveal,
     )
@@ -125,22 +126,21 @@ def exchange_view(kept: Kept, *, reveal: bool) -> Exchange:
 
 def _row(kept: Kept, veil: Veil) -> ExchangeRow:
     service, exchange = kept
-    response = exchange.response
     return ExchangeRow(
         id=_id(exchange.id),
         service=service.name,
         host=exchange.host,
         peer=exchange.peer,
-        method=exchange.head.method,
+        method=exchange.method,
         target=veil.url(exchange.target),
         status=exchange.status,
         error=exchange.error,
         started=exchange.started,
         seconds=exchange.seconds if exchange.over else None,
-        seconds_to_answer=exchange.seconds_to_answer if response is not None else None,
+        seconds_to_answer=exchange.seconds_to_answer or None,
         request_bytes=exchange.request_bytes,
         response_bytes=exchange.response_bytes,
-        content_type=response.values.get("content-type", "") if response is not None else "",
+        content_type=exchange.content_type,
         replay_of=_id(exchange.replay_of) if exchange.replay_of else "",
     )
 

@@ -27,7 +27,7 @@ class Inspecting(Frame):
     def arrive(self) -> None:
         super().arrive()
         pane = self._opened()
-        if pane is not None and (pane.key != self.place.request or (pane.exchange and pane.exchange.revealed)):
+        if pane is not None:  # anew each time: another engine may have another request of this id
             pane.begin(self.place.request)
             self._load(reveal=False)
 

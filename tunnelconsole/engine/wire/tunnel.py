@@ -248,12 +248,20 @@ def tunnel_request(host: str, *, token: str = "", spare: int | None = None) -> b
     """
     lines = [f"Host: {_usable_host(host)}"]
     if token:
-        if not _TOKEN.fullmatch(token):
-            raise ValueError("the token holds a blank or a character beyond ASCII")
+        check_token(token)
         lines.append(f"Authorization: Bearer {token}")
     if spare is not None:
         lines += [f"{_NATIVE}: {NATIVE_VERSION}", f"{_SPARE}: {spare}"]
     return serialize(f"CONNECT {CONNECT_PATH} HTTP/1.1", lines)
+
+
+def check_token(token: str) -> None:
+    """Accept a token.
+
+    :raises ValueError: it cannot stand in a head; the message does not repeat it.
+    """
+    if not _TOKEN.fullmatch(token):
+        raise ValueError("the token holds a blank or a character beyond ASCII")
 
 
 def data_request(host: str, key: bytes) -> bytes:

@@ -27,7 +27,7 @@ from tunnelconsole.engine.transport.ends import send_all
 from tunnelconsole.engine.units import Duration
 from tunnelconsole.engine.wire.errors import ProtocolError
 from tunnelconsole.engine.wire.http.head import HttpError, check_host
-from tunnelconsole.engine.wire.tunnel import tunnel_request
+from tunnelconsole.engine.wire.tunnel import check_token, tunnel_request
 from tunnelconsole.engine.wire.tunnel_lines import (
     MAX_WANTED,
 )
@@ -46,6 +46,15 @@ def _usable_host(host_header: str) -> list[Problem]:
     return []
 
 
+def _usable_token(token: Secret | None) -> list[Problem]:
+    try:
+        if token:
+            check_token(token)
+    except ValueError as error:
+        return [("token", str(error).removeprefix("the token "))]
+    return []
+
+
 def _tls_by_url(server: TunnelURL, tls: TLSSettings | None) -> list[Problem]:
     if tls is not None and server.scheme == "http":
         return [("tls", "is for a server whose URL begins with https")]
@@ -57,6 +66,7 @@ class TunnelClientSettings(ServiceSettings, frozen=True, kw_only=True):
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(("host_header",), _usable_host),
+        Rule(("token",), _usable_token),
         SPARE_RULE,
         Rule(("server", "tls"), _tls_by_url),
         KEEPALIVE_RULE,

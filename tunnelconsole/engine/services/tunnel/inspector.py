@@ -1,7 +1,7 @@
 """The inspector: what passed last through each tunnel, kept in memory, within bounds, for whoever wants to look.
 
-An exchange is kept as it passes: its heads as they were read anyway, and the first bytes of its bodies. Nothing is
-made of that until somebody asks.
+An exchange is kept as it passes: the bytes of its heads, and the first bytes of its bodies. Nothing is made of that
+until somebody asks.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from tunnelconsole.engine.wire.http.exchange import Exchanges
-from tunnelconsole.engine.wire.http.head import Fields, RequestHead, ResponseHead
+from tunnelconsole.engine.wire.http.head import RequestHead, ResponseHead, parse_request, parse_response
 from tunnelconsole.engine.wire.http.passage import Passage
 
 BODY_KEPT: Final = 64 * 1024
@@ -29,11 +29,8 @@ BYTES_PER_TUNNEL: Final = 4 * 1024 * 1024
 BYTES_KEPT: Final = 16 * 1024 * 1024
 """Bytes kept by a service for all its tunnels together; beyond them the oldest go first."""
 
-EXCHANGE_BYTES: Final = 1500
-"""Bytes that an exchange takes at the least: its own fields, and two heads without any (measured)."""
-
-FIELD_BYTES: Final = 250
-"""Bytes that a field of a head takes besides its text: four strings, a pair, and a place in a table (measured)."""
+EXCHANGE_BYTES: Final = 900
+"""Bytes that an exchange takes besides its heads and bodies (measured)."""
 
 _ids = itertools.count(1)
 """One for the process, so that no id means another exchange after its service was restarted."""
@@ -48,18 +45,20 @@ class Exchange:
     __slots__ = (
         "_began",
         "_exchanges",
+        "_head",
         "_log",
         "_request_count",
+        "_response",
         "_response_count",
+        "content_type",
         "ended",
         "error",
-        "head",
         "host",
         "id",
+        "method",
         "peer",
         "replay_of",
         "request_body",
-        "response",
         "response_body",
         "scheme",
         "seconds",
@@ -79,7 +78,8 @@ class Exchange:
         self.peer = peer
         self.scheme = exchanges.scheme
         """What the visitor speaks, as far as that is known here: ``http`` or ``https``."""
-        self.head = head
+        self._head = head.raw
+        self.method = head.method
         self.target = target
         self.replay_of = 0
         """The id of the exchange that this one repeats; 0 when a visitor has come."""
@@ -87,8 +87,9 @@ class Exchange:
         """Unix seconds."""
         self._began = time.perf_counter()
         self._exchanges = exchanges
-        self.response: ResponseHead | None = None
-        """The final answer's head as the service sent it; None while there is none, and where we answered ourselves."""
+        self._response = b""
+        self.content_type = ""
+        """Of the answer."""
         self.status = 0
         """Of the answer, the service's or our own; 0 while there is none."""
         self.seconds_to_answer = 0.0
@@ -103,8 +104,18 @@ class Exchange:
         self._response_count: Passage | int | None = None
         self.error = ""
         """What went wrong."""
-        self.size = EXCHANGE_BYTES + _size_of(head.fields)
+        self.size = EXCHANGE_BYTES + len(head.raw)
         """Bytes that keeping it takes, about."""
+
+    @property
+    def head(self) -> RequestHead:
+        """The request's, read again each time."""
+        return parse_request(self._head, max_fields=len(self._head))
+
+    @property
+    def response(self) -> ResponseHead | None:
+        """The final answer's as the service sent it; None while there is none, and where we answered ourselves."""
+        return parse_response(self._response) if self._response else None
 
     @property
     def over(self) -> bool:
@@ -146,7 +157,7 @@ class Exchange:
         """What is kept of a body, with as much of ``data`` as there is room for."""
         room = BODY_KEPT - len(before)
         piece = data if len(data) <= room else data[:room]
-        if not self._log.claim(len(piece)):
+        if not self._log.inspector.claim(self._log, len(piece)):
             return before
         self.size += len(piece)
         if not before:
@@ -157,8 +168,9 @@ class Exchange:
 
     def answered(self, head: ResponseHead) -> None:
         """The final answer has begun."""
-        self.response = head
+        self._response = head.raw
         self.status = head.status
+        self.content_type = head.values.get("content-type", "")
         self.seconds_to_answer = time.perf_counter() - self._began
 
     def end(self, error: str, status: int = 0) -> None:
@@ -175,16 +187,17 @@ class Exchange:
             self._request_count, self.request_body = self.request_bytes, bytes(self.request_body)
         if self._response_count is not None:
             self._response_count, self.response_body = self.response_bytes, bytes(self.response_body)
-        self._log.end(self)
+        self.size += len(self._response)
+        self._log.inspector.ended(self._log, self, len(self._response))
 
 
 class Log:
     """The last exchanges of one tunnel that are over, the oldest first."""
 
-    __slots__ = ("_inspector", "bytes", "exchanges", "host", "left")
+    __slots__ = ("bytes", "exchanges", "host", "inspector", "left")
 
     def __init__(self, inspector: Inspector, host: str) -> None:
-        self._inspector = inspector
+        self.inspector = inspector
         self.host = host
         self.exchanges: OrderedDict[int, Exchange] = OrderedDict()
         self.bytes = 0
@@ -196,16 +209,8 @@ class Log:
         """A request that came."""
         exchange = Exchange(self, peer, head, target, exchanges)
         exchange.watch()
-        self._inspector.begun(self, exchange)
+        self.inspector.begun(self, exchange)
         return exchange
-
-    def end(self, exchange: Exchange) -> None:
-        """Keeps an exchange that is over."""
-        self._inspector.ended(self, exchange)
-
-    def claim(self, size: int) -> bool:
-        """Takes so many bytes more for an exchange under way, from older ones where need be; False: there are none."""
-        return self._inspector.claim(self, size)
 
 
 class Replay:
@@ -266,23 +271,21 @@ class Inspector:
             self._replay.begun = exchange
             exchange.replay_of = self._replay.of
 
-    def ended(self, log: Log, exchange: Exchange) -> None:
-        """See :meth:`Log.end`."""
-        del self.running[exchange.id]
-        self.count += 1
-        exchange.ended = self.count
-        self._logs.setdefault(log.host, log)
-        log.exchanges[exchange.id] = exchange
-        self._kept[exchange.id] = log
+    def ended(self, log: Log, exchange: Exchange, more: int) -> None:
+        """Keeps an exchange that is over, and has become larger by ``more`` bytes; see :meth:`Exchange.end`."""
+        key = exchange.id
+        del self.running[key]
+        self.count = exchange.ended = self.count + 1
+        if log.left:
+            self._logs.setdefault(log.host, log)
+        log.exchanges[key] = exchange
+        self._kept[key] = log
+        self._take(log, more)
         if len(log.exchanges) > KEPT_PER_TUNNEL:
             self._drop_oldest(log)
-        if exchange.response is not None:
-            size = _size_of(exchange.response.fields)
-            exchange.size += size
-            self._take(log, size)
 
     def claim(self, log: Log, size: int) -> bool:
-        """See :meth:`Log.claim`."""
+        """Takes so many bytes more for an exchange under way, from older ones where need be; False: there are none."""
         self._take(log, size)
         if log.bytes <= BYTES_PER_TUNNEL and self.bytes <= BYTES_KEPT:
             return True
@@ -303,7 +306,8 @@ class Inspector:
         del self._kept[oldest]
         log.bytes -= gone.size
         self.bytes -= gone.size
-        self._forget_empty(log)
+        if log.left:
+            self._forget_empty(log)
 
     def __iter__(self) -> Iterator[Exchange]:
         """What is kept, of all tunnels, in the order in which it ended; and then what is under way."""
@@ -330,7 +334,3 @@ class Inspector:
 
 def _length(body: bytes | bytearray, count: Passage | int | None) -> int:
     return len(body) if count is None else count.total if isinstance(count, Passage) else count
-
-
-def _size_of(fields: Fields) -> int:
-    return FIELD_BYTES * len(fields) + sum(map(len, itertools.chain.from_iterable(fields)))

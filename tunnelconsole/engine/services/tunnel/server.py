@@ -37,6 +37,7 @@ from tunnelconsole.engine.transport.link import EndLink
 from tunnelconsole.engine.transport.listener import Listener, is_loopback
 from tunnelconsole.engine.transport.tls import TLSEnd
 from tunnelconsole.engine.units import Duration
+from tunnelconsole.engine.wire.tunnel import check_token
 from tunnelconsole.errors import ListenFailed
 
 KEEP_ALIVE: Final = 75.0
@@ -80,6 +81,12 @@ def _usable_tokens(tokens: Mapping[str, Secret]) -> list[Problem]:
     found = [
         (f"tokens.{name}", "an empty token would let everybody in") for name, secret in tokens.items() if not secret
     ]
+    for name, secret in tokens.items():
+        try:
+            if secret:
+                check_token(secret)
+        except ValueError as error:
+            found.append((f"tokens.{name}", f"{str(error).removeprefix('the token ')}, so no client could bring it"))
     if len(set(tokens.values())) < len(tokens):
         found.append(("tokens", "two identities have the same token, so nobody could tell them apart"))
     return found

@@ -81,10 +81,12 @@ class RequestHead(msgspec.Struct, frozen=True):
     keys: tuple[str, ...]
     #: The value of each name in lower case; those of a repeated name joined by ``, ``.
     values: dict[str, str]
+    #: All of it as it came, from its first line to its empty one.
+    raw: bytes = b""
 
 
 class ResponseHead(msgspec.Struct, frozen=True):
-    """The head of a response; ``minor``, ``fields``, ``keys`` and ``values`` as in :class:`RequestHead`."""
+    """The head of a response; ``minor``, ``fields``, ``keys``, ``values`` and ``raw`` as in :class:`RequestHead`."""
 
     status: int
     reason: str
@@ -92,6 +94,7 @@ class ResponseHead(msgspec.Struct, frozen=True):
     fields: Fields
     keys: tuple[str, ...]
     values: dict[str, str]
+    raw: bytes = b""
 
 
 class HeadReader:
@@ -156,7 +159,7 @@ def parse_request(data: bytes, *, max_fields: int = MAX_FIELDS) -> RequestHead:
     method, target, minor = _parse_request_line(lines[0])
     fields, keys, values = _parse_fields(lines[1:-2], 400, 431, max_fields)
     _check_host(values.get("host"), minor, keys)
-    return RequestHead(method, target, minor, fields, keys, values)
+    return RequestHead(method, target, minor, fields, keys, values, data)
 
 
 def parse_response(data: bytes) -> ResponseHead:
@@ -170,7 +173,7 @@ def parse_response(data: bytes) -> ResponseHead:
         raise HttpError(502, "the answer does not begin with a status line of HTTP/1.0 or HTTP/1.1")
     minor, status, reason = match.groups()
     fields, keys, values = _parse_fields(lines[1:-2], 502, 502)
-    return ResponseHead(int(status), reason or "", int(minor), fields, keys, values)
+    return ResponseHead(int(status), reason or "", int(minor), fields, keys, values, data)
 
 
 def parse_trailers(lines: Sequence[str], status: int) -> Fields:
