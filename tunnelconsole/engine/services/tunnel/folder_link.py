@@ -41,11 +41,16 @@ class FolderLink:
         except asyncio.CancelledError:
             opening.add_done_callback(_forget)  # the thread goes on, and may open a file yet
             raise
+        except Exception:
+            self._breaks("the folder could not be read")  # else the visitor waits in vain for what has failed
+            raise
         try:
             await self._goes_on.wait()
             self.owner.link_received(self, answer.first)
             if answer.file is not None:
                 await self._send(answer.file, answer.length)
+        except OSError as error:  # of the disk, which is no fault of ours
+            self._breaks(error.strerror or str(error))
         finally:
             if answer.file is not None:
                 answer.file.close()
@@ -60,6 +65,11 @@ class FolderLink:
                 return
             left -= len(data)
             self.owner.link_received(self, data)
+
+    def _breaks(self, reason: str) -> None:
+        if not self.ended:
+            self.ended = True
+            self.owner.link_broken(self, reason)
 
     def write(self, data: bytes) -> bool:
         """Takes the request, which is known already."""
