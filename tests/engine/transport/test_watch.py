@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Callable
 
 import pytest
@@ -125,3 +126,52 @@ async def test_a_loop_that_is_closed_is_not_asked_to_watch_again() -> None:
     watch._let_go(None)
     near.close()
     far.close()
+
+
+def faults_of_the_loop() -> list[BaseException]:
+    """Takes what the loop is told that nobody else took."""
+    told: list[BaseException] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["exception"]))
+    return told
+
+
+async def turns(count: int) -> None:
+    """Lets the loop go round so many times."""
+    loop, gone = asyncio.get_running_loop(), 0
+
+    def turn() -> None:
+        nonlocal gone
+        gone += 1
+        loop.call_soon(turn if gone < count else bool)
+
+    turn()
+    await until(lambda: gone == count)
+
+
+async def test_a_descriptor_that_was_closed_while_it_is_watched_is_given_up_at_once() -> None:
+    faults = faults_of_the_loop()
+    reader = Piecemeal()
+    reader.watch.start()
+    asyncio.get_running_loop().remove_reader(reader.sock.fileno())
+    reader.sock.close()
+    reader.watch._let_go(None)
+    await turns(20)
+    assert [fault.errno for fault in faults if isinstance(fault, OSError)] == [errno.EBADF]
+    assert reader.ended == ["OSError"]
+    assert reader.calls == 1
+    assert not reader.watch.active
+    reader.close()
+
+
+async def test_a_descriptor_that_cannot_be_watched_is_an_error_of_the_start_and_no_more() -> None:
+    faults = faults_of_the_loop()
+    near, far = connected()
+    number = far.fileno()
+    far.close()
+    watch = InputWatch(asyncio.get_running_loop(), number, lambda: None)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        watch.start()
+    await turns(20)
+    assert not watch.active
+    assert not faults
+    near.close()
