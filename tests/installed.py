@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from waiting import until_true
 
 COMMAND_TIMEOUT = 20.0
@@ -96,6 +98,21 @@ class Process:
         self.popen.wait()
         if self.popen.stdin is not None:
             self.popen.stdin.close()
+
+
+FEW_DESCRIPTORS = 256
+"""Descriptors that :func:`few_descriptors` lets a program have, unless it takes more."""
+
+
+def few_descriptors(*command: str) -> list[str]:
+    """``command``, with a soft limit of descriptors that is low; the hard one stays as it is."""
+    return ["/bin/sh", "-c", f'ulimit -Sn {FEW_DESCRIPTORS}; exec "$0" "$@"', *command]
+
+
+def descriptors_allowed(process: Process) -> int:
+    """Descriptors that a process may have at present."""
+    soft, _ = psutil.Process(process.popen.pid).rlimit(psutil.RLIMIT_NOFILE)
+    return soft
 
 
 class Program:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import resource
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import pytest
 
 from complaint import is_one_line
 from echo import EchoServer, connect, echoed
-from installed import Daemon, Program
+from installed import Daemon, Program, descriptors_allowed, few_descriptors
 from ports import steady_port
 from waiting import until_true
 
@@ -131,6 +132,15 @@ def test_a_file_of_authorities_that_has_none_is_named_with_its_option(program: P
 def test_tcp_says_that_it_is_the_relay_server_that_cannot_be_reached(program: Program) -> None:
     command = program.start("tcp", "22", "--server", "127.0.0.1:1")
     command.says("cannot reach the relay server 127.0.0.1:1: dial tcp 127.0.0.1:1: connect: connection refused")
+    command.sends(signal.SIGINT)
+    assert command.returns() == 0
+
+
+def test_tcp_may_have_as_many_visitors_as_the_system_allows_descriptors_for(program: Program, node: Daemon) -> None:
+    edge = node.service("edge")["address"]
+    command = program.start_other(few_descriptors(program.path, "tcp", "22", "--server", edge))
+    command.says("forwarding")
+    assert descriptors_allowed(command) == resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     command.sends(signal.SIGINT)
     assert command.returns() == 0
 

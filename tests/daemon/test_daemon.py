@@ -16,7 +16,7 @@ import pytest
 import uvloop
 
 from echo import EchoServer, connect, echoed
-from installed import Daemon, Program
+from installed import Daemon, Program, descriptors_allowed, few_descriptors
 from tunnelconsole import daemon as daemon_module
 from tunnelconsole.control.client import ControlClient
 from tunnelconsole.control.messages import StopEngine
@@ -438,14 +438,13 @@ class TestFloods:
 
 
 class TestItsProcess:
-    def test_it_may_have_as_many_descriptors_as_the_system_allows(self) -> None:
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 256), hard))
-        try:
-            daemon_module.raise_descriptor_limit()
-            assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    def test_it_may_have_as_many_descriptors_as_the_system_allows(self, program: Program) -> None:
+        daemon = Daemon(program, JUMP)
+        daemon.process = program.start_other(few_descriptors(program.path, "--daemon", "-c", str(daemon.config)))
+        until_true(lambda: daemon.ready or not daemon.process.running)
+        assert daemon.ready, daemon.process.said
+        assert descriptors_allowed(daemon.process) == resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        assert daemon.stops() == 0
 
     def test_it_runs_on_uvloop_unless_told_otherwise(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(daemon_module.LOOP_VARIABLE, raising=False)

@@ -28,6 +28,7 @@ from tunnelconsole.engine.services.relay.client import RelayClientSettings
 from tunnelconsole.engine.services.service import ServerDialer
 from tunnelconsole.engine.services.tunnel.client import TunnelClientSettings
 from tunnelconsole.engine.settings import HostPort, Secret, TLSSettings
+from tunnelconsole.engine.transport.descriptors import raise_limit
 from tunnelconsole.engine.transport.stdio import join_stdio, stdio_through
 from tunnelconsole.errors import CertificateRejected, TargetRefused, TunnelConsoleError
 
@@ -38,7 +39,8 @@ TOLD = (ServiceConnected, ServiceRetrying, ServiceFailed, TargetFailed, Repeated
 
 
 def run(coroutine: Coroutine[Any, Any, None]) -> None:
-    """Runs one of these on the loop that the daemon would run on."""
+    """Runs one of these on the loop that the daemon would run on, with as many descriptors as it would have."""
+    raise_limit()
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(coroutine)
 

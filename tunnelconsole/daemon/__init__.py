@@ -17,7 +17,6 @@ import asyncio
 import gc
 import logging
 import os
-import resource
 import signal
 import sys
 from collections.abc import Callable
@@ -35,6 +34,7 @@ from tunnelconsole.daemon.logs import LibraryHandler, LineWriter, Log, json_line
 from tunnelconsole.daemon.readiness import Readiness
 from tunnelconsole.engine.engine import Engine, Supervised
 from tunnelconsole.engine.events import ConfigRefused, ConfigReloaded, Crashed
+from tunnelconsole.engine.transport.descriptors import raise_limit
 from tunnelconsole.errors import ConfigError, ListenFailed, NotPrivate, RequestRefused, TunnelConsoleError
 from tunnelconsole.log_file import VARIABLE as LOG_VARIABLE
 from tunnelconsole.log_file import Rotation
@@ -75,7 +75,7 @@ def run(
         for problem in error.problems:
             sys.stderr.write(f"tunnelconsole: {problem}\n")
         return 1
-    raise_descriptor_limit()
+    raise_limit()
     gc.freeze()  # what the modules are made of stays for good, and need never be looked at again
     gc.set_threshold(YOUNG_OBJECTS, *gc.get_threshold()[1:])
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
@@ -91,13 +91,6 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     except ImportError:
         return asyncio.new_event_loop
     return uvloop.new_event_loop
-
-
-def raise_descriptor_limit() -> None:
-    """Allows this process as many descriptors as its hard limit does: a channel takes two."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(ValueError, OSError):  # macOS has a lower limit of the kernel's than the one it reports
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 class Daemon:

@@ -36,6 +36,26 @@ def test_the_reserve_is_small_and_where_few_are_allowed_smaller(
     assert descriptors.ceiling() == ceiling
 
 
+def test_the_limit_is_raised_to_the_hard_one() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 256), hard))
+    try:
+        descriptors.raise_limit()
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_limit_that_the_system_will_not_raise_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise ValueError("current limit exceeds maximum limit")
+
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    monkeypatch.setattr(resource, "setrlimit", refused)
+    descriptors.raise_limit()
+    assert resource.getrlimit(resource.RLIMIT_NOFILE) == before
+
+
 def test_there_is_one_to_spare_until_the_reserve_is_touched(monkeypatch: pytest.MonkeyPatch) -> None:
     free = os.dup(0)
     os.close(free)

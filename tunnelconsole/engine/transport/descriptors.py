@@ -10,6 +10,7 @@ import errno
 import os
 import resource
 import sys
+from contextlib import suppress
 
 RESERVE = 128
 """Descriptors that no newcomer takes: 64 for consoles and commands, and as many for the configuration, certificates,
@@ -23,6 +24,16 @@ def limit() -> int:
     """Descriptors that this process may have."""
     allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return sys.maxsize if allowed == resource.RLIM_INFINITY else allowed
+
+
+def raise_limit() -> None:
+    """Allows this process as many descriptors as its hard limit does: a channel takes two.
+
+    For programs of ours; one that embeds an engine decides for itself.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # macOS has a lower limit of the kernel's than the one it reports
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def ceiling() -> int:
