@@ -119,6 +119,11 @@ def problems(folder: Path, text: str) -> list[str]:
     return caught.value.problems
 
 
+def every_problem(folder: Path, text: str) -> list[str]:
+    """What is wrong, where nothing may be."""
+    return config.examine(write(folder, text)).problems
+
+
 def jump_server(folder: Path, text: str) -> JumpServerSettings:
     found = read(folder, text).services["home"]
     assert isinstance(found, JumpServerSettings)
@@ -683,6 +688,49 @@ class TestMistakesInFiles:
         (tmp_path / "here").write_text("")
         found = problems(tmp_path, HOME + f"tls = {{ {tls} }}")
         assert found == [f"service.home.tls.{problem.format(tmp_path)}"]
+
+    @pytest.mark.parametrize(
+        ("keys", "found"),
+        [
+            ("tls = {}", []),
+            ('listen_http = "127.0.0.1:0"\ntls = {}', []),
+            ('listen_http = "127.0.0.1:0"', ["service.web.listen_http"]),
+            ('certificate = "here"\nkey = "here"', []),
+            ('certificate = "here"\nkey = "here"\ntls = {}', ["service.web.tls"]),
+            ('certificates = { "a.example" = { certificate = "here", key = "here" } }\ntls = {}', ["service.web.tls"]),
+            ('certificate = "here"\nkey = "here"\ntls = { ca = "here" }', ["service.web.tls.ca", "service.web.tls"]),
+            ('listen_http = "127.0.0.1:0"\ntls = { cert = 5 }', ["service.web.tls.cert"]),
+        ],
+        ids=[
+            "tls",
+            "plain besides",
+            "plain alone",
+            "certificate",
+            "both",
+            "by host and tls",
+            "wrong ca",
+            "unknown key",
+        ],
+    )
+    def test_a_tunnel_server_has_its_certificates_in_one_place(
+        self, tmp_path: Path, keys: str, found: list[str]
+    ) -> None:
+        (tmp_path / "here").write_text("")
+        told = every_problem(tmp_path, f'[service.web]\nkind = "tunnel-server"\nlisten = "127.0.0.1:0"\n{keys}\n')
+        assert [problem.partition(": ")[0] for problem in told] == found
+
+    @pytest.mark.parametrize(
+        ("url", "found"),
+        [
+            ("https://app.example.net", []),
+            ("http://app.example.net", ["service.app.tls: is for a server whose URL begins with https"]),
+        ],
+    )
+    def test_a_tunnel_client_has_tls_settings_only_for_a_url_with_tls(
+        self, tmp_path: Path, url: str, found: list[str]
+    ) -> None:
+        text = f'[service.app]\nkind = "tunnel-client"\nserver = "{url}"\ntarget = "127.0.0.1:3000"\ntls = {{}}\n'
+        assert every_problem(tmp_path, text) == found
 
     def test_a_client_has_no_certificate_of_its_own(self, tmp_path: Path) -> None:
         text = '[service.a]\nkind = "relay-client"\nserver = "a:1"\ntarget = "b:2"\ntls = { certificate = "here" }'

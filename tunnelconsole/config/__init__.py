@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import msgspec
 
 from tunnelconsole.config.listening import check_listening
-from tunnelconsole.config.reader import Reader, key_path
+from tunnelconsole.config.reader import WRONG, Reader, key_path
 from tunnelconsole.engine.rules import Problem, Rule
 from tunnelconsole.engine.settings import DEFAULT_DRAIN, TLSSettings
 from tunnelconsole.engine.units import Duration
@@ -260,14 +260,14 @@ def _service(reader: Reader, table: dict[str, object], path: str) -> tuple[dict[
     before = len(reader.problems)
     kind = _kind(reader, table, path, KINDS)
     # TLS is read apart from the rest, because what it may say is another thing for servers than for clients.
-    tls = None if "tls" not in table else _tls(reader, kind, table["tls"], f"{path}.tls")
+    tls = None if "tls" not in table else _tls(reader, kind, table["tls"], f"{path}.tls") or WRONG
     rest = {key: given for key, given in table.items() if key not in ("kind", "tls")}
     if kind is None:  # what every service has is all that is known of it
         common = {field.encode_name for field in msgspec.structs.fields(ServiceSettings)}
         return reader.values(ServiceSettings, {key: rest[key] for key in rest if key in common}, path), None
-    values = reader.values(KINDS[kind][0], rest, path, also=["kind"])
+    values = reader.values(KINDS[kind][0], rest, path, also=["kind"], beside={"tls": tls})
     wrong = len(reader.problems) > before
-    return values, None if wrong else KINDS[kind][0](**{**values, "tls": tls})
+    return values, None if wrong else KINDS[kind][0](**values)
 
 
 def _kind(reader: Reader, table: dict[str, object], path: str, known: Collection[str]) -> str | None:

@@ -15,7 +15,7 @@ import re
 from collections.abc import Collection, Mapping
 from datetime import date, datetime, time
 from pathlib import Path
-from types import NoneType, UnionType
+from types import MappingProxyType, NoneType, UnionType
 from typing import Any, Final, Literal, TypeVar, Union, get_args, get_origin
 
 import msgspec
@@ -53,6 +53,8 @@ class _Wrong:
 
 
 WRONG: Final = _Wrong()
+
+NOTHING: Final[Mapping[str, object]] = MappingProxyType({})
 
 
 class Reader:
@@ -107,11 +109,18 @@ class Reader:
         return wanted(**values) if len(self.problems) == before else None
 
     def values(
-        self, wanted: type[msgspec.Struct], table: Mapping[str, object], path: str, also: Collection[str] = ()
+        self,
+        wanted: type[msgspec.Struct],
+        table: Mapping[str, object],
+        path: str,
+        also: Collection[str] = (),
+        beside: Mapping[str, object] = NOTHING,
     ) -> dict[str, Any]:
         """The values of settings of type ``wanted``, by key, defaults included; what is wrong or missing is left out.
 
         :param also: keys of the table that somebody else reads.
+        :param beside: what somebody else has read for keys of ``wanted``, :data:`WRONG` where that could not be; rules
+            see it like the rest.
         """
         fields = {field.encode_name: field for field in msgspec.structs.fields(wanted)}
         twins = {f"{key}{FILE_TWIN}": key for key, field in fields.items() if _plain(field.type) is Secret}
@@ -120,7 +129,9 @@ class Reader:
         values: dict[str, Any] = {}
         for key, field in fields.items():
             twin = f"{key}{FILE_TWIN}" if f"{key}{FILE_TWIN}" in twins else ""
-            if twin in table:
+            if key in beside:
+                values[field.name] = beside[key]
+            elif twin in table:
                 values[field.name] = self._from_file(table, key, path)
             elif key in table:
                 values[field.name] = self._value(field.type, table[key], key_path(path, key))

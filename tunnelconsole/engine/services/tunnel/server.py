@@ -31,7 +31,7 @@ from tunnelconsole.engine.services.tunnel.inspector import Inspector
 from tunnelconsole.engine.services.tunnel.rates import Allowance, RateSettings
 from tunnelconsole.engine.services.tunnel.routes import HostPattern, Routes, Tunnel
 from tunnelconsole.engine.services.tunnel.visitor import Visitor
-from tunnelconsole.engine.settings import FilePath, ListenAddress, NetworkPattern, Secret
+from tunnelconsole.engine.settings import FilePath, ListenAddress, NetworkPattern, Secret, TLSSettings
 from tunnelconsole.engine.transport.ends import End, SocketEnd
 from tunnelconsole.engine.transport.link import EndLink
 from tunnelconsole.engine.transport.listener import Listener, is_loopback
@@ -59,10 +59,22 @@ def _together(certificate: FilePath | None, key: FilePath | None) -> list[Proble
 
 
 def _secure(
-    listen_http: ListenAddress | None, certificate: FilePath | None, certificates: Mapping[str, CertificateSettings]
+    listen_http: ListenAddress | None,
+    certificate: FilePath | None,
+    certificates: Mapping[str, CertificateSettings],
+    tls: TLSSettings | None,
 ) -> list[Problem]:
-    if listen_http is not None and certificate is None and not certificates:
+    if listen_http is not None and certificate is None and not certificates and tls is None:
         return [("listen_http", "is for visitors without TLS, and listen is without TLS already; set a certificate")]
+    return []
+
+
+def _one_tls(
+    certificate: FilePath | None, certificates: Mapping[str, CertificateSettings], tls: TLSSettings | None
+) -> list[Problem]:
+    if tls is not None and (certificate is not None or certificates):
+        given = "certificate" if certificate is not None else "certificates"
+        return [("tls", f"the service has certificates of its own by the key {given}; leave one of the two out")]
     return []
 
 
@@ -105,7 +117,8 @@ class TunnelServerSettings(ListeningSettings, frozen=True, kw_only=True):
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(("certificate", "key"), _together),
-        Rule(("listen_http", "certificate", "certificates"), _secure),
+        Rule(("listen_http", "certificate", "certificates", "tls"), _secure),
+        Rule(("certificate", "certificates", "tls"), _one_tls),
         Rule(("reserved", "certificates"), _hosts),
         Rule(("tokens",), _usable_tokens),
         Rule(("reserved", "tokens"), _known_owners),
