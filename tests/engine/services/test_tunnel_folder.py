@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
+import time
 from pathlib import Path
 
 import pytest
 
-from loopback import running
-from tunnel_peers import Got, Visitor, tunnel_client, visiting, web
+from loopback import PATIENCE, running
+from system_tools import path_of
+from tunnel_peers import HOST, Got, Visitor, tunnel_client, visiting, web
 from tunnelconsole.engine.services.tunnel.folder import Answer, Folder
 from tunnelconsole.engine.wire.http.head import ResponseHead, parse_response
 
 BIG = os.urandom(1024) * 2048 + b"the end"
+
+CURL_HTTP_ERROR = 22
+"""curl's exit code for a status from 400 on."""
 
 
 @pytest.fixture
@@ -52,6 +58,14 @@ def ask(folder: Path, target: str, method: str = "GET", **values: str) -> tuple[
         body += answer.file.read(answer.length)
         answer.file.close()
     return parse_response(head + b"\r\n\r\n"), body
+
+
+async def curl(*arguments: str) -> int | None:
+    """Runs curl; its exit code."""
+    plain = ("-q", "--silent", "--fail", "--noproxy", "*")
+    process = await asyncio.create_subprocess_exec(path_of("curl"), *plain, *arguments)
+    async with asyncio.timeout(PATIENCE):
+        return await process.wait()
 
 
 def test_a_file_is_served_with_its_type(folder: Path) -> None:
@@ -140,6 +154,47 @@ def test_a_part_beyond_the_end_is_416_and_what_is_no_part_is_all(folder: Path) -
     for wanted in ("bytes=5-1", "bytes=-", "bytes=0-1,3-4", "lines=1-2"):
         assert ask(folder, "/big", range=wanted)[0].status == 200
     assert ask(folder, "/big", range="bytes=0-1", if_range='"old"')[0].status == 200
+
+
+def test_a_part_of_what_the_visitor_has_in_part_comes_only_while_it_is_the_same(folder: Path) -> None:
+    os.utime(folder / "big", (1_600_000_000.5, 1_600_000_000.5))
+    head, _ = ask(folder, "/big")
+    tag, modified = head.values["etag"], head.values["last-modified"]
+    for known in (tag, modified):
+        assert ask(folder, "/big", range="bytes=5-", if_range=known)[0].status == 206
+    later = "Sun, 13 Sep 2020 12:26:41 GMT"
+    for known in (f"W/{tag}", '"old"', later, "yesterday", "Mon, 01 Jan 2020 00:00:00 +99999999999999"):
+        assert ask(folder, "/big", range="bytes=5-", if_range=known)[0].status == 200
+
+
+def test_a_date_alone_does_not_tell_that_a_file_of_this_moment_is_the_same(folder: Path) -> None:
+    soon = time.time() + 60
+    os.utime(folder / "big", (soon, soon))
+    modified = ask(folder, "/big")[0].values["last-modified"]
+    assert ask(folder, "/big", range="bytes=5-", if_range=modified)[0].status == 200
+
+
+def test_a_head_tells_of_the_whole_file_whatever_part_is_asked_for(folder: Path) -> None:
+    head, body = ask(folder, "/big", "HEAD", range="bytes=0-9")
+    assert (head.status, head.values["content-length"], body) == (200, str(len(BIG)), b"")
+    assert head.values["accept-ranges"] == "bytes"
+
+
+@pytest.mark.system("curl")
+@pytest.mark.parametrize("native", [True, False])
+async def test_curl_gets_a_part_and_resumes_what_was_broken_off(folder: Path, tmp_path: Path, native: bool) -> None:
+    got = tmp_path / "got"
+    async with web() as at, running(app=tunnel_client(at.address, str(folder), native=native)) as engine:
+        assert engine.services["app"].state == "connected", engine.services["app"].error
+        where = ("-H", f"Host: {HOST}", f"http://{at.address}/big", "-o", str(got))
+        assert await curl("-r", "10-99", *where) == 0
+        assert got.read_bytes() == BIG[10:100]
+        assert await curl("-r", "-9", *where) == 0
+        assert got.read_bytes() == BIG[-9:]
+        got.write_bytes(BIG[: len(BIG) // 3])
+        assert await curl("-C", "-", *where) == 0
+        assert got.read_bytes() == BIG
+        assert await curl("-r", f"{len(BIG)}-", *where) == CURL_HTTP_ERROR
 
 
 def test_what_the_visitor_has_is_304(folder: Path) -> None:

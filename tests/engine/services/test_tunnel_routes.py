@@ -37,6 +37,43 @@ def test_what_is_no_pattern_is_told(text: str) -> None:
         HostPattern.parse(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("a..b", "between"),
+        (".a", "before"),
+        ("a.b..", "behind"),
+        ("*..b", "between"),
+        ("-a.b", 'part "-a" begins or ends'),
+        ("a_.*", 'part "a_" begins or ends'),
+        ("*-", "begins or ends"),
+        ("a" * 64 + ".b", "more than 63"),
+        (".".join(["a" * 60] * 5), "at most 253"),
+        ("a.256", "no IP address"),
+        ("0x7f.1", "no IP address"),
+    ],
+)
+def test_a_pattern_that_no_host_can_match_is_refused_and_says_why(text: str, why: str) -> None:
+    with pytest.raises(ValueError, match="is not a host and names none") as caught:
+        HostPattern.parse(text)
+    assert why in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "host"),
+    [
+        ("*.123", "10.0.0.123"),
+        ("10.0.0.1", "10.0.0.1"),
+        ("?" * 64, "a" * 31 + "." + "b" * 32),
+        ("a*" * 200, "a" * 60 + "." + "a" * 60 + "." + "a" * 60 + "." + "a" * 20),
+        ("x_*_y.a", "x_1_y.a"),
+        ("*.*", "a.b"),
+    ],
+)
+def test_a_pattern_that_few_hosts_can_match_is_taken(text: str, host: str) -> None:
+    assert HostPattern.parse(text).names(host)
+
+
 def test_deny_wins_and_reserved_hosts_are_their_owners_alone() -> None:
     rules = HostRules(patterns("*.example.com"), patterns("bad.*"), {"app.*": "alice", "bob.example.com": "bob"})
     assert rules.refuses("a.example.com", "anonymous") == ""

@@ -12,6 +12,7 @@ import mimetypes
 import os
 import re
 import stat
+import time
 from collections.abc import Mapping
 from email.utils import formatdate, parsedate_to_datetime
 from pathlib import Path
@@ -24,10 +25,13 @@ from tunnelconsole.engine.wire.http.head import serialize
 MAX_LISTED: Final = 10_000
 """Names in a list: what a browser still shows at once."""
 
+DATE_STEP: Final = 1.0
+"""Seconds between two dates that a head can tell apart."""
+
 INDEX: Final = "index.html"
 """The file that stands for its folder."""
 
-_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
+_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})", re.IGNORECASE)
 _PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>
 <h1>{title}</h1>
@@ -143,7 +147,7 @@ def _file(method: str, path: Path, values: Mapping[str, str]) -> Answer:
             file.close()
             return Answer(serialize("HTTP/1.1 304 Not Modified", lines))
         first_line, begin, length = "HTTP/1.1 200 OK", 0, status.st_size
-        part = _part(values, tag, status.st_size)
+        part = _part(values, status.st_size) if method == "GET" and _same_still(values, tag, status.st_mtime) else None
         if part is not None:
             begin, length = part
             if not length:
@@ -169,17 +173,34 @@ def _is_same(values: Mapping[str, str], tag: str, modified: float) -> bool:
     if (tags := values.get("if-none-match")) is not None:
         return tags.strip() == "*" or tag in (each.strip().removeprefix("W/") for each in tags.split(","))
     if (since := values.get("if-modified-since")) is not None:
-        try:
-            return int(modified) <= parsedate_to_datetime(since).timestamp()
-        except ValueError:
-            return False
+        date = _date(since)
+        return date is not None and int(modified) <= date
     return False
 
 
-def _part(values: Mapping[str, str], tag: str, size: int) -> tuple[int, int] | None:
+def _same_still(values: Mapping[str, str], tag: str, modified: float) -> bool:
+    """Whether the file is the one of which the visitor has a part (RFC 9110, section 13.1.5), if it says which that is.
+
+    A date counts only once the file can no longer change without the date doing so too (section 8.8.2.2).
+    """
+    known = values.get("if-range")
+    if known is None or known == tag:
+        return True
+    return _date(known) == int(modified) and time.time() - modified > DATE_STEP
+
+
+def _date(text: str) -> float | None:
+    """The Unix seconds of a date in a head; None when it is none."""
+    try:
+        return parsedate_to_datetime(text).timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
+def _part(values: Mapping[str, str], size: int) -> tuple[int, int] | None:
     """Where the one part that is asked for begins, and its length, 0 for none; None for the whole file."""
     found = _RANGE.fullmatch(values.get("range", "").replace(" ", ""))
-    if found is None or values.get("if-range", tag) != tag:
+    if found is None:
         return None
     first, last = found.groups()
     if first:
