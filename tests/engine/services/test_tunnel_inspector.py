@@ -132,10 +132,11 @@ async def test_an_answer_that_breaks_off_says_so() -> None:
         assert found.error
 
 
-async def test_a_websocket_is_kept_with_its_upgrade() -> None:
+async def test_a_websocket_is_kept_with_its_upgrade_and_what_passes_is_counted() -> None:
     async def upgrade(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        writer.write((await reader.readexactly(5)).upper() + b"!")
         await reader.read()
 
     async with app(handler=upgrade) as at:
@@ -145,7 +146,11 @@ async def test_a_websocket_is_kept_with_its_upgrade() -> None:
             assert (await visitor.response()).status == 101
             (found,) = at.web.service.inspector
             assert (found.status, found.over) == (101, False)
+            await visitor.send(b"hello")
+            assert await visitor.read(6) == b"HELLO!"
+            assert (found.request_bytes, found.response_bytes) == (5, 6)
         await over(at.web.service.inspector)
+        assert (found.request_bytes, found.response_bytes, found.response_body) == (5, 6, b"")
         with pytest.raises(RequestRefused, match="WebSocket"):
             await replay(at.web.service, found)
 

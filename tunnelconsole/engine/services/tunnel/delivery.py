@@ -11,6 +11,7 @@ from tunnelconsole.engine.services.tunnel.folder import Folder
 from tunnelconsole.engine.services.tunnel.folder_link import FolderLink
 from tunnelconsole.engine.services.tunnel.http_pump import HttpPump, label_of
 from tunnelconsole.engine.services.tunnel.inspector import Exchange
+from tunnelconsole.engine.services.tunnel.raw import RawFlow
 from tunnelconsole.engine.sessions import Channel
 from tunnelconsole.engine.transport.dialer import DIAL_TIMEOUT, Address, Dial, resolve
 from tunnelconsole.engine.transport.ends import SocketEnd
@@ -208,6 +209,10 @@ class Delivery(HttpPump):
         if link is self._kept:
             self._kept = None
         link.close()
+
+    def raw_begun(self, flow: RawFlow) -> None:
+        if self._exchange is not None:
+            self._exchange.upgraded(flow)
 
     def raw_over(self) -> None:
         self._keep_exchange("")

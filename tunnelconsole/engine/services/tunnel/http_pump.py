@@ -111,6 +111,10 @@ class HttpPump(ABC):
     def raw_over(self) -> None:
         """The upstream, with which the visitor had exchanged raw bytes, has ended; :meth:`ended` follows."""
 
+    @abstractmethod
+    def raw_begun(self, flow: RawFlow) -> None:
+        """The visitor and the upstream exchange raw bytes from now on."""
+
     def kept_link_moved(self, link: Link) -> None:
         """A link that is neither the visitor's nor the upstream's said something, or has ended: it is no use."""
         link.close()
@@ -388,6 +392,7 @@ class HttpPump(ABC):
         self._upgrading = False
         self.deadline = math.inf
         self._raw = RawFlow(self._node, upstream, visitor, self._raw_over, self.pace)
+        self.raw_begun(self._raw)
 
     def _raw_over(self, reason: str) -> None:
         self._ended = True

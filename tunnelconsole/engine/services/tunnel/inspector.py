@@ -11,11 +11,14 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from tunnelconsole.engine.wire.http.exchange import Exchanges
 from tunnelconsole.engine.wire.http.head import RequestHead, ResponseHead, parse_request, parse_response
 from tunnelconsole.engine.wire.http.passage import Passage
+
+if TYPE_CHECKING:
+    from tunnelconsole.engine.services.tunnel.raw import RawFlow
 
 BODY_KEPT: Final = 64 * 1024
 """Bytes kept of each body: what a person looks at, and most of what forms and interfaces send."""
@@ -45,6 +48,7 @@ class Exchange:
     __slots__ = (
         "_began",
         "_exchanges",
+        "_flow",
         "_head",
         "_log",
         "_request_count",
@@ -102,6 +106,8 @@ class Exchange:
         self._request_count: Passage | int | None = None
         """What counts the body once it is not looked at any more, or did; None while all of it is kept."""
         self._response_count: Passage | int | None = None
+        self._flow: RawFlow | None = None
+        """What passes once the protocol has changed: that is counted, and not kept."""
         self.error = ""
         """What went wrong."""
         self.size = EXCHANGE_BYTES + len(head.raw)
@@ -124,12 +130,16 @@ class Exchange:
 
     @property
     def request_bytes(self) -> int:
-        """Bytes of the request's body that have come."""
+        """Bytes of the request's body that have come, or of a WebSocket what the visitor has sent."""
+        if self._flow is not None:
+            return self._flow.to_upstream
         return _length(self.request_body, self._request_count)
 
     @property
     def response_bytes(self) -> int:
-        """Bytes of the answer's body that have come."""
+        """Bytes of the answer's body that have come, or of a WebSocket what the service has sent."""
+        if self._flow is not None:
+            return self._flow.from_upstream
         return _length(self.response_body, self._response_count)
 
     def watch(self) -> None:
@@ -173,6 +183,10 @@ class Exchange:
         self.content_type = head.values.get("content-type", "")
         self.seconds_to_answer = time.perf_counter() - self._began
 
+    def upgraded(self, flow: RawFlow) -> None:
+        """The protocol has changed; raw bytes pass, and are counted but for those that came in one read with a head."""
+        self._flow = flow
+
     def end(self, error: str, status: int = 0) -> None:
         """It is over, and kept.
 
@@ -183,10 +197,11 @@ class Exchange:
         self.status = self.status or status
         self._exchanges.look(None, None)  # the next request on this connection is none of ours
         del self._exchanges
-        if self._request_count is not None:
+        if self._request_count is not None or self._flow is not None:
             self._request_count, self.request_body = self.request_bytes, bytes(self.request_body)
-        if self._response_count is not None:
+        if self._response_count is not None or self._flow is not None:
             self._response_count, self.response_body = self.response_bytes, bytes(self.response_body)
+        self._flow = None
         self.size += len(self._response)
         self._log.inspector.ended(self._log, self, len(self._response))
 

@@ -12,6 +12,7 @@ from tunnelconsole.engine.services.tunnel.hooks import NOT_JUDGED, Judge, Reques
 from tunnelconsole.engine.services.tunnel.http_pump import HttpPump, label_of
 from tunnelconsole.engine.services.tunnel.inspector import Exchange
 from tunnelconsole.engine.services.tunnel.rates import Allowance
+from tunnelconsole.engine.services.tunnel.raw import RawFlow
 from tunnelconsole.engine.services.tunnel.routes import Tunnel
 from tunnelconsole.engine.sessions import Channel
 from tunnelconsole.engine.transport.link import Link
@@ -305,6 +306,10 @@ class Visitor(HttpPump):
 
     def request_refused(self, event: RequestRefused) -> None:
         self._server.refused(self._peer, event.reason)
+
+    def raw_begun(self, flow: RawFlow) -> None:
+        if self._exchange is not None:
+            self._exchange.upgraded(flow)
 
     def raw_over(self) -> None:
         backend, self._asking = self._asking, None
