@@ -82,6 +82,37 @@ async def test_what_the_server_adds_to_a_head_that_just_fits_does_no_harm(
 
 
 @pytest.mark.parametrize("native", [True, False])
+async def test_a_request_that_our_client_refuses_ends_the_visitors_connection(
+    monkeypatch: pytest.MonkeyPatch, native: bool
+) -> None:
+    monkeypatch.setattr("tunnelconsole.engine.wire.http.service.MAX_SERVICE_FIELDS", 8)
+    async with app(native=native) as at, at.visiting() as visitor:
+        assert (await visitor.get("/")).status == 200
+        refused = await visitor.get("/", *["X: y"] * 10)
+        assert (refused.status, refused.head.values["connection"]) == (431, "close")
+        assert await visitor.ends() == b""
+        async with at.visiting() as other:
+            assert (await other.get("/")).status == 200
+
+
+@pytest.mark.parametrize("native", [True, False])
+@pytest.mark.parametrize(("status", "stays"), [(400, False), (431, False), (404, True), (500, True)])
+async def test_a_service_that_closes_because_the_request_was_wrong_has_the_visitors_connection_closed(
+    native: bool, status: int, stays: bool
+) -> None:
+    def refuse(_: Seen) -> bytes:
+        return b"HTTP/1.1 %d No\r\nConnection: close\r\nContent-Length: 2\r\n\r\nno" % status
+
+    async with app(refuse, native=native) as at, at.visiting() as visitor:
+        got = await visitor.get("/")
+        assert (got.status, "connection" not in got.head.values) == (status, stays)
+        if stays:
+            assert (await visitor.get("/")).status == status
+        else:
+            assert await visitor.ends() == b""
+
+
+@pytest.mark.parametrize("native", [True, False])
 async def test_a_visitor_that_reads_slowly_gets_all(native: bool) -> None:
     async with app(lambda _: ok(BULK), native=native) as at, at.visiting() as slow, at.visiting() as other:
         await slow.send(f"GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())

@@ -7,6 +7,10 @@ from tunnelconsole.engine.wire.http.forward import UPGRADE, forward_response, ke
 from tunnelconsole.engine.wire.http.head import HeadReader, HttpError, RequestHead, ResponseHead, parse_response
 from tunnelconsole.engine.wire.http.passage import NOTHING, Passage, Tap
 
+#: Statuses that say that a request itself was wrong. Where it was, and the upstream closes for it, nobody can be sure
+#: where the visitor's next request begins.
+_REQUEST_WAS_WRONG = frozenset((400, 405, 411, 414, 417, 431, 501, 505))
+
 
 class Response:
     """One for each time that a request is given to an upstream.
@@ -90,6 +94,8 @@ class Response:
             chunked = minor == 1
             keeps = keeps and chunked
             out = CHUNKED if chunked else UNTIL_CLOSE
+        if head.status in _REQUEST_WAS_WRONG and "connection" in head.values and not keeps_open(head):
+            keeps = False
         self.keeps = keeps
         self.reusable = self.reusable and kind is not Kind.UNTIL_CLOSE and keeps_open(head)
         queue.append(forward_response(head, out, connection=connection_field(keeps, minor), minor=minor))
