@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from functools import partial
-from typing import Self
+from typing import Any, Self
 
 import pytest
 
-from loopback import BULK, hears, target, told
+from loopback import BULK, FREE, hears, target, told
 from tunnel_peers import HOST, Original, Service, Visitor, Web, ok, web
 from tunnelconsole.engine.events import BackendAttached, BackendLeft, ChannelClosed, ChannelOpened, PeerRefused
 from tunnelconsole.engine.limits import LimitSettings
@@ -17,6 +17,7 @@ from tunnelconsole.engine.services.tunnel import backend as backend_module
 from tunnelconsole.engine.services.tunnel import server as server_module
 from tunnelconsole.engine.services.tunnel.rates import RateSettings
 from tunnelconsole.engine.services.tunnel.routes import HostPattern
+from tunnelconsole.engine.services.tunnel.server import TunnelServerSettings
 from tunnelconsole.engine.settings import NetworkPattern, Secret
 from tunnelconsole.engine.units import Duration, Rate
 from waiting import until
@@ -25,6 +26,7 @@ from yamux_frames import DATA, FIN, GO_AWAY, RST, SYN, WINDOW, data, frame
 NATIVE = "TunnelConsole-Native: 1"
 
 ALICE = ("Authorization: Bearer a",)
+BOB = ("Authorization: Bearer b",)
 
 
 @pytest.fixture
@@ -494,6 +496,27 @@ async def test_clients_of_one_identity_share_a_host_and_the_least_busy_one_gets_
         await answer(one, ok(b"one"))
         await answer(two, ok(b"two"))
         assert {(await first.response()).body, (await second.response()).body} == {b"one", b"two"}
+
+
+async def test_clients_share_a_host_only_where_their_token_allows_it() -> None:
+    tokens = {"alice": Secret("a"), "bob": Secret("b")}
+    async with web(shared_by=("alice",), tokens=tokens) as at:
+        async with at.original(fields=ALICE), at.original(fields=ALICE):
+            await until(lambda: len(at.service.attached) == 2)
+        await until(lambda: not at.service.attached)
+        async with at.original(fields=BOB), at.original(fields=BOB):
+            await hears(at.engine, BackendLeft, "took its place")
+            await until(lambda: len(at.service.attached) == 1)
+
+
+def test_who_may_share_a_host_must_have_a_token() -> None:
+    def problems(**changes: Any) -> list[tuple[str, str]]:
+        settings = TunnelServerSettings(listen=FREE, tokens={"alice": Secret("a")}, **changes)
+        return settings.problems()
+
+    assert problems(shared_by=("alice",)) == []
+    assert problems(shared_by=("bob",)) == [("shared_by", "bob has no token")]
+    assert [key for key, _ in problems(shared_by=("alice",), shared=True)] == ["shared_by"]
 
 
 async def test_a_client_that_leaves_takes_no_request_with_it_that_had_not_begun() -> None:

@@ -118,7 +118,7 @@ class Admission:
             return 403, reason
         if reason := self._taken(asked.name, owner):
             return 409, reason
-        if reason := self._full(asked.name):
+        if reason := self._full(asked.name, identity):
             return 503, reason
         if server.hooks.authenticate is not None:
             request = Request(asked.name, peer, asked.head.method, asked.head.target, asked.head.fields)
@@ -134,22 +134,23 @@ class Admission:
         tunnel = self._server.routes.find(host)
         return f"a tunnel for {host} exists already" if tunnel is not None and tunnel.owner != owner else ""
 
-    def _full(self, host: str) -> str:
+    def _full(self, host: str, identity: str) -> str:
         """Why there can be no further session for a host; whoever takes the place of another needs none."""
-        if self._server.routes.find(host) is not None and not self._server.settings.shared:
+        if self._server.routes.find(host) is not None and not self._server.shares(identity):
             return ""
         return self._server.gate.refuses(new_session=True, new_channel=False)
 
     def _enter(self, backend: Backend, owner: object, identity: str, url: str) -> None:
         """From now on the client's visitors may come."""
         server, host = self._server, backend.tunnel.host
-        full = self._taken(host, owner) or self._full(host)
+        full = self._taken(host, owner) or self._full(host, identity)
         if full:  # others have come meanwhile
             backend.close(full)
             raise ProtocolError(full)
         tunnel = backend.tunnel = server.routes.find(host) or backend.tunnel
-        older = [] if server.settings.shared else list(tunnel.backends)
-        tunnel.backends = [*tunnel.backends, backend] if server.settings.shared else [backend]
+        shares = server.shares(identity)
+        older = [] if shares else list(tunnel.backends)
+        tunnel.backends = [*tunnel.backends, backend] if shares else [backend]
         server.routes.add(tunnel)
         backend.address = url
         backend.session = server.open_session(backend.peer, backend.close, identity=identity, address=url)

@@ -112,6 +112,13 @@ def _known_owners(reserved: Mapping[str, str], tokens: Mapping[str, Secret]) -> 
     ]
 
 
+def _known_sharers(shared: bool, shared_by: tuple[str, ...], tokens: Mapping[str, Secret]) -> list[Problem]:
+    found = [("shared_by", f"{identity} has no token") for identity in shared_by if identity not in tokens]
+    if shared and shared_by:
+        found.append(("shared_by", "shared lets all identities share their hosts already; leave one of the two out"))
+    return found
+
+
 class TunnelServerSettings(ListeningSettings, frozen=True, kw_only=True):
     """``kind = "tunnel-server"``."""
 
@@ -122,6 +129,7 @@ class TunnelServerSettings(ListeningSettings, frozen=True, kw_only=True):
         Rule(("reserved", "certificates"), _hosts),
         Rule(("tokens",), _usable_tokens),
         Rule(("reserved", "tokens"), _known_owners),
+        Rule(("shared", "shared_by", "tokens"), _known_sharers),
         KEEPALIVE_RULE,
         above_zero("keep_alive", "no connection could bring a second request"),
         above_zero("response_timeout", "no service could answer in no time"),
@@ -145,6 +153,8 @@ class TunnelServerSettings(ListeningSettings, frozen=True, kw_only=True):
     """A token for each identity; when empty, everybody may have a tunnel."""
     shared: bool = False
     """Whether several clients of one identity share a host; otherwise the last one replaces those before it."""
+    shared_by: tuple[str, ...] = ()
+    """Identities whose clients do, where not those of all do."""
     trusted_proxies: tuple[NetworkPattern, ...] = ()
     """Networks of proxies in front of us, whose word on their visitors' addresses is taken."""
     per_connection: RateSettings | None = None
@@ -277,6 +287,10 @@ class TunnelServer(ListeningService[TunnelServerSettings]):
     def trusts(self, peer: str) -> bool:
         """Whether ``peer`` is a proxy in front of us whose word is taken."""
         return self._proxies is not None and self._proxies.permit(peer)
+
+    def shares(self, identity: str) -> bool:
+        """Whether several clients of an identity may share a host."""
+        return self.settings.shared or identity in self.settings.shared_by
 
     def tunnel_of(self, host: str, owner: object) -> Tunnel:
         """The tunnel for a host, a new one unless ``owner`` has it."""
