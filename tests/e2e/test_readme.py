@@ -65,7 +65,11 @@ INSTALLS = "sudo "
 PRINTS = {"through_jump.py": r"b'HTTP/1.0 200 OK\r\n'", "two_ends.py": r"b'hello, right\n'"}
 """What the programs print that end by themselves."""
 
-SERVES = {"expose.py": "visitors come to localhost:", "embed.py": "edge listening 127.0.0.1:"}
+SERVES = {
+    "expose.py": "visitors come to localhost:",
+    "blue_team.py": "the blue team comes to http://app.localhost:",
+    "embed.py": "edge listening 127.0.0.1:",
+}
 """What the programs print that go on until Ctrl-C."""
 
 
@@ -144,13 +148,20 @@ class Reader:
             return
         process: Process = self.program.start_other(command, env=self._env)
         process.says(SERVES[name])
+        address = process.out.split()[-1].removeprefix("http://")
         if name == "expose.py":
-            address = process.out.split()[-1]
-            assert self.program.run_other(["curl", f"http://{address}/"], env=self._env).ok() == PAGE
+            assert self._visits(address) == PAGE
+        elif name == "blue_team.py":
+            there = ["--connect-to", f"{address}:127.0.0.1:"]
+            assert self._visits(address, *there, "-H", "X-Team: blue") == PAGE
+            assert "only the blue team may come in" in self._visits(address, *there)
         assert process.running
         process.sends(signal.SIGINT)
         assert process.returns() == 0
         assert process.err == ""
+
+    def _visits(self, address: str, *options: str) -> str:
+        return self.program.run_other(["curl", *options, f"http://{address}/"], env=self._env).ok()
 
 
 def free_ports(text: str) -> dict[int, int]:
