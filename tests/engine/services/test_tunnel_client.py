@@ -14,6 +14,7 @@ from tunnel_peers import (
     ESTABLISHED,
     HOST,
     Answer,
+    Seen,
     Service,
     TunnelHost,
     ok,
@@ -82,6 +83,24 @@ async def test_the_host_header_is_rewritten_where_that_is_wanted() -> None:
         await visit_over(await host.client(), GET)
         assert local.seen[0].value("Host") == "localhost:3000"
         assert local.seen[0].value("X-Forwarded-For") == "192.0.2.7"
+
+
+async def test_where_the_visitor_came_to_is_told_by_the_server_and_else_by_the_public_url() -> None:
+    def elsewhere(_: Seen) -> bytes:
+        return ok(b"", "Location: http://localhost:3000/b")
+
+    by_https = GET.replace(b"\r\n\r\n", b"\r\nX-Forwarded-Proto: https\r\n\r\n")
+    nonsense = by_https.replace(b"https", b"gopher")
+    nameless = b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"
+    async with attached(elsewhere, host_header="localhost:3000") as (host, _, _):
+        peer = await host.client()
+        for request, place in (
+            (GET, f"http://{HOST}/b"),
+            (by_https, f"https://{HOST}/b"),
+            (nonsense, f"http://{HOST}/b"),
+            (nameless, "http://localhost:3000/b"),
+        ):
+            assert f"\r\nLocation: {place}\r\n".encode() in await visit_over(peer, request)
 
 
 async def test_a_service_that_refuses_is_502_and_told() -> None:

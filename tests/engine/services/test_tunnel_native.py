@@ -113,6 +113,32 @@ async def test_a_service_that_closes_because_the_request_was_wrong_has_the_visit
 
 
 @pytest.mark.parametrize("native", [True, False])
+async def test_a_service_that_is_told_another_host_leads_visitors_on_at_the_public_one(native: bool) -> None:
+    def elsewhere(seen: Seen) -> bytes:
+        host = seen.value("Host")
+        return ok(
+            b"",
+            f"Location: http://{host}/b",
+            f"Content-Location: http://{host}/c",
+            "Set-Cookie: a=b; Domain=shop.local",
+        )
+
+    async with app(elsewhere, native=native, host_header="shop.local") as at, at.visiting() as visitor:
+        for _ in range(2):
+            values = (await visitor.get("/")).head.values
+            assert values["location"] == f"http://{HOST}/b"
+            assert values["content-location"] == f"http://{HOST}/c"
+            assert values["set-cookie"] == f"a=b; Domain={HOST}"
+        assert at.local.seen[0].value("Host") == "shop.local"
+
+
+async def test_a_service_that_is_told_the_visitors_host_may_lead_visitors_wherever_it_likes() -> None:
+    there = "http://127.0.0.1:3000/"
+    async with app(lambda _: ok(b"", f"Location: {there}")) as at, at.visiting() as visitor:
+        assert (await visitor.get("/")).head.values["location"] == there
+
+
+@pytest.mark.parametrize("native", [True, False])
 async def test_a_visitor_that_reads_slowly_gets_all(native: bool) -> None:
     async with app(lambda _: ok(BULK), native=native) as at, at.visiting() as slow, at.visiting() as other:
         await slow.send(f"GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())

@@ -27,6 +27,7 @@ from tunnelconsole.engine.transport.ends import send_all
 from tunnelconsole.engine.units import Duration
 from tunnelconsole.engine.wire.errors import ProtocolError
 from tunnelconsole.engine.wire.http.head import HttpError, check_host
+from tunnelconsole.engine.wire.http.told_host import ToldHost
 from tunnelconsole.engine.wire.tunnel import check_token, tunnel_request
 from tunnelconsole.engine.wire.tunnel_lines import (
     MAX_WANTED,
@@ -95,6 +96,13 @@ class TunnelClientSettings(ServiceSettings, frozen=True, kw_only=True):
     """Seconds between two questions whether the server lives; unanswered, it is gone after twice that."""
 
 
+def _told_host(settings: TunnelClientSettings) -> ToldHost | None:
+    if not settings.host_header:
+        return None
+    address = settings.target.address
+    return ToldHost(settings.host_header, *((address.host, address.port) if address is not None else ()))
+
+
 class TunnelClient(Service[TunnelClientSettings]):
     """Gives a web service a public hostname at a tunnel server, the original program included."""
 
@@ -105,6 +113,8 @@ class TunnelClient(Service[TunnelClientSettings]):
         self.inspector = Inspector()
         self.folder = Folder(Path(settings.target.folder))
         self.token = settings.token or secrets.token_urlsafe(OWN_TOKEN_BYTES)
+        self.told = _told_host(settings)
+        """What the service is told as ``Host``; None for what the visitor asked for."""
         self._attachments: set[Attachment] = set()
         self.attachment: Attachment | None = None
         """The session with the server; None while there is none."""

@@ -56,7 +56,7 @@ class Delivery(HttpPump):
 
     def __init__(self, attachment: Attachment, link: Link) -> None:
         client = attachment.client
-        super().__init__(client.node, link, ServiceExchanges())
+        super().__init__(client.node, link, ServiceExchanges(client.settings.server.scheme, client.told))
         self.pace = client.gate.pace
         self._attachment = attachment
         self._client = client
@@ -159,7 +159,7 @@ class Delivery(HttpPump):
     def _lead(self, link: Link) -> list[Event]:
         self._progress = 0
         self.deadline = self._node.loop.time() + self._client.settings.response_timeout
-        return self.forward(link, host=self._client.settings.host_header)
+        return self.forward(link)
 
     def _fail(self, reason: str) -> list[Event]:
         """The service cannot be reached."""

@@ -151,11 +151,11 @@ class HttpPump(ABC):
         """Whether the visitor's connection is over."""
         return self._ended
 
-    def forward(self, upstream: Link, *, host: str = "") -> list[Event]:
+    def forward(self, upstream: Link) -> list[Event]:
         """Sends the request that waits on ``upstream``, which has nothing else under way."""
         self._upstream = upstream
         upstream.owner = self
-        return self.exchanges.forward(host=host)
+        return self.exchanges.forward()
 
     def go_on(self, events: list[Event]) -> None:
         """Does what ``events`` ask for, and sends what there is to send."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from tunnelconsole.engine.wire.http.body import CHUNKED, NO_BODY, UNTIL_CLOSE, Kind, response_framing
 from tunnelconsole.engine.wire.http.forward import UPGRADE, forward_response, keeps_open
 from tunnelconsole.engine.wire.http.head import HeadReader, HttpError, RequestHead, ResponseHead, parse_response
@@ -21,7 +23,19 @@ class Response:
     :param tap: who is shown the body.
     """
 
-    __slots__ = ("_reader", "_request", "_tap", "_upgrade", "body", "head", "heard", "keeps", "reusable", "switched")
+    __slots__ = (
+        "_reader",
+        "_request",
+        "_tap",
+        "_upgrade",
+        "body",
+        "head",
+        "heard",
+        "keeps",
+        "reusable",
+        "rewrite",
+        "switched",
+    )
 
     def __init__(self, request: RequestHead, *, upgrade: bool, reusable: bool, tap: Tap | None) -> None:
         self._request = request
@@ -39,6 +53,8 @@ class Response:
         self.keeps = False
         #: Whether the upstream can take another request, if the response is complete and nothing is behind it.
         self.reusable = reusable
+        #: Makes of the final head what is to pass in its place; None for nothing else.
+        self.rewrite: Callable[[ResponseHead], ResponseHead] | None = None
 
     def receive_data(self, data: bytes, queue: list[bytes], *, keeps: bool) -> None:
         """Take bytes from the upstream, split anywhere, and put what the visitor gets of them into ``queue``.
@@ -98,7 +114,8 @@ class Response:
             keeps = False
         self.keeps = keeps
         self.reusable = self.reusable and kind is not Kind.UNTIL_CLOSE and keeps_open(head)
-        queue.append(forward_response(head, out, connection=connection_field(keeps, minor), minor=minor))
+        passed = head if self.rewrite is None else self.rewrite(head)
+        queue.append(forward_response(passed, out, connection=connection_field(keeps, minor), minor=minor))
         self.body = Passage(framing, 502, chunked=chunked, tap=self._tap)
         self.head = head
 
