@@ -315,6 +315,31 @@ class TunnelDisconnected(Event, frozen=True, kw_only=True):
         return f"no visitor can come to {self.url}: {self.reason}"
 
 
+class RoomEntered(Event, frozen=True, kw_only=True):
+    """A punch client has taken a seat in a room."""
+
+    type: ClassVar[str] = "room-entered"
+    level: ClassVar[Level] = "debug"
+    peer: str
+    room: str
+    seats: int
+    """Taken in the room now."""
+
+    def text(self) -> str:
+        return f"{self.peer} is in room {self.room}, {'with another' if self.seats > 1 else 'alone'}"
+
+
+class ObserverUnavailable(Event, frozen=True, kw_only=True):
+    """A rendezvous cannot tell clients all that they should know of their NAT."""
+
+    type: ClassVar[str] = "observer-unavailable"
+    level: ClassVar[Level] = "warning"
+    reason: str
+
+    def text(self) -> str:
+        return f"{self.reason}; without it, less shows of what a client's NAT does"
+
+
 class CertificateUnusable(Event, frozen=True, kw_only=True):
     """A certificate's files have changed and cannot be used; the old certificate stays in use."""
 

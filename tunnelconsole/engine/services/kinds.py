@@ -9,6 +9,7 @@ from tunnelconsole.engine.services.channel.client import ChannelClient, ChannelC
 from tunnelconsole.engine.services.channel.server import ChannelServer, ChannelServerSettings
 from tunnelconsole.engine.services.jump.client import JumpClient, JumpClientSettings
 from tunnelconsole.engine.services.jump.server import JumpServer, JumpServerSettings
+from tunnelconsole.engine.services.punch.server import PunchServer, PunchServerSettings
 from tunnelconsole.engine.services.relay.client import RelayClient, RelayClientSettings
 from tunnelconsole.engine.services.relay.server import RelayServer, RelayServerSettings
 from tunnelconsole.engine.services.service import Service, ServiceSettings
@@ -24,6 +25,7 @@ KINDS: dict[str, tuple[type[ServiceSettings], type[Service[Any]]]] = {
     TunnelClient.kind: (TunnelClientSettings, TunnelClient),
     ChannelServer.kind: (ChannelServerSettings, ChannelServer),
     ChannelClient.kind: (ChannelClientSettings, ChannelClient),
+    PunchServer.kind: (PunchServerSettings, PunchServer),
 }
 """Settings and service class of each ``kind`` that a configuration may name."""
 
