@@ -10,9 +10,11 @@ import socket
 import ssl
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from websockets.exceptions import ConnectionClosedError
 from websockets.sync.client import connect
 from websockets.sync.server import Server, ServerConnection, serve
 
@@ -26,6 +28,12 @@ pytestmark = [pytest.mark.e2e, pytest.mark.system("curl", "nginx")]
 
 HOST = "app.example.net"
 PAGE = "hello from nginx\n"
+
+HUGE = 1 << 30
+"""Bytes of a page of which most has not left its service when somebody is killed, whatever sockets may hold."""
+
+UPLOAD = 1_000_000
+"""Bytes of a request of which half is sent when somebody is killed."""
 
 NGINX = """
 {user}
@@ -83,6 +91,8 @@ class Site:
         (self.folder / "www" / "index.html").write_text(PAGE)
         self.big = os.urandom(1024) * 8192
         (self.folder / "www" / "big").write_bytes(self.big)
+        with (self.folder / "www" / "huge").open("wb") as file:
+            file.truncate(HUGE)  # it takes no room: nothing was written to it
         user = "user root;" if os.geteuid() == 0 else ""  # else its worker is nobody, who may not read our folder
         program.write("nginx.conf", NGINX.format(folder=self.folder, port=self.port, user=user), 0o644)
         self.nginx: Process = self.start_nginx()
@@ -121,6 +131,14 @@ class Site:
     @property
     def url(self) -> str:
         return f"{self.scheme}://{HOST}:{self.public}"
+
+    def visits(self, request: str, begin: bytes = b"") -> socket.socket:
+        """A visitor's connection, on which a request has been sent."""
+        sock = socket.create_connection(("127.0.0.1", self.public), timeout=10)
+        if self.scheme == "https":
+            sock = ssl.create_default_context(cafile=str(self.crt)).wrap_socket(sock, server_hostname=HOST)
+        sock.sendall(f"{request} HTTP/1.1\r\nHost: {HOST}\r\n".encode() + begin)
+        return sock
 
     def comes_back(self) -> None:
         """Waits until the page is there again."""
@@ -181,6 +199,39 @@ def test_thousands_of_requests_on_kept_connections_are_all_answered(site: Site) 
     assert "Socket errors" not in said
 
 
+def rest(sock: socket.socket) -> tuple[bytes, int]:
+    """The first bytes that come until a connection ends in whatever way, and how many come in all."""
+    first, count = b"", 0
+    with sock, suppress(ConnectionError, ssl.SSLError):
+        while data := sock.recv(1 << 20):
+            first = first or data
+            count += len(data)
+    return first, count
+
+
+@pytest.mark.parametrize("what", ["client", "server", "nginx"])
+def test_whoever_is_killed_in_the_middle_leaves_nothing_that_looks_complete(site: Site, what: str) -> None:
+    answered = site.visits("GET /huge", b"\r\n")
+    assert answered.recv(12) == b"HTTP/1.1 200"
+    uploading = site.visits("PUT /put", f"Content-Length: {UPLOAD}\r\n\r\n".encode() + bytes(UPLOAD // 2))
+    match what:
+        case "client":
+            site.client.is_killed()
+            site.client.start()
+        case "server":
+            site.server.is_killed()
+            site.server.start()
+        case _:
+            site.nginx.sends(signal.SIGTERM)
+            site.nginx.returns()
+            site.nginx = site.start_nginx()
+    _, count = rest(answered)
+    assert count < HUGE
+    first, _ = rest(uploading)
+    assert first[:12] in (b"", b"HTTP/1.1 502", b"HTTP/1.1 404"), first  # 404 where it came just after the client went
+    site.comes_back()
+
+
 @pytest.mark.parametrize("what", ["client", "server", "nginx"])
 def test_whoever_is_killed_comes_back_and_with_it_the_page(site: Site, what: str) -> None:
     match what:
@@ -225,7 +276,7 @@ def echoing(site: Site) -> Iterator[Server]:
 
 
 @pytest.mark.usefixtures("echoing")
-def test_a_websocket_carries_messages_of_every_size_both_ways(site: Site) -> None:
+def test_a_websocket_carries_messages_of_every_size_both_ways_until_somebody_is_killed(site: Site) -> None:
     scheme = "wss" if site.scheme == "https" else "ws"
     context = ssl.create_default_context(cafile=str(site.crt)) if scheme == "wss" else None
     sock = socket.create_connection(("127.0.0.1", site.public))
@@ -236,3 +287,7 @@ def test_a_websocket_carries_messages_of_every_size_both_ways(site: Site) -> Non
             assert websocket.recv(timeout=10) == message
         websocket.send("text")
         assert websocket.recv(timeout=10) == "text"
+        site.client.is_killed()
+        with pytest.raises(ConnectionClosedError):
+            websocket.recv(timeout=10)
+    site.client.start()
