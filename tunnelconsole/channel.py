@@ -1,5 +1,7 @@
 """The channel system in a program: a stream to other clients of a channel server, named by their chids.
 
+At a server in broadcast mode there are none, and ``tunnelconsole.channel.broadcast(server)`` sends to everybody else.
+
 ::
 
     server, mine, theirs = "hub.example.net:8601", "laptop", "desk"
@@ -10,7 +12,7 @@
 
 from __future__ import annotations
 
-from tunnelconsole.engine.services.channel.connection import connect
+from tunnelconsole.engine.services.channel.connection import broadcast, connect
 from tunnelconsole.engine.settings import TLSSettings
 
-__all__ = ["TLSSettings", "connect"]
+__all__ = ["TLSSettings", "broadcast", "connect"]

@@ -44,10 +44,15 @@ class Hubbub:
     key: str
 
     def connect(self, chid: str, *receivers: str, **options: Any) -> Connecting:
-        fingerprint = self.at.service.notes.get("fingerprint")
-        tls = TLSSettings(fingerprint=Fingerprint(fingerprint)) if fingerprint else None
         options = {"key": self.key} | options
-        return channel.connect(self.at.address, chid, receivers=receivers, tls=tls, **options)
+        return channel.connect(self.at.address, chid, receivers=receivers, tls=self._tls(), **options)
+
+    def broadcast(self) -> Connecting:
+        return channel.broadcast(self.at.address, key=self.key, tls=self._tls())
+
+    def _tls(self) -> TLSSettings | None:
+        fingerprint = self.at.service.notes.get("fingerprint")
+        return TLSSettings(fingerprint=Fingerprint(fingerprint)) if fingerprint else None
 
     @asynccontextmanager
     async def pair(self, **options: Any) -> AsyncIterator[tuple[Streams, Streams]]:
@@ -135,6 +140,23 @@ async def test_what_comes_in_the_same_read_as_the_servers_answer_comes_first() -
             await until(lambda: at.party("a").bytes_in == 5)
         async with channel.connect(at.address, "b") as (reader, _):
             assert await reader.readexactly(5) == b"early"
+
+
+@pytest.mark.parametrize("hubs", ["plain", "tls", "key"], indirect=True)
+async def test_in_a_broadcast_all_others_hear_what_one_writes(hubs: Hubs) -> None:
+    async with hubs(mode="broadcast") as it, it.broadcast() as (_, writer), it.broadcast() as (reader, _):
+        await until(lambda: len(it.at.chids) == 2)
+        writer.write(b"to all of you")
+        assert await reader.readexactly(13) == b"to all of you"
+
+
+async def test_a_broadcast_that_cannot_be_reached_raises() -> None:
+    with pytest.raises(ConnectFailed, match=r"cannot reach the channel server 127.*connection refused"):
+        async with channel.broadcast(str(nobody())):
+            pass
+    with pytest.raises(ValueError, match="expected host:port"):
+        async with channel.broadcast("nonsense"):
+            pass
 
 
 # With a key

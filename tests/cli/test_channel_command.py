@@ -24,6 +24,11 @@ kind = "channel-server"
 listen = "127.0.0.1:0"
 handshake_password = "{password}"
 
+[service.open]
+kind = "channel-server"
+listen = "127.0.0.1:0"
+mode = "broadcast"
+
 [service.sealed]
 kind = "channel-server"
 listen = "127.0.0.1:0"
@@ -111,6 +116,38 @@ def test_it_goes_to_those_who_are_named_and_to_nobody_else(program: Program, nod
     for listener in listeners[:2]:
         listener.process.says("to two of you")
     assert listeners[2].process.out == ""
+
+
+@pytest.mark.parametrize("way", ["plain", "key"])
+def test_in_a_broadcast_it_goes_to_everybody_else(program: Program, node: Daemon, key: str, way: str) -> None:
+    options = ["--broadcast", "--server", node.address("open"), *(["--key-file", key] if way == "key" else [])]
+    ends = [Piped(program, *options, env={"TUNNELCONSOLE_SECRET": PASSWORD}) for _ in range(3 if way == "plain" else 2)]
+    until_true(lambda: len(node.json("channels", "--service", "open")) == len(ends))
+    for speaker in ends[:2]:
+        speaker.write(b"hello ")
+    for number, end in enumerate(ends):
+        end.process.says("hello " if number < 2 else "hello hello ")
+    for end in ends:
+        end.close()
+    assert [end.process.returns() for end in ends] == [0] * len(ends)
+    assert [end.process.out for end in ends][:2] == ["hello ", "hello "]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "cause"),
+    [
+        (["me", "--broadcast"], "--broadcast takes no CHID"),
+        (["--broadcast", "--to", "you"], "--broadcast takes no --to"),
+        (["--broadcast", "--password-file", "hub.password"], "--broadcast takes no --password-file"),
+        ([], "missing argument CHID; or give --broadcast"),
+    ],
+    ids=["chid", "receivers", "password", "nothing"],
+)
+def test_what_cannot_be_in_a_broadcast_is_wrong_usage(program: Program, arguments: list[str], cause: str) -> None:
+    answer = program.run("channel", *arguments, "--server", "127.0.0.1:1")
+    assert (answer.code, answer.out) == (2, "")
+    assert is_one_line(answer.err)
+    assert cause in answer.err
 
 
 def test_the_password_may_come_from_the_environment(program: Program, node: Daemon) -> None:

@@ -354,8 +354,9 @@ def jump(
 
 
 @cli.command(short_help="Standard input and output through a channel server.")
-@click.argument("chid")
+@click.argument("chid", required=False)
 @click.option("--server", callback=address, required=True, metavar="HOST:PORT", help="The channel server.")
+@click.option("--broadcast", is_flag=True, help="It is in broadcast mode, without chids: to and from everybody else.")
 @click.option("--to", default="", metavar="CHID,...", help="Who gets standard input; all others unless given.")
 @click.option(
     "--key-file",
@@ -373,12 +374,13 @@ def jump(
 @pass_shared
 def channel(
     shared: Shared,
-    chid: str,
+    chid: str | None,
     server: HostPort,
     to: str,
     key_file: Path | None,
     password_file: Path | None,
     *,
+    broadcast: bool,
     tls: bool,
     fingerprint: str | None,
     ca: str | None,
@@ -390,11 +392,20 @@ def channel(
     """
     from tunnelconsole.cli.standalone import channel as join
     from tunnelconsole.cli.standalone import run
+    from tunnelconsole.engine.services.channel.connection import Membership
 
     shared.no_json()
-    receivers = tuple(name.strip() for name in to.split(",")) if to else ()
+    given = {"CHID": chid, "--to": to, "--password-file": password_file}
+    if broadcast and (needless := [name for name, value in given.items() if value]):
+        raise click.UsageError(
+            f"--broadcast takes no {needless[0]}: nobody says there who they are, or to whom they send"
+        )
+    if not broadcast and chid is None:
+        raise click.UsageError("missing argument CHID; or give --broadcast, for a server in that mode")
+    who = None if chid is None else Membership(chid, tuple(name.strip() for name in to.split(",")) if to else ())
     key, password = secret_of("--key-file", key_file), secret_of("--password-file", password_file)
-    run(join(server, chid, receivers, key, password or secret_of_environment(), tls_settings(fingerprint, ca, tls=tls)))
+    password = None if broadcast else password or secret_of_environment()
+    run(join(server, who, key, password, tls_settings(fingerprint, ca, tls=tls)))
 
 
 def _steer(shared: Shared, request: Request) -> None:

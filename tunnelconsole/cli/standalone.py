@@ -107,18 +107,17 @@ async def jump(server: HostPort, secret: Secret, target: HostPort, tls: TLSSetti
 
 async def channel(
     server: HostPort,
-    chid: str,
-    receivers: tuple[str, ...],
+    who: channel_connection.Membership | None,
     key: Secret | None,
     password: Secret | None,
     tls: TLSSettings | None,
 ) -> None:
-    """Joins standard input and output with ``chid`` of a channel server, until both directions have ended.
+    """Joins standard input and output with a channel server, until both directions have ended.
 
     A SIGTERM or SIGHUP, such as ssh's for its ProxyCommand, ends it once what was written just before has been sent;
     with a ``key`` the other end is told.
 
-    :param receivers: who gets standard input; all others when there are none.
+    :param who: who we are there, and who gets standard input; None for a server in broadcast mode.
     :param key: encrypts end to end; None for no encryption.
     :param password: the server's handshake password; None when it has none.
     :raises CredentialsRefused: the server does not accept the password, or is not the one that was pinned.
@@ -128,9 +127,11 @@ async def channel(
     """
     dialer = ServerDialer(server, None, tls, CONNECT_TIMEOUT)
     known = channel_connection.Password(password) if password is not None else None
-    who = channel_connection.Membership(chid, receivers)
     try:
-        end, _, early = await channel_connection.reach(dialer, who, known, CONNECT_TIMEOUT)
+        if who is None:
+            end, _, early = await channel_connection.reach_broadcast(dialer)
+        else:
+            end, _, early = await channel_connection.reach(dialer, who, known, CONNECT_TIMEOUT)
     except CertificateRejected as error:
         raise _in_own_words(error) from error
     except ValueError as error:

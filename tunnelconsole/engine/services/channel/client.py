@@ -1,4 +1,6 @@
-"""The channel client: joins a channel server as a chid, and bridges that to a TCP connection that it dials or accepts.
+"""The channel client: joins a channel server, and bridges that to a TCP connection that it dials or accepts.
+
+In ``mode = "chan"`` it joins as a chid; a server in ``mode = "broadcast"`` has none, and no handshake.
 
 One local end after the other is bridged over one connection to the server. What the server brings while there is none
 waits in it, so that nothing is lost; with a ``key`` only what the present other end has sealed counts.
@@ -17,7 +19,14 @@ from tunnelconsole.engine.events import SealBroken, ServiceListening, TargetFail
 from tunnelconsole.engine.node import Node
 from tunnelconsole.engine.rules import Problem, Rule
 from tunnelconsole.engine.services.channel.bridge import LocalBridge
-from tunnelconsole.engine.services.channel.connection import Connection, Membership, Password, reach
+from tunnelconsole.engine.services.channel.connection import (
+    BROADCAST,
+    Connection,
+    Membership,
+    Password,
+    reach,
+    reach_broadcast,
+)
 from tunnelconsole.engine.services.channel.uplink import Bridging, PlainBridging, Uplink
 from tunnelconsole.engine.services.service import ServerDialer, Service, ServiceSettings
 from tunnelconsole.engine.settings import HostPort, ListenAddress, Secret
@@ -28,6 +37,12 @@ from tunnelconsole.engine.transport.pump import Finished
 from tunnelconsole.engine.units import Duration
 from tunnelconsole.engine.wire.channel_lines import check_chid, check_receivers, check_timeout
 from tunnelconsole.errors import ConnectFailed, CredentialsRefused
+
+BROADCAST_LASTS = 20.0
+"""Seconds after which it is no failure that a server in broadcast mode closes: the original's does after 30, whatever
+it sends, when nothing was sent to it, and ours when nothing was sent at all."""
+
+_OTHER_MODE = 'if it has chids, set mode = "chan" here'
 
 MAX_WAITING = 16
 """Local programs that may wait for their turn: a burst of one browser; who comes later is turned away."""
@@ -72,6 +87,17 @@ def _dial_of_a_target(target: HostPort | None, dial: str | None) -> list[Problem
     return []
 
 
+def _only_with_a_handshake(key: str, reason: str) -> Rule:
+    """A rule for a key that means something in ``chan`` mode alone."""
+
+    def find(mode: str, value: object) -> list[Problem]:
+        if mode == BROADCAST and value:
+            return [(key, f'{reason} in broadcast mode; leave it out, or set mode = "chan" if the server has that')]
+        return []
+
+    return Rule(("mode", key), find)
+
+
 class ChannelClientSettings(ServiceSettings, frozen=True, kw_only=True):
     """``kind = "channel-client"``."""
 
@@ -81,11 +107,17 @@ class ChannelClientSettings(ServiceSettings, frozen=True, kw_only=True):
         Rule(("chid", "receivers"), _possible_receivers),
         Rule(("timeout",), _possible_timeout),
         Rule(("target", "dial"), _dial_of_a_target),
+        _only_with_a_handshake("chid", "nobody has a chid"),
+        _only_with_a_handshake("receivers", "what we send goes to everybody else"),
+        _only_with_a_handshake("handshake_password", "there is no handshake"),
+        _only_with_a_handshake("timeout", "there is no handshake to ask for it"),
     )
 
     server: HostPort
     connect: HostPort | None = None
     """The address to dial when it is not the one that ``server`` names."""
+    mode: Literal["chan", "broadcast"] = "chan"
+    """The server's: whether we say who we are and to whom we send, or everything goes to everybody."""
     chid: str = ""
     """Who we are at the server; empty leaves it to the server."""
     receivers: tuple[str, ...] = ()
@@ -119,7 +151,7 @@ class Waiting(NamedTuple):
 
 
 class ChannelClient(Service[ChannelClientSettings]):
-    """Bridges a chid of a channel server, the original program included, to a TCP connection."""
+    """Bridges a channel server, the original program included, to a TCP connection."""
 
     kind = "channel-client"
 
@@ -129,6 +161,8 @@ class ChannelClient(Service[ChannelClientSettings]):
         self._password = Password(settings.handshake_password) if settings.handshake_password else None
         self._bridging: Bridging = _sealed(settings.key) if settings.key else PlainBridging(node.plane)
         self._dials_on_data = settings.dial == "on-data" or (settings.dial is None and bool(settings.key))
+        self._broadcasts = settings.mode == BROADCAST
+        self._lasts = BROADCAST_LASTS if self._broadcasts else STABLE_AFTER
         self._listener: Listener | None = None
         self._waiting: deque[Waiting] = deque()
         self._somebody_waits = asyncio.Event()
@@ -140,7 +174,12 @@ class ChannelClient(Service[ChannelClientSettings]):
     def target(self) -> str:
         settings = self.settings
         bridged = f", bridged to {settings.target}" if settings.target else ""
-        return f"{self._who.label} at {settings.server}{bridged}"
+        return f"{self._label} at {settings.server}{bridged}"
+
+    @property
+    def _label(self) -> str:
+        """Who we are, and to whom we send."""
+        return BROADCAST if self._broadcasts else self._who.label
 
     async def run(self) -> None:
         settings = self.settings
@@ -151,7 +190,10 @@ class ChannelClient(Service[ChannelClientSettings]):
         while True:
             await self._wait_if_stopping()
             try:
-                connection = await reach(dialer, self._who, self._password, timeout)
+                if self._broadcasts:
+                    connection = await reach_broadcast(dialer)
+                else:
+                    connection = await reach(dialer, self._who, self._password, timeout)
             except CredentialsRefused:
                 self.stop_accepting()
                 raise
@@ -176,15 +218,17 @@ class ChannelClient(Service[ChannelClientSettings]):
 
     def _joined(self, chid: str) -> None:
         self._who = Membership(chid, self._who.receivers, self._who.timeout)
-        self.notes["chid"] = chid
+        self.notes |= {"mode": BROADCAST} if self._broadcasts else {"chid": chid}
         if self.state != "connected":
-            self.connected(self.settings.server, self._listener.address if self._listener is not None else chid)
+            # In broadcast mode whoever comes to the server comes to our target.
+            reached_at = self._listener.address if self._listener is not None else chid or str(self.settings.server)
+            self.connected(self.settings.server, reached_at)
 
     async def _serve(self, connection: Connection) -> None:
         """Bridges one local end after the other.
 
-        Returns when the server has closed a connection that lasted and was idle: that is no failure, and coming back
-        at once is all there is to do.
+        Returns when the server has closed a connection that lasted and was idle, or in broadcast mode just lasted: that
+        is no failure, and coming back at once is all there is to do.
 
         :raises ConnectFailed: the connection was lost otherwise.
         """
@@ -195,16 +239,23 @@ class ChannelClient(Service[ChannelClientSettings]):
             async with life:
                 uplink = Uplink(connection.end, connection.early, self._bridging, self.node.farewells, self)
                 try:
-                    await self._bridge_all(uplink)
+                    lost = await self._bridge_all(uplink)
                 finally:
                     uplink.close()
         except OSError as error:
             if not life.expired():
                 raise ConnectFailed(f"{server}: the connection broke: {error.strerror or error}") from error
-            if loop.time() - joined < STABLE_AFTER:
-                raise ConnectFailed(f"{server}: {self._why_lost}") from None
+            if loop.time() - joined < self._lasts:
+                raise self._failed(self._why_lost) from None
+        else:
+            if not self._broadcasts or loop.time() - joined < self._lasts:
+                raise self._failed(lost)
         finally:
             self._life = None
+
+    def _failed(self, reason: str) -> ConnectFailed:
+        hint = f"is that server in broadcast mode? {_OTHER_MODE}" if self._broadcasts else ""
+        return ConnectFailed(f"{self.settings.server}: {reason}", hint)
 
     def lost(self, reason: str) -> None:
         """Part of :class:`~tunnelconsole.engine.services.channel.uplink.Owner`."""
@@ -221,15 +272,16 @@ class ChannelClient(Service[ChannelClientSettings]):
 
     # Local ends.
 
-    async def _bridge_all(self, uplink: Uplink) -> None:
+    async def _bridge_all(self, uplink: Uplink) -> str:
+        """Bridges one local end after the other until the connection to the server is lost; returns why it was."""
         loop, backoff = self.node.loop, Backoff()
         while True:
             local = await self._next_local(uplink, backoff)
             began = loop.time()
-            self.carry_alone(local.peer, self._who.label, partial(self._bridge, uplink, local))
+            self.carry_alone(local.peer, self._label, partial(self._bridge, uplink, local))
             outcome = await uplink.settle()
             if outcome.hub_lost:
-                raise ConnectFailed(f"{self.settings.server}: {outcome.reason}")
+                return outcome.reason
             if outcome.fault:
                 self._broken_seal(outcome.reason)
             if outcome.fault or (self.settings.target is not None and not self._dials_on_data):
@@ -263,7 +315,7 @@ class ChannelClient(Service[ChannelClientSettings]):
         try:
             return LocalEnd(await dial(target.host, target.port), str(target))
         except ConnectFailed as error:
-            failed = TargetFailed(service=self.name, peer=self._who.label, target=str(target), reason=error.message)
+            failed = TargetFailed(service=self.name, peer=self._label, target=str(target), reason=error.message)
         self.node.bus.publish(failed)
         await uplink.refuse()
         await asyncio.sleep(backoff.next())

@@ -66,6 +66,12 @@ class Password:
         return ClientSealedLines(secrets.token_bytes)
 
 
+BROADCAST = "broadcast"
+"""The mode of a channel server without a handshake, and to whom its clients send."""
+
+_SAME_MODE = "if the server is in broadcast mode, this end must be too"
+
+
 @dataclass(frozen=True, slots=True)
 class Membership:
     """What a client tells a channel server of itself.
@@ -90,8 +96,18 @@ class Connection(NamedTuple):
 
     end: End
     chid: str
+    """Who we are there; empty in broadcast mode, where nobody is told."""
     early: bytes
     """What others have sent us already."""
+
+
+async def reach_broadcast(dialer: ServerDialer) -> Connection:
+    """Connects to a channel server in broadcast mode, which lets everybody in and says nothing.
+
+    :raises CredentialsRefused: the server is not the one that was pinned.
+    :raises ConnectFailed: it cannot be reached.
+    """
+    return Connection(await dialer.reach("channel server"), "", b"")
 
 
 async def reach(dialer: ServerDialer, who: Membership, password: Password | None, timeout: float) -> Connection:
@@ -112,7 +128,7 @@ async def reach(dialer: ServerDialer, who: Membership, password: Password | None
             return Connection(end, await _shake_hands(end, handshake, password, heard), handshake.leftover)
     except TimeoutError as error:
         end.abort()
-        advice = dialer.advice("channel server", "channel", bytes(heard))
+        advice = f"{dialer.advice('channel server', 'channel', bytes(heard))}; {_SAME_MODE}"
         if handshake.awaits_greeting:
             raise ConnectFailed(
                 f"the channel server did not begin an encrypted handshake within {timeout:g} s",
@@ -121,7 +137,8 @@ async def reach(dialer: ServerDialer, who: Membership, password: Password | None
         raise ConnectFailed(f"the channel server did not finish its handshake within {timeout:g} s", advice) from error
     except ProtocolError as error:
         end.abort()
-        raise ConnectFailed(str(error), dialer.advice("channel server", "channel", bytes(heard))) from error
+        advice = f"{dialer.advice('channel server', 'channel', bytes(heard))}; {_SAME_MODE}"
+        raise ConnectFailed(str(error), advice) from error
     except OSError as error:
         end.abort()
         raise ConnectFailed(f"the channel server broke off: {error.strerror or error}") from error
@@ -188,15 +205,56 @@ async def connect(
     """
     if isinstance(receivers, str):
         raise ValueError(f"receivers is a list of chids, such as [{receivers!r}]")
-    dialer = ServerDialer(HostPort.parse(server), HostPort.parse(connect_to) if connect_to else None, tls, timeout)
+    dialer = _dialer(server, connect_to, tls, timeout)
     who = Membership(chid, tuple(receivers))
-    end, _, early = await reach(dialer, who, Password(password) if password else None, timeout)
+    connection = await reach(dialer, who, Password(password) if password else None, timeout)
+    async with _streams(connection, key, timeout) as streams:
+        yield streams
+
+
+@asynccontextmanager
+async def broadcast(
+    server: str,
+    *,
+    key: str = "",
+    tls: TLSSettings | None = None,
+    connect_to: str | None = None,
+    timeout: float = CONNECT_TIMEOUT,
+) -> AsyncIterator[Streams]:
+    """A connection to a channel server in broadcast mode as asyncio streams, closed at the end of the block.
+
+    What is written goes to everybody else who is connected then, what is read was sent by any of them. Nothing tells
+    that the server is in another mode: what is read is then its refusal, or nothing.
+
+    :param server: the channel server, ``host:port``.
+    :param key: encrypts what is written, end to end, as in :func:`connect`: of those who send there are two, both with
+        the same key.
+    :param tls: settings when the server's listener is a TLS one.
+    :param connect_to: the address to dial when it is not the one that ``server`` names.
+    :param timeout: seconds to reach the server, and at the end for the other side to take what was written and not yet
+        delivered.
+    :raises CredentialsRefused: the server is not the one that was pinned.
+    :raises ConnectFailed: the server cannot be reached.
+    :raises ValueError: an address is not ``host:port``.
+    """
+    connection = await reach_broadcast(_dialer(server, connect_to, tls, timeout))
+    async with _streams(connection, key, timeout) as streams:
+        yield streams
+
+
+def _dialer(server: str, connect_to: str | None, tls: TLSSettings | None, timeout: float) -> ServerDialer:
+    return ServerDialer(HostPort.parse(server), HostPort.parse(connect_to) if connect_to else None, tls, timeout)
+
+
+@asynccontextmanager
+async def _streams(connection: Connection, key: str, timeout: float) -> AsyncIterator[Streams]:
+    """The streams of a connection, sealed when there is a key."""
     if not key:
-        async with streams_of(end, early, timeout) as streams:
+        async with streams_of(connection.end, connection.early, timeout) as streams:
             yield streams
         return
     # Only where there is a key: see Password.sealing.
     from tunnelconsole.engine.services.channel.sealed_bridge import sealed_join  # noqa: PLC0415
 
-    async with joined_streams(sealed_join(end, key, early), timeout) as streams:
+    async with joined_streams(sealed_join(connection.end, key, connection.early), timeout) as streams:
         yield streams
