@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tunnelconsole.engine.attempts import Attempts
 from tunnelconsole.engine.bus import Bus
 from tunnelconsole.engine.events import Crashed
 from tunnelconsole.engine.meters import Meters
@@ -28,6 +29,7 @@ class Node:
         self.bus = Bus()
         self.meters = Meters()
         self.sessions = Sessions(self.bus, self.meters)
+        self.attempts = Attempts(self.bus)
         self.plane = Plane(self.loop)
         self.farewells = Farewells(self.loop)
 
