@@ -124,18 +124,26 @@ class Attempt:
         if tried is not None:
             tried.fate, tried.reason, tried.ms = "rejected", reason, self.ms
 
-    def fate(self, address: str, fate: Fate, *, tried: bool = False) -> None:
-        """Writes down what became of an address of the other side's.
-
-        :param tried: that it was dialled once more.
-        """
+    def dialled(self, address: str) -> None:
+        """Writes down that an address of the other side's is dialled, once more perhaps."""
         candidate = self.candidates.get(("theirs", address))
-        if candidate is None:
-            return
-        candidate.tries += tried
-        if candidate.fate != fate:
+        if candidate is not None:
+            candidate.tries += 1
+            if candidate.fate == "untried":
+                self.fate(address, "trying")
+
+    def fate(self, address: str, fate: Fate) -> None:
+        """Writes down what became of an address of the other side's."""
+        candidate = self.candidates.get(("theirs", address))
+        if candidate is not None and candidate.fate != fate:
             candidate.fate, candidate.ms = fate, self.ms
             self.note(fate, address)
+
+    def unanswered(self) -> None:
+        """Writes down that nothing has come back from those that are still tried."""
+        for candidate in self.candidates.values():
+            if candidate.fate == "trying":
+                self.fate(candidate.address, "silent")
 
     def enter(self, state: AttemptState) -> None:
         """Goes on to ``state``."""

@@ -1,0 +1,139 @@
+"""Asking a rendezvous where the port to be punched is seen from, and what stands in between."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from tunnelconsole.engine.services.punch.port import PunchingPort
+from tunnelconsole.engine.transport.dialer import Address
+from tunnelconsole.engine.transport.ends import SocketEnd, receive, send_all
+from tunnelconsole.engine.wire.errors import ProtocolError
+from tunnelconsole.engine.wire.hostport import parse_host_port
+from tunnelconsole.engine.wire.punch import (
+    LineReader,
+    Observe,
+    Observed,
+    Probe,
+    Probed,
+    ServerLine,
+    encode,
+    parse_server,
+)
+from tunnelconsole.engine.wire.punch_nat import Nat, classify
+
+OBSERVE_TIME: Final = 2.0
+"""Seconds that an endpoint has to say where we are seen from: a lost SYN and its repetition, and the round trips."""
+
+PROBE_TIME: Final = 1.5
+"""Seconds that it has to say what became of its dials: it gives them one."""
+
+READ: Final = 4096
+"""Bytes read at once; an answer has less than 200."""
+
+
+@dataclass(slots=True)
+class Observation:
+    """What endpoints told. It keeps its connections, and so the NAT's mapping, until :meth:`close`."""
+
+    local: tuple[str, int] = ("", 0)
+    """The address and port that we dialled from, as we see them."""
+    mapped: list[tuple[str, int] | None] = field(default_factory=list)
+    """Where each endpoint sees us, in the order in which they were dialled; None where one said nothing."""
+    probed: Probed | None = None
+    _open: list[SocketEnd] = field(default_factory=list)
+
+    @property
+    def last(self) -> tuple[str, int] | None:
+        """Where we were seen last; None when nobody answered."""
+        return next((address for address in reversed(self.mapped) if address is not None), None)
+
+    @property
+    def nat(self) -> Nat:
+        """What stands in between."""
+        return classify(self.local, self.mapped, self.probed)
+
+    def keep(self, end: SocketEnd) -> None:
+        """Takes a connection over."""
+        self._open.append(end)
+
+    def close(self) -> None:
+        """Closes what is open; safe to call twice."""
+        for end in self._open:
+            end.abort()  # in order it would keep the port's pairs for a minute, for nobody
+        self._open.clear()
+
+
+async def observe(
+    port: PunchingPort, endpoints: Sequence[Address], seat: str | None, *, whole: bool = True
+) -> Observation:
+    """Asks endpoints where ``port`` is seen from.
+
+    :param endpoints: in the order of :class:`~tunnelconsole.engine.wire.punch.Joined`: the first has us dialled by
+        strangers, before any other address of the rendezvous has been dialled by us, which would make them none.
+    :param seat: our seat's number; None when we have none.
+    :param whole: False asks the first one alone, and has nobody dial us: for a port of a host whose NAT is known.
+    """
+    observation = Observation()
+    try:
+        for number, endpoint in enumerate(endpoints if whole else endpoints[:1]):
+            observation.mapped.append(await _ask(observation, port, endpoint, seat, probing=whole and number == 0))
+    except BaseException:
+        observation.close()
+        raise
+    return observation
+
+
+async def _ask(
+    observation: Observation, port: PunchingPort, endpoint: Address, seat: str | None, *, probing: bool
+) -> tuple[str, int] | None:
+    """Where one endpoint sees us; None when it does not answer as it should."""
+    try:
+        sock = port.dialling(endpoint)
+    except OSError:
+        return None
+    end = SocketEnd(sock)
+    observation.keep(end)
+    answers = _Answers(end)
+    try:
+        async with asyncio.timeout(OBSERVE_TIME):
+            await asyncio.get_running_loop().sock_connect(sock, endpoint.sockaddr)
+            observation.local = sock.getsockname()[:2]
+            await send_all(end, encode(Observe(seat)) + (encode(Probe()) if probing else b""))
+            observed = await answers.next()
+        if not isinstance(observed, Observed):
+            return None
+        mapped = parse_host_port(observed.address)
+        if probing:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(PROBE_TIME):
+                    answer = await answers.next()
+                    observation.probed = answer if isinstance(answer, Probed) else None
+    except (OSError, ProtocolError, ValueError):
+        return None
+    return mapped
+
+
+class _Answers:
+    """What an endpoint says, one thing after the other."""
+
+    def __init__(self, end: SocketEnd) -> None:
+        self._end = end
+        self._reader = LineReader()
+        self._lines: list[bytes] = []
+
+    async def next(self) -> ServerLine:
+        """The next thing.
+
+        :raises ProtocolError: it is none of those that a server says, or it closed.
+        :raises OSError: the connection broke.
+        """
+        while not self._lines:
+            data = await receive(self._end, READ)
+            if not data:
+                raise ProtocolError("it closed before it answered")
+            self._lines += self._reader.feed(data)
+        return parse_server(self._lines.pop(0))

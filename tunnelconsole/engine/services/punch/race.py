@@ -1,0 +1,407 @@
+"""The race: dials every candidate from the punched port, is dialled there, and ends with the first that proves itself.
+
+Each rule here was measured; the numbers in brackets are those of ``docs/natlab.md``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import errno
+import functools
+import hmac
+import itertools
+import random
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from tunnelconsole.engine.attempts import Attempt, Fate
+from tunnelconsole.engine.services.punch.port import PunchingPort, bound
+from tunnelconsole.engine.transport.dialer import Address, numeric
+from tunnelconsole.engine.transport.ends import reset
+from tunnelconsole.engine.transport.watch import InputWatch
+from tunnelconsole.engine.wire.hostport import format_host_port
+from tunnelconsole.engine.wire.punch_nat import Plan
+from tunnelconsole.engine.wire.punch_offer import LOWEST_PORT, SYN_BUDGET, Candidate, Kind
+from tunnelconsole.engine.wire.punch_room import HELLO_LENGTH, Role
+
+RACE_TIME: Final = 2.5
+"""Seconds until a race is given up: time for a SYN that is dropped once, and for the other side being 1.5 s late."""
+
+FIRST_REDIAL: Final = 0.005
+"""Seconds from one dial to the next after a refusal, at first: the hole lives for one round trip only (rule 1)."""
+
+LAST_REDIAL: Final = 0.05
+"""Seconds from one dial to the next in the end: on a LAN, whose refusals come at once, it would be 500 dials."""
+
+REDIAL_GROWTH: Final = 1.05
+"""By which that grows with each refusal: it stays below a long round trip for the first second."""
+
+PAIR_TAKEN_REDIAL: Final = 0.02
+"""Seconds until a dial is tried again whose pair of addresses a half-open connection has (rule 4)."""
+
+UNREACHABLE_REDIAL: Final = 0.5
+"""Seconds until an address without a route is tried again: interfaces come up while a laptop wakes."""
+
+MANY_REDIAL: Final = 0.25
+"""Seconds until one of many sockets dials again after a refusal: there are others."""
+
+FIRST_REPETITION: Final = 1.0
+"""Seconds after which the kernel repeats a SYN (RFC 6298, section 2), and again after twice that."""
+
+PROBE_LIFE: Final = 0.9
+"""Seconds that one of many ports has to answer: with the kernel's repetition they would be two thousand SYNs."""
+
+BATCH: Final = 64
+"""Dials in one turn of the loop: some 2 ms, so that answers to the first are heard before the last is sent."""
+
+MAX_CONTACTS: Final = 64
+"""Connections at once that have not proved themselves: the other side makes a few, and strangers may make more."""
+
+_PENDING = (0, errno.EINPROGRESS, errno.EWOULDBLOCK)
+_UNREACHABLE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL, errno.EACCES, errno.EPERM)
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """What both say first."""
+
+    role: Role
+    ours: bytes
+    theirs: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """A connection to the other side, and to nobody else."""
+
+    sock: socket.socket
+    address: str
+    """Where it is."""
+    method: str
+    """How it was reached: ``host``, ``mapped``, ``predicted``, ``many ports`` or ``accepted``."""
+
+
+class Repeats(enum.Enum):
+    """What becomes of a dial that is not answered."""
+
+    #: It is held, and the kernel repeats its SYN (rule 2).
+    HELD = "held"
+    #: It is given up before that.
+    NEVER = "never"
+
+
+class Dial:
+    """One address that is dialled, again and again."""
+
+    __slots__ = ("address", "interval", "label", "local_port", "method", "repeats", "sock", "started", "timer")
+
+    def __init__(
+        self, address: Address, method: str, label: str, local_port: int | None, repeats: Repeats = Repeats.HELD
+    ) -> None:
+        self.address = address
+        self.method = method
+        self.label = label
+        """The address under which it is written down."""
+        self.local_port = local_port
+        """Another port than the one that is punched; None for that."""
+        self.repeats = repeats
+        self.interval = FIRST_REDIAL if local_port is None else MANY_REDIAL
+        self.sock: socket.socket | None = None
+        self.started = 0.0
+        self.timer: asyncio.TimerHandle | None = None
+
+
+class Contact:
+    """A connection that has yet to prove whose it is."""
+
+    __slots__ = ("buffer", "input", "label", "method", "sock", "verified")
+
+    def __init__(self, sock: socket.socket, method: str, label: str) -> None:
+        self.sock = sock
+        self.method = method
+        self.label = label
+        self.buffer = b""
+        self.verified = False
+        self.input: InputWatch
+
+
+class Race:
+    """One race.
+
+    :param port: where the other side dials us, and from where we dial; stays open.
+    :param candidates: addresses of the other side's that may be dialled.
+    :param plan: which of them, and how.
+    :param hello: how the two prove themselves to each other.
+    :param attempt: where it is written down.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        port: PunchingPort,
+        candidates: list[Candidate],
+        plan: Plan,
+        hello: Hello,
+        attempt: Attempt,
+    ) -> None:
+        self._loop = loop
+        self._port = port
+        self._hello = hello
+        self._attempt = attempt
+        self._dials = list(_dials(candidates, plan))
+        self._waiting: Iterator[Dial] = iter(self._dials)
+        self._contacts: set[Contact] = set()
+        self._listening: list[InputWatch] = []
+        self._next_batch: asyncio.Handle | None = None
+        self._won: asyncio.Future[Reached] = loop.create_future()
+        self._syns = 0
+        self._held = 0
+        """Dials whose SYN the kernel may repeat yet."""
+        self._kinds = {candidate.address: candidate.kind.value for candidate in candidates}
+
+    async def run(self, limit: float = RACE_TIME) -> Reached | None:
+        """Races.
+
+        :param limit: seconds until it is given up.
+        :returns: the connection that was nominated; None when there is none in that time.
+        """
+        try:
+            for sock in self._port.listeners:
+                watch = InputWatch(self._loop, sock.fileno(), functools.partial(self._accept, sock))
+                watch.start()
+                self._listening.append(watch)
+            self._start_batch()
+            async with asyncio.timeout(limit):
+                return await self._won
+        except TimeoutError:
+            return None if self._won.cancelled() else self._won.result()  # it may have come in that very moment
+        except asyncio.CancelledError:
+            if self._won.done() and not self._won.cancelled():
+                self._won.result().sock.close()
+            raise
+        finally:
+            self._stop()
+
+    def _stop(self) -> None:
+        """Lets go of everything but the winner, pair by pair, so that none of it resets the winner (rule 12)."""
+        if self._next_batch is not None:
+            self._next_batch.cancel()
+        for watch in self._listening:
+            watch.stop()
+        for dial in self._dials:
+            self._let_go(dial)
+        for contact in list(self._contacts):
+            self._drop(contact, "lost")
+        self._attempt.unanswered()
+        self._attempt.syns += self._syns
+
+    def _start_batch(self) -> None:
+        self._next_batch = None
+        batch = list(itertools.islice(self._waiting, BATCH))
+        for dial in batch:
+            if not self._won.done():
+                self._start(dial)
+        if len(batch) == BATCH:
+            self._next_batch = self._loop.call_soon(self._start_batch)
+
+    def _start(self, dial: Dial) -> None:
+        """Dials, unless that would be one too many."""
+        dial.timer = None
+        if self._syns + self._held >= SYN_BUDGET:
+            return
+        dial.started = self._loop.time()
+        try:
+            sock = (
+                self._port.dialling(dial.address)
+                if dial.local_port is None
+                else bound(dial.address.family, dial.local_port)
+            )
+        except OSError as error:
+            self._failed(dial, error.errno or 0)
+            return
+        self._syns += 1
+        self._attempt.dialled(dial.label)
+        try:
+            code = sock.connect_ex(dial.address.sockaddr)
+        except OSError as error:
+            code = error.errno or 0
+        if code not in _PENDING:
+            sock.close()
+            self._failed(dial, code)
+            return
+        dial.sock = sock
+        self._held += dial.repeats is Repeats.HELD
+        self._loop.add_writer(sock.fileno(), self._answered, dial)
+        patience = PROBE_LIFE if dial.repeats is Repeats.NEVER else FIRST_REPETITION
+        dial.timer = self._loop.call_later(patience, self._unanswered, dial, patience)
+
+    def _unanswered(self, dial: Dial, waited: float) -> None:
+        """Gives a dial up, or counts the SYN that the kernel has repeated."""
+        if dial.repeats is Repeats.NEVER:
+            self._let_go(dial)
+            return
+        self._syns += 1
+        dial.timer = self._loop.call_later(2 * waited, self._unanswered, dial, 2 * waited)
+
+    def _answered(self, dial: Dial) -> None:
+        sock = self._release(dial)
+        if sock is None:
+            return
+        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            sock.close()
+            self._failed(dial, code)
+            return
+        try:
+            themselves = sock.getsockname()[:2] == sock.getpeername()[:2]
+        except OSError as error:
+            sock.close()
+            self._failed(dial, error.errno or 0)
+            return
+        if themselves:
+            sock.close()
+            self._attempt.fate(dial.label, "ourselves")
+            return
+        self._meet(sock, dial.method, dial.label)
+
+    def _failed(self, dial: Dial, code: int) -> None:
+        """Dials again, as soon as it makes sense."""
+        fate: Fate = "refused"
+        if code == errno.ECONNREFUSED:
+            pause = dial.interval
+            if dial.local_port is None:
+                dial.interval = min(LAST_REDIAL, dial.interval * REDIAL_GROWTH)
+        elif code in (errno.EADDRNOTAVAIL, errno.EADDRINUSE):
+            fate, pause = "trying", PAIR_TAKEN_REDIAL
+        elif code in _UNREACHABLE:
+            fate, pause = "unreachable", UNREACHABLE_REDIAL
+        else:
+            pause = MANY_REDIAL
+        self._attempt.fate(dial.label, fate)
+        if dial.repeats is Repeats.HELD and not self._won.done():
+            wait = max(0.0, dial.started + pause - self._loop.time())
+            dial.timer = self._loop.call_later(wait, self._start, dial)
+
+    def _release(self, dial: Dial) -> socket.socket | None:
+        """Takes a dial's socket off the loop."""
+        if dial.timer is not None:
+            dial.timer.cancel()
+            dial.timer = None
+        sock, dial.sock = dial.sock, None
+        if sock is not None:
+            self._held -= dial.repeats is Repeats.HELD
+            self._loop.remove_writer(sock.fileno())
+        return sock
+
+    def _let_go(self, dial: Dial) -> None:
+        sock = self._release(dial)
+        if sock is not None:
+            sock.close()
+
+    def _accept(self, listener: socket.socket) -> None:
+        while not self._won.done():
+            try:
+                sock, peer = listener.accept()
+            except BlockingIOError:
+                return
+            except OSError:
+                continue  # it left before it was accepted (accept(2), "Error handling")
+            if len(self._contacts) >= MAX_CONTACTS:
+                reset(sock)
+                continue
+            sock.setblocking(False)
+            address = format_host_port(peer[0], peer[1])
+            self._attempt.note("accepted", address)
+            self._meet(sock, self._kinds.get(address, "accepted"), address)
+
+    def _meet(self, sock: socket.socket, method: str, label: str) -> None:
+        """Says hello to whoever is there."""
+        contact = Contact(sock, method, label)
+        try:
+            sock.send(self._hello.ours)  # 33 bytes always fit into an empty buffer
+        except OSError:
+            sock.close()
+            return
+        self._attempt.fate(label, "connected")
+        contact.input = InputWatch(self._loop, sock.fileno(), functools.partial(self._hear, contact))
+        self._contacts.add(contact)
+        contact.input.start()
+
+    def _hear(self, contact: Contact) -> None:
+        """Compares a hello; then, as ``b``, waits for ``a`` to begin on the connection that it has chosen."""
+        try:
+            if contact.verified:
+                if contact.sock.recv(1, socket.MSG_PEEK):
+                    self._nominate(contact)
+                else:
+                    self._drop(contact, "lost")
+                return
+            data = contact.sock.recv(HELLO_LENGTH - len(contact.buffer))
+        except BlockingIOError:
+            return
+        except OSError:
+            self._drop(contact, "refused")
+            return
+        contact.buffer += data
+        if not data or not hmac.compare_digest(contact.buffer, self._hello.theirs[: len(contact.buffer)]):
+            self._drop(contact, "wrong peer" if data else "lost")
+        elif len(contact.buffer) == HELLO_LENGTH:
+            contact.verified = True
+            self._attempt.note("verified", contact.label)
+            if self._hello.role is Role.A:
+                self._nominate(contact)
+
+    def _nominate(self, contact: Contact) -> None:
+        if self._won.done():
+            return
+        contact.input.stop()
+        self._contacts.discard(contact)
+        self._attempt.fate(contact.label, "won")
+        self._won.set_result(Reached(contact.sock, contact.label, contact.method))
+
+    def _drop(self, contact: Contact, fate: Fate) -> None:
+        contact.input.stop()
+        self._contacts.discard(contact)
+        contact.sock.close()
+        self._attempt.fate(contact.label, fate)
+
+
+def _dials(candidates: list[Candidate], plan: Plan) -> Iterator[Dial]:
+    """What to dial, in this order."""
+    for candidate in candidates:
+        if candidate.kind is Kind.HOST and plan.hosts:
+            yield from _dial(candidate, candidate.kind.value)
+    for candidate in candidates:
+        if candidate.kind is Kind.MAPPED:
+            yield from _around(candidate, plan)
+
+
+def _around(mapped: Candidate, plan: Plan) -> Iterator[Dial]:
+    """What to dial for the address at which the other side was seen."""
+    host, port = mapped.host_port
+    address = numeric(host, port)
+    if address is None:
+        return
+    if plan.many_sockets:
+        for _ in range(plan.many_sockets):
+            yield Dial(address, Kind.MAPPED.value, mapped.address, 0)
+        return
+    if plan.mapped:
+        yield from _dial(mapped, Kind.MAPPED.value)
+    for ahead in range(1, plan.ahead + 1):
+        if port + ahead < 2**16:
+            yield from _dial(Candidate.of(Kind.PREDICTED, host, port + ahead), Kind.PREDICTED.value)
+    others = random.sample(range(LOWEST_PORT, 2**16), plan.many_ports)
+    for other in others:
+        guess = numeric(host, other)
+        if guess is not None:
+            yield Dial(guess, "many ports", f"{host}:*", None, Repeats.NEVER)
+
+
+def _dial(candidate: Candidate, method: str) -> Iterator[Dial]:
+    address = numeric(*candidate.host_port)
+    if address is not None:
+        yield Dial(address, method, candidate.address, None)
