@@ -38,8 +38,10 @@ from tunnelconsole.engine.wire.tunnel_lines import (
     Message,
     VisitorComing,
     Want,
+    encode_health,
     encode_message,
     message_reader,
+    parse_health,
     parse_message,
 )
 from tunnelconsole.engine.wire.yamux import DataReceived, HalfClosed, StreamOpened, YamuxSession
@@ -590,3 +592,25 @@ def test_any_other_line_is_a_protocol_error(line: bytes) -> None:
 def test_a_line_beyond_the_limit_is_a_protocol_error() -> None:
     with pytest.raises(ProtocolError, match="a line of the tunnel protocol is longer than 1024 bytes"):
         message_reader().feed(b"x" * MAX_LINE)
+
+
+def test_a_clients_line_says_whether_it_is_healthy() -> None:
+    assert (encode_health(healthy=False), encode_health(healthy=True)) == (
+        b'{"healthy":false}\n',
+        b'{"healthy":true}\n',
+    )
+    for healthy in (True, False):
+        (line,) = message_reader().feed(encode_health(healthy=healthy))
+        assert parse_health(line) is healthy
+    assert parse_health(b'{"later": {}, "healthy": true}') is True
+
+
+@pytest.mark.parametrize("line", [b"{}", b"[]", b"1", b'{"healthy":1}', b'{"healthy":"no"}', b'{"later":true}'])
+def test_a_clients_line_about_something_else_is_no_news(line: bytes) -> None:
+    assert parse_health(line) is None
+
+
+@pytest.mark.parametrize("line", [b"", b"{", b"\xff", b"[" * 1000])
+def test_a_clients_line_that_is_no_json_is_refused(line: bytes) -> None:
+    with pytest.raises(ProtocolError, match="is not JSON"):
+        parse_health(line)

@@ -23,7 +23,6 @@ MAX_REQUEST = 192 * 1024
 MAX_ANSWER = 64 * 1024 * 1024
 """Bytes in one answer line: 100,000 channels at about 300 bytes each fit twice."""
 
-
 Level = Literal["debug", "info", "warning", "error"]
 """How much an event matters."""
 
@@ -66,7 +65,7 @@ class ServiceRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SessionRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One remote party attached to a service."""
+    """One remote party attached to a service; ``note`` says what is wrong with it, such as ``unhealthy``."""
 
     id: str
     service: str
@@ -79,6 +78,7 @@ class SessionRow(msgspec.Struct, frozen=True, kw_only=True):
     bytes_out: int
     rate_in: float
     rate_out: float
+    note: str = ""
 
 
 class ChannelRow(msgspec.Struct, frozen=True, kw_only=True):

@@ -201,6 +201,7 @@ def session_row(session: Session) -> SessionRow:
         bytes_out=session.bytes_out,
         rate_in=session.rate_in,
         rate_out=session.rate_out,
+        note=session.note,
     )
 
 

@@ -63,6 +63,7 @@ class Session:
         "identity",
         "kind",
         "meter",
+        "note",
         "peer",
         "rate_in",
         "rate_out",
@@ -89,6 +90,8 @@ class Session:
         self.meter = meter
         self.end = end
         self.address = address
+        self.note = ""
+        """What is not as it should be with the remote party, in a word; empty when all is well."""
         self.since = time.time()
         self.channels = 0
         self.bytes_in = 0

@@ -88,13 +88,14 @@ def test_deny_wins_and_reserved_hosts_are_their_owners_alone() -> None:
 class Client:
     """What a route knows of a client."""
 
-    def __init__(self, load: int, down_until: float) -> None:
+    def __init__(self, load: int, down_until: float, healthy: bool) -> None:
         self.load = load
         self.down_until = down_until
+        self.healthy = healthy
 
 
-def backend(load: int = 0, down_until: float = 0.0) -> Backend:
-    return cast("Backend", Client(load, down_until))
+def backend(load: int = 0, down_until: float = 0.0, *, healthy: bool = True) -> Backend:
+    return cast("Backend", Client(load, down_until, healthy))
 
 
 def tunnel(*backends: Any) -> Tunnel:
@@ -120,6 +121,14 @@ def test_a_client_that_is_down_or_has_failed_is_chosen_only_if_there_is_no_other
     assert tunnel(down).choose(5.0, None, None) is down
     assert tunnel(down).choose(5.0, None, down) is None
     assert tunnel().choose(5.0, None, None) is None
+
+
+def test_a_client_that_is_not_healthy_is_never_chosen() -> None:
+    sick, busy = backend(healthy=False), backend(9, down_until=10.0)
+    assert tunnel(sick, busy).choose(5.0, sick, None) is busy
+    assert tunnel(sick, busy).choose(5.0, None, busy) is None
+    assert tunnel(sick).choose(5.0, sick, None) is None
+    assert tunnel(sick, sick).choose(5.0, sick, None) is None
 
 
 def test_a_host_is_free_when_its_last_client_has_left_and_not_before() -> None:

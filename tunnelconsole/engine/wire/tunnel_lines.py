@@ -2,7 +2,8 @@
 
 The client writes ``gotunnelHandshakeRequest``, the server answers ``gotunnelHandshakeOk``. From there on the server
 writes lines: ``{"Type":1,"Action":5}`` for each visitor, for whom the client is to open a stream, with type 3 for a
-WebSocket. Ours may also write ``{"want":N}`` to a client that takes data connections: dial N more.
+WebSocket. Ours may also write ``{"want":N}`` to a client that takes data connections: dial N more. Such a client may
+write ``{"healthy":false}``, and ``true`` later: it should be given no visitors, because its service does not work.
 """
 
 from __future__ import annotations
@@ -96,6 +97,24 @@ def parse_message(line: bytes) -> Message:
     raise ProtocolError("a line of the tunnel protocol has none of its meanings")
 
 
+def encode_health(*, healthy: bool) -> bytes:
+    """Return the line, with its LF, by which a client says whether it should be given visitors."""
+    return b'{"healthy":true}\n' if healthy else b'{"healthy":false}\n'
+
+
+def parse_health(line: bytes) -> bool | None:
+    """Return what a client's line says of its health; None when it is about something else.
+
+    :raises ProtocolError: it is no line of a client.
+    """
+    try:
+        fields = json.loads(line)
+    except (ValueError, RecursionError):
+        raise ProtocolError("a line of the tunnel protocol is not JSON") from None
+    healthy = fields.get("healthy") if isinstance(fields, dict) else None
+    return healthy if isinstance(healthy, bool) else None
+
+
 def message_reader() -> LineReader:
-    """Return what cuts the lines for :func:`parse_message` out of stream 1."""
+    """Return what cuts the lines for :func:`parse_message` or :func:`parse_health` out of stream 1."""
     return LineReader(MAX_LINE, "the tunnel protocol")

@@ -156,6 +156,8 @@ class Admission:
         backend.session = server.open_session(backend.peer, backend.close, identity=identity, address=url)
         for other in older:
             other.close("the same identity came back and took its place")
+        if not backend.healthy:
+            backend.show_health()
         server.entered(backend)
 
     # -- a data connection -----------------------------------------------------------------------------------------

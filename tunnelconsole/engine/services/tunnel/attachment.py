@@ -22,6 +22,7 @@ from tunnelconsole.engine.wire.tunnel_lines import (
     Greeting,
     VisitorComing,
     Want,
+    encode_health,
     message_reader,
     parse_message,
 )
@@ -104,7 +105,8 @@ class Attachment:
         )
         control = ControlStream(self, self._mux)
         control.stream_id = self._mux.open(control) or 0
-        self._mux.send(control.stream_id, GREETING)
+        self._control = control.stream_id
+        self._mux.send(self._control, GREETING)
         client.began(self)
 
     def got_greeting(self) -> None:
@@ -113,7 +115,17 @@ class Attachment:
             return
         self.session = self.client.open_session(str(self.client.settings.server), self.close)
         self.greeted.set_result(None)
+        if not self.client.healthy:
+            self.tell_health()
         self.dial(self.client.settings.spare_connections)
+
+    def tell_health(self) -> None:
+        """Tells a server of ours whether visitors can be served; an original does not listen."""
+        line = encode_health(healthy=self.client.healthy)
+        if self._key is None or self.session is None or self._mux.over:
+            return
+        if self._mux.room(self._control) >= len(line):  # else each visitor is told
+            self._mux.send(self._control, line)
 
     def close(self, reason: str) -> None:
         """Ends the session and every request."""

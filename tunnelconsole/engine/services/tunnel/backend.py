@@ -7,6 +7,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final, Protocol
 
 from tunnelconsole.engine.services.spare import SparePool
+from tunnelconsole.engine.services.tunnel.health_events import BackendHealthy, BackendUnhealthy
 from tunnelconsole.engine.services.tunnel.routes import DOWN_TIME, Tunnel
 from tunnelconsole.engine.sessions import Session
 from tunnelconsole.engine.transport.ends import End
@@ -25,6 +26,8 @@ from tunnelconsole.engine.wire.tunnel_lines import (
     VisitorComing,
     Want,
     encode_message,
+    message_reader,
+    parse_health,
 )
 
 if TYPE_CHECKING:
@@ -91,6 +94,8 @@ class Backend:
         """Requests under way."""
         self.down_until = 0.0
         """Until when its service counts as out of reach, by the loop's clock."""
+        self.healthy = True
+        """Whether it may be given visitors, as it says itself."""
         self.leaving = False
         """Whether it takes no more visitors."""
         self.greeted: asyncio.Future[None] = self._loop.create_future()
@@ -180,6 +185,24 @@ class Backend:
     def is_down(self) -> None:
         """Its service could not be reached."""
         self.down_until = self._loop.time() + DOWN_TIME
+
+    def told_health(self, *, healthy: bool) -> None:
+        """The client says whether its service works."""
+        changed, self.healthy = healthy != self.healthy, healthy
+        if healthy:
+            self.down_until = 0.0
+        if changed:
+            self.show_health()
+
+    def show_health(self) -> None:
+        """Has others see whether the service works; before the client is let in, there is nobody to see it."""
+        session = self.session
+        if session is None:
+            return
+        session.note = "" if self.healthy else "unhealthy"
+        sort = BackendHealthy if self.healthy else BackendUnhealthy
+        name = self._server.name
+        self._server.node.bus.publish(sort(service=name, session=session.id, peer=self.peer, address=self.address))
 
     def add_data_connection(self, end: End) -> None:
         """Takes a data connection that the client dialled."""
@@ -320,15 +343,22 @@ class ControlStream(QuietUser):
         self._mux = mux
         self._stream_id = stream_id
         self._greeting: Greeting | None = Greeting(GREETING)
+        self._lines = message_reader()
 
     def received(self, data: bytes) -> None:
         self._mux.consumed(self._stream_id, len(data))
-        if self._greeting is None:
-            return  # the original reads nothing more here either
         try:
-            if self._greeting.receive_data(data):
-                self._greeting = None
+            if self._greeting is not None:
+                if not self._greeting.receive_data(data):
+                    return
+                data, self._greeting = self._greeting.leftover, None
                 self._backend.got_greeting(self._stream_id)
+            if self._backend.key is None:
+                return  # the original reads nothing more here either
+            for line in self._lines.feed(data):
+                healthy = parse_health(line)
+                if healthy is not None:
+                    self._backend.told_health(healthy=healthy)
         except ProtocolError as error:
             self._backend.broke_protocol(str(error))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 from pathlib import Path
 from typing import ClassVar, Final
@@ -19,6 +20,14 @@ from tunnelconsole.engine.services.native import (
 from tunnelconsole.engine.services.service import ServerDialer, Service, ServiceSettings
 from tunnelconsole.engine.services.tunnel.attachment import Attachment, read_answer
 from tunnelconsole.engine.services.tunnel.folder import Folder
+from tunnelconsole.engine.services.tunnel.health import (
+    HEALTH_FAILURES,
+    HEALTH_INTERVAL,
+    HEALTH_TIMEOUT,
+    Health,
+    HealthCheck,
+)
+from tunnelconsole.engine.services.tunnel.health_events import TargetHealthy, TargetUnhealthy
 from tunnelconsole.engine.services.tunnel.inspector import Inspector
 from tunnelconsole.engine.services.tunnel.server import RESPONSE_TIMEOUT, SWEEP
 from tunnelconsole.engine.services.tunnel.target import Target, TunnelURL
@@ -26,7 +35,7 @@ from tunnelconsole.engine.settings import HostPort, Secret, TLSSettings
 from tunnelconsole.engine.transport.ends import send_all
 from tunnelconsole.engine.units import Duration
 from tunnelconsole.engine.wire.errors import ProtocolError
-from tunnelconsole.engine.wire.http.head import HttpError, check_host
+from tunnelconsole.engine.wire.http.head import MAX_TARGET, HttpError, check_host
 from tunnelconsole.engine.wire.http.told_host import ToldHost
 from tunnelconsole.engine.wire.tunnel import check_token, tunnel_request
 from tunnelconsole.engine.wire.tunnel_lines import (
@@ -56,6 +65,18 @@ def _usable_token(token: Secret | None) -> list[Problem]:
     return []
 
 
+def _checkable(check: HealthCheck, target: Target) -> list[Problem]:
+    if check != "none" and target.address is None:
+        return [("health_check", "is for services, and target is a folder, which is always there")]
+    return []
+
+
+def _usable_path(path: str) -> list[Problem]:
+    if re.fullmatch(r"/[\x21\x22\x24-\x7e]*", path) and len(path) <= MAX_TARGET:
+        return []
+    return [("health_path", 'is not a path; write one as "/health", other characters than ASCII escaped')]
+
+
 def _tls_by_url(server: TunnelURL, tls: TLSSettings | None) -> list[Problem]:
     if tls is not None and server.scheme == "http":
         return [("tls", "is for a server whose URL begins with https")]
@@ -71,6 +92,11 @@ class TunnelClientSettings(ServiceSettings, frozen=True, kw_only=True):
         SPARE_RULE,
         Rule(("server", "tls"), _tls_by_url),
         KEEPALIVE_RULE,
+        Rule(("health_check", "target"), _checkable),
+        Rule(("health_path",), _usable_path),
+        above_zero("health_interval", "the service would be asked without a pause"),
+        above_zero("health_timeout", "no service could answer in no time"),
+        above_zero("health_failures", "a service that never failed would be unhealthy"),
         above_zero("response_timeout", "no service could answer in no time"),
     )
 
@@ -88,6 +114,16 @@ class TunnelClientSettings(ServiceSettings, frozen=True, kw_only=True):
     """Whether to bring visitors over data connections when the server is one of ours; False uses yamux always."""
     spare_connections: int = SPARE_CONNECTIONS
     """Data connections kept ready."""
+    health_check: HealthCheck = "none"
+    """How the service is asked whether it works; while it does not, visitors are not led to it."""
+    health_path: str = "/"
+    """What a check by HTTP asks for."""
+    health_interval: Duration = Duration(HEALTH_INTERVAL)
+    """Seconds between two checks."""
+    health_timeout: Duration = Duration(HEALTH_TIMEOUT)
+    """Seconds that one may take."""
+    health_failures: int = HEALTH_FAILURES
+    """Checks that fail in a row until the service counts as unhealthy."""
     inspect: bool = True
     """Whether the last exchanges are kept in memory to be looked at."""
     response_timeout: Duration = Duration(RESPONSE_TIMEOUT)
@@ -115,17 +151,62 @@ class TunnelClient(Service[TunnelClientSettings]):
         self.token = settings.token or secrets.token_urlsafe(OWN_TOKEN_BYTES)
         self.told = _told_host(settings)
         """What the service is told as ``Host``; None for what the visitor asked for."""
+        self._health = self._checked()
+        """None where the service is not checked."""
         self._attachments: set[Attachment] = set()
         self.attachment: Attachment | None = None
         """The session with the server; None while there is none."""
         self._stopping = False
         self._sweeping: asyncio.TimerHandle | None = None
 
+    def _checked(self) -> Health | None:
+        settings, target = self.settings, self.settings.target.address
+        if settings.health_check == "none" or target is None:
+            return None
+        self.notes["health"] = "healthy"
+        return Health(
+            target,
+            settings.health_path if settings.health_check == "http" else None,
+            host=settings.host_header or settings.server.host,
+            interval=settings.health_interval,
+            timeout=settings.health_timeout,
+            failures=settings.health_failures,
+            changed=self._health_changed,
+        )
+
+    @property
+    def healthy(self) -> bool:
+        """Whether the service may be given visitors, as far as is known."""
+        return self._health is None or self._health.healthy
+
+    def doubt(self) -> None:
+        """A visitor could not be led to the service."""
+        if self._health is not None:
+            self._health.doubt()
+
+    def _health_changed(self, healthy: bool, reason: str) -> None:
+        target = str(self.settings.target)
+        self.notes["health"] = "healthy" if healthy else f"unhealthy: {reason}"
+        if healthy:
+            self.node.bus.publish(TargetHealthy(service=self.name, target=target))
+        else:
+            self.node.bus.publish(TargetUnhealthy(service=self.name, target=target, reason=reason))
+        for attachment in self._attachments:
+            attachment.tell_health()
+
     @property
     def target(self) -> str:
         return f"{self.settings.target} via {self.settings.server}"
 
     async def run(self) -> None:
+        checking = self.tasks.start(self._health.watch(), "health check") if self._health is not None else None
+        try:
+            await self._connect()
+        finally:
+            if checking is not None:
+                checking.cancel()
+
+    async def _connect(self) -> None:
         settings, url = self.settings, str(self.settings.server)
         timeout = settings.limits.handshake_timeout
         tls = settings.tls

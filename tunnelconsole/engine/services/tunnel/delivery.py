@@ -26,13 +26,14 @@ from tunnelconsole.engine.wire.http.exchange import (
     UpstreamFailed,
 )
 from tunnelconsole.engine.wire.http.head import ResponseHead
-from tunnelconsole.engine.wire.http.service import UNREACHABLE_FIELD, ServiceExchanges
+from tunnelconsole.engine.wire.http.service import UNHEALTHY_FIELD, UNREACHABLE_FIELD, ServiceExchanges
 from tunnelconsole.errors import ConnectFailed
 
 if TYPE_CHECKING:
     from tunnelconsole.engine.services.tunnel.attachment import Attachment
 
 REFUSES: Final = "the tunnel is there, but its local service refuses connections"
+SICK: Final = "the tunnel is there, but its local service is not healthy"
 
 
 class Delivery(HttpPump):
@@ -104,6 +105,8 @@ class Delivery(HttpPump):
             self._channel = self._client.open_channel(session, label, self, peer)
         else:
             channel.label, channel.peer = label, peer or channel.session.peer
+        if not self._client.healthy:
+            return self._answer(502, SICK, (UNHEALTHY_FIELD,))
         kept, self._kept = self._kept, None
         if kept is not None:
             if event.head.method in IDEMPOTENT and not kept.ended:
@@ -163,6 +166,7 @@ class Delivery(HttpPump):
 
     def _fail(self, reason: str) -> list[Event]:
         """The service cannot be reached."""
+        self._client.doubt()
         visitor = self._exchange.peer if self._exchange is not None else "a visitor"
         target = str(self._client.settings.target)
         self._node.bus.publish(TargetFailed(service=self._client.name, peer=visitor, target=target, reason=reason))

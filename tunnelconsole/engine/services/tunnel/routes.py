@@ -112,17 +112,20 @@ class Tunnel:
         self.log = log
 
     def choose(self, now: float, last: Backend | None, failed: Backend | None) -> Backend | None:
-        """The client with the least under way, those that are down only if there is no other; None when all left.
+        """The client with the least under way, those that are down only if there is no other; None when there is none.
+
+        One that is not healthy is never chosen.
 
         :param last: wins among equals: the one that the visitor came to before.
         :param failed: tried in vain already.
         """
         if len(self.backends) == 1:
-            return self.backends[0] if self.backends[0] is not failed else None
+            only = self.backends[0]
+            return only if only.healthy and only is not failed else None
         best, best_rank = None, (True, 0, True)
         for backend in self.backends:
             rank = (backend.down_until > now, backend.load, backend is not last)
-            if backend is not failed and (best is None or rank < best_rank):
+            if backend.healthy and backend is not failed and (best is None or rank < best_rank):
                 best, best_rank = backend, rank
         return best
 

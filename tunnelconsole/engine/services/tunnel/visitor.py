@@ -29,7 +29,7 @@ from tunnelconsole.engine.wire.http.exchange import (
 )
 from tunnelconsole.engine.wire.http.forward import UPGRADE, Peer
 from tunnelconsole.engine.wire.http.head import ResponseHead
-from tunnelconsole.engine.wire.http.service import UNREACHABLE
+from tunnelconsole.engine.wire.http.service import UNHEALTHY, UNREACHABLE
 
 if TYPE_CHECKING:
     from tunnelconsole.engine.services.tunnel.server import TunnelServer
@@ -38,6 +38,7 @@ MOST_TRIES: Final = 3
 """Links on which one request is tried: the first may be one that has just been closed, and so may the second."""
 
 REFUSES: Final = "the tunnel is there, but its local service refuses connections"
+SICK: Final = "the tunnel is there, but its local service is not healthy"
 
 
 class Visitor(HttpPump):
@@ -57,6 +58,7 @@ class Visitor(HttpPump):
         "_exchange",
         "_extended",
         "_failed",
+        "_failure",
         "_hooked",
         "_peer",
         "_place",
@@ -85,6 +87,7 @@ class Visitor(HttpPump):
         self._exchange: Exchange | None = None
         self._tries = 0
         self._failed: Backend | None = None
+        self._failure = ""
         self._streamed = False
         """Whether the request under way goes through yamux."""
         self._extended = True
@@ -176,7 +179,7 @@ class Visitor(HttpPump):
         tunnel = self._server.routes.find(request.host)
         backend = tunnel.choose(self._node.loop.time(), self._backend, self._failed) if tunnel is not None else None
         if backend is None:
-            return self._answer(502, REFUSES if self._failed is not None else "the tunnel's client has just left")
+            return self._answer(502, self._why_nobody(tunnel))
         label = label_of(request)
         if backend is not self._backend or self._channel is None:
             full = self._move(backend, label)
@@ -191,6 +194,13 @@ class Visitor(HttpPump):
         websocket = request.head.values.get("upgrade", "").lower() == UPGRADE
         link = backend.take(self, websocket=websocket)
         return [] if link is None else self._lead(link)
+
+    def _why_nobody(self, tunnel: Tunnel | None) -> str:
+        if self._failed is not None:
+            return self._failure
+        if tunnel is not None and tunnel.backends:
+            return SICK
+        return "the tunnel's client has just left"
 
     def _lead(self, link: Link) -> list[Event]:
         self._progress = 0
@@ -255,11 +265,12 @@ class Visitor(HttpPump):
     # -- the answer ------------------------------------------------------------------------------------------------
 
     def receive_from_upstream(self, data: bytes) -> list[Event]:
-        if data.startswith(UNREACHABLE) and not self.exchanges.response_begun:
+        if data.startswith((UNREACHABLE, UNHEALTHY)) and not self.exchanges.response_begun:
+            self._failure = REFUSES if data.startswith(UNREACHABLE) else SICK
             if self._asking is not None:
                 self._asking.is_down()
                 self._failed = self._asking
-            return self.exchanges.upstream_lost(REFUSES)
+            return self.exchanges.upstream_lost(self._failure)
         return self.exchanges.receive_from_upstream(data)
 
     def link_ended(self, link: Link) -> None:
@@ -299,7 +310,7 @@ class Visitor(HttpPump):
             if self._streamed:  # as an original does when its service refuses
                 backend.is_down()
             if len(backend.tunnel.backends) > 1:
-                self._failed = backend
+                self._failed, self._failure = backend, event.reason
         if event.retryable and self._tries < MOST_TRIES:
             return self._ask()
         return self._answer(502, event.reason)

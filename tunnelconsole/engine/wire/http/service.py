@@ -17,6 +17,9 @@ MAX_SERVICE_FIELDS = MAX_FIELDS + ADDED_FIELDS
 #: client to ask.
 UNREACHABLE = b"HTTP/1.1 502 Bad Gateway\r\nTunnel-Service: unreachable\r\n"
 UNREACHABLE_FIELD = ("Tunnel-Service", "unreachable")
+#: The same where it was not tried, because it does not work.
+UNHEALTHY = b"HTTP/1.1 502 Bad Gateway\r\nTunnel-Service: unhealthy\r\n"
+UNHEALTHY_FIELD = ("Tunnel-Service", "unhealthy")
 
 
 class ServiceExchanges(Exchanges):
