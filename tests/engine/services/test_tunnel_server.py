@@ -467,8 +467,29 @@ async def test_requests_beyond_the_rate_of_a_tunnel_or_its_identity_are_429_for_
         assert statuses == [200, 200, 429, 429]
 
 
-async def test_bytes_beyond_the_rate_are_held_back_and_not_lost() -> None:
-    async with Piped(per_tunnel=RateSettings(rate=Rate(2_000_000))) as at:
+async def test_all_hosts_of_an_identity_share_its_rate_and_those_of_another_have_their_own() -> None:
+    tokens = {"alice": Secret("a"), "bob": Secret("b")}
+    service = Service()
+    async with (
+        web(tokens=tokens, per_identity=RateSettings(requests=2)) as at,
+        target(service.serve) as far,
+        at.original(far.address, "one.example.net", ALICE),
+        at.original(far.address, "two.example.net", ALICE),
+        at.original(far.address, "bobs.example.net", BOB),
+    ):
+        await until(lambda: len(at.service.attached) == 3)
+        async with (
+            at.visiting("one.example.net") as one,
+            at.visiting("two.example.net") as two,
+            at.visiting("bobs.example.net") as bobs,
+        ):
+            assert [(await visitor.get("/")).status for visitor in (one, two, one, two)] == [200, 200, 429, 429]
+            assert (await bobs.get("/")).status == 200
+
+
+@pytest.mark.parametrize("limit", ["per_connection", "per_tunnel", "per_identity"])
+async def test_bytes_beyond_the_rate_are_held_back_and_not_lost(limit: str) -> None:
+    async with Piped(**{limit: RateSettings(rate=Rate(2_000_000))}) as at:
         at.service.answer_with(lambda _: ok(BULK[:1_000_000]))
         began = asyncio.get_running_loop().time()
         assert (await at.visitor.get("/")).body == BULK[:1_000_000]
