@@ -32,9 +32,11 @@ from tunnelconsole.engine.wire.tunnel import (
 from tunnelconsole.engine.wire.tunnel_lines import (
     GREETING,
     GREETING_ANSWER,
+    MAX_CAUSE,
     MAX_LINE,
     MAX_WANTED,
     Greeting,
+    Leave,
     Message,
     VisitorComing,
     Want,
@@ -543,7 +545,11 @@ def test_another_greeting_is_noticed_at_its_first_wrong_byte(offset: int) -> Non
         greeting.receive_data(b"\x00")
 
 
-MESSAGES = st.one_of(st.booleans().map(VisitorComing), st.integers(1, MAX_WANTED).map(Want))
+MESSAGES = st.one_of(
+    st.booleans().map(VisitorComing),
+    st.integers(1, MAX_WANTED).map(Want),
+    st.text(max_size=MAX_CAUSE).map(Leave),
+)
 
 
 @given(MESSAGES)
@@ -551,12 +557,14 @@ def test_every_message_is_one_line_that_is_read_again(message: Message) -> None:
     line = encode_message(message)
     assert line.index(b"\n") == len(line) - 1
     assert parse_message(line[:-1]) == message
+    assert len(line) <= MAX_LINE
 
 
 def test_the_lines_are_what_the_documentation_shows() -> None:
     assert encode_message(VisitorComing()) == b'{"Type":1,"Action":5}\n'
     assert encode_message(VisitorComing(websocket=True)) == b'{"Type":3,"Action":5}\n'
     assert encode_message(Want(3)) == b'{"want":3}\n'
+    assert encode_message(Leave("so")) == b'{"leave":"so"}\n'
 
 
 def test_keys_that_are_not_known_are_ignored() -> None:

@@ -18,6 +18,7 @@ from tunnelconsole.engine.events import (
     TargetFailed,
     TunnelConnected,
     TunnelConnecting,
+    TunnelDisconnected,
 )
 from tunnelconsole.engine.settings import HostPort
 from tunnelconsole.engine.wire.http.head import MAX_FIELDS, MAX_HEAD
@@ -331,6 +332,12 @@ async def test_a_client_that_takes_its_own_place_leads_the_visitors_on() -> None
         await old.engine.stop(drain=0)
         async with app_at(at, lambda _: ok(b"new"), token="t"):
             assert (await visitor.get("/")).body == b"new"
+
+
+async def test_a_client_whose_place_another_takes_is_told_so() -> None:
+    async with web() as at, app_at(at, token="t") as first, app_at(at, token="t"):
+        told = await hears(first.engine, TunnelDisconnected)
+        assert "the same identity came back and took its place" in told.reason
 
 
 async def test_a_host_that_another_client_has_is_asked_for_again_until_it_is_free() -> None:

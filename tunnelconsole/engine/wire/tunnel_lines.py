@@ -2,8 +2,9 @@
 
 The client writes ``gotunnelHandshakeRequest``, the server answers ``gotunnelHandshakeOk``. From there on the server
 writes lines: ``{"Type":1,"Action":5}`` for each visitor, for whom the client is to open a stream, with type 3 for a
-WebSocket. Ours may also write ``{"want":N}`` to a client that takes data connections: dial N more. Such a client may
-write ``{"healthy":false}``, and ``true`` later: it should be given no visitors, because its service does not work.
+WebSocket. To a client that takes data connections ours may also write ``{"want":N}``: dial N more; and
+``{"leave":"reason"}`` before it ends the session. Such a client may write ``{"healthy":false}``, and ``true`` later: it
+should be given no visitors, because its service does not work.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ GREETING_ANSWER = b"gotunnelHandshakeOk"
 MAX_LINE = 1024
 #: Data connections that one line may ask for: a burst of visitors, not more than a client may open at once.
 MAX_WANTED = 256
+
+#: Characters of a reason: they fit into a line also where each takes twelve bytes of JSON.
+MAX_CAUSE = 80
 
 _TYPE_HTTP, _TYPE_WEBSOCKET, _ACTION_VISITOR = 1, 3, 5
 
@@ -65,7 +69,14 @@ class Want:
     count: int
 
 
-Message = VisitorComing | Want
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """The session ends now, and why: at most :data:`MAX_CAUSE` characters."""
+
+    reason: str
+
+
+Message = VisitorComing | Want | Leave
 
 
 def encode_message(message: Message) -> bytes:
@@ -76,6 +87,8 @@ def encode_message(message: Message) -> bytes:
             return b'{"Type":%d,"Action":%d}\n' % (kind, _ACTION_VISITOR)
         case Want(count):
             return b'{"want":%d}\n' % count
+        case Leave(reason):
+            return b'{"leave":%b}\n' % json.dumps(reason[:MAX_CAUSE]).encode()
 
 
 def parse_message(line: bytes) -> Message:
@@ -88,7 +101,9 @@ def parse_message(line: bytes) -> Message:
     except (ValueError, RecursionError):
         raise ProtocolError("a line of the tunnel protocol is not JSON") from None
     if isinstance(fields, dict):
-        kind, action, want = fields.get("Type"), fields.get("Action"), fields.get("want")
+        kind, action, want, leave = (fields.get(key) for key in ("Type", "Action", "want", "leave"))
+        if isinstance(leave, str):
+            return Leave(leave[:MAX_CAUSE])
         if type(want) is int and 1 <= want <= MAX_WANTED:
             return Want(want)
         numbers = type(kind) is int and type(action) is int

@@ -20,6 +20,7 @@ from tunnelconsole.engine.wire.tunnel_lines import (
     GREETING,
     GREETING_ANSWER,
     Greeting,
+    Leave,
     VisitorComing,
     Want,
     encode_health,
@@ -157,6 +158,10 @@ class Attachment:
             self.left.set_result("the server takes no new visitors")
         self.stop_accepting()
 
+    def sent_away(self, reason: str) -> None:
+        """The server is about to end the session."""
+        self._cause = self._cause or f"the server ended the session: {reason}"
+
     def broke_protocol(self, reason: str) -> None:
         """Ends the session because of what the server sent."""
         self.close(f"protocol error: {reason}")
@@ -240,7 +245,7 @@ class Attachment:
             )
             self.greeted.exception()  # looked at here, because nobody may be waiting any more
         if not self.left.done():  # cancelled where the service stops
-            self.left.set_result(reason)
+            self.left.set_result(self._cause)
         for delivery in list(self.deliveries):
             delivery.abort(reason or "the server closed the session")
         self._leave_if_done()
@@ -275,6 +280,8 @@ class ControlStream(QuietUser):
                 match parse_message(line):
                     case VisitorComing():
                         self._attachment.open_stream()
+                    case Leave(reason):
+                        self._attachment.sent_away(reason)
                     case Want(count):
                         self._attachment.dial(count)
         except ProtocolError as error:

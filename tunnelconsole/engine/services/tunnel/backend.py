@@ -22,6 +22,7 @@ from tunnelconsole.engine.wire.tunnel_lines import (
     GREETING_ANSWER,
     MAX_WANTED,
     Greeting,
+    Leave,
     Message,
     VisitorComing,
     Want,
@@ -169,11 +170,14 @@ class Backend:
     def give_back(self, link: Link, *, reusable: bool) -> None:
         """A request is over; the link may serve another if it is ``reusable``, and else is closed."""
         self.load -= 1
-        if not reusable or not isinstance(link, EndLink) or link.blocked or link.ended or self.leaving:
-            link.close()
-            self._close_if_done()
+        if reusable and isinstance(link, EndLink) and not (link.blocked or link.ended or self.leaving):
+            self._keep(link)
             return
-        self._keep(link)
+        if isinstance(link, StreamLink) and self._mux.crowded:
+            link.abort()  # all of the answer has come, and an original leaves a stream open as long as its service does
+        else:
+            link.close()
+        self._close_if_done()
 
     def lost(self, link: Link | None) -> None:
         """A request is over, and its link is too."""
@@ -252,9 +256,10 @@ class Backend:
     # -- the session -----------------------------------------------------------------------------------------------
 
     def close(self, reason: str) -> None:
-        """Ends the session with everything in it."""
+        """Ends the session with everything in it, and tells a client of ours why."""
         self._cause = self._cause or reason
-        self._mux.close(reason)
+        told = self.key is not None and self._say(Leave(reason))
+        self._mux.close("" if told else reason)  # with a reason it would be closed before that has left
 
     def retire(self) -> None:
         """Takes no new visitors; what is under way goes on, and the session ends with the last of it."""
