@@ -44,6 +44,20 @@ async def answer(client: Original, response: bytes = b"", path: str = "/") -> in
     return stream_id
 
 
+async def test_streams_that_a_client_leaves_open_leave_room_for_further_requests(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tunnelconsole.engine.wire.yamux.MAX_STREAMS", 16)
+    monkeypatch.setattr("tunnelconsole.engine.transport.mux.MAX_STREAMS", 16)
+    async with web() as at, at.original() as client, at.visiting() as visitor:
+        for number in range(50):
+            await visitor.send(f"GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
+            stream_id = await client.visitor()
+            await client.peer.find(DATA, stream_id)
+            await client.peer.send(data(stream_id, ok(b"%d" % number)))
+            assert (await visitor.response()).body == b"%d" % number
+
+
 async def test_an_originals_client_gets_a_tunnel_and_its_visitors_requests() -> None:
     async with web() as at, at.original() as client, at.visiting() as visitor:
         await visitor.send(f"GET /a?b=c HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())

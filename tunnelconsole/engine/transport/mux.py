@@ -11,7 +11,7 @@ from tunnelconsole.engine.transport.farewell import Farewells
 from tunnelconsole.engine.transport.watch import InputWatch
 from tunnelconsole.engine.wire.errors import ProtocolError
 from tunnelconsole.engine.wire.first_bytes import ENOUGH
-from tunnelconsole.engine.wire.yamux import GO_AWAY_NORMAL, YamuxSession
+from tunnelconsole.engine.wire.yamux import GO_AWAY_NORMAL, MAX_STREAMS, YamuxSession
 from tunnelconsole.engine.wire.yamux_events import (
     DataReceived,
     Event,
@@ -132,6 +132,11 @@ class Mux:
     def congested(self) -> bool:
         """True while so much waits to be sent that streams should not add to it."""
         return len(self._unsent) + self._session.pending_bytes > HIGH_WATER
+
+    @property
+    def crowded(self) -> bool:
+        """True while half of the streams that a session may have are there: those that are done should not linger."""
+        return 2 * self._session.streams > MAX_STREAMS
 
     @property
     def behind(self) -> bool:
