@@ -1,6 +1,6 @@
 # `make run` shows it, `make test` proves it; each sets up all it needs.
 .DEFAULT_GOAL := help
-.PHONY: help run test coverage check bench clean
+.PHONY: help run test coverage check bench natlab clean
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 
@@ -11,6 +11,8 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 WORKERS := $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1)))
 PYTEST := $(BIN)/pytest --numprocesses=$(WORKERS) --dist=worksteal
 PYTEST_ARGS ?=
+# Of each topology of the NAT lab.
+TRIES ?= 10
 
 help: ## this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 14
@@ -34,6 +36,9 @@ check: $(VENV)/.installed-test ## style, types, and who imports whom
 
 bench: $(VENV)/.installed ## measures side by side with the peers that are installed, into docs/benchmarks.md (QUICK=1: a short look)
 	$(BIN)/python -m bench $(if $(QUICK),--quick)
+
+natlab: $(VENV)/.installed-test ## hole punching through every kind of NAT, TRIES=10 times each, into docs/natlab.md (as root)
+	$(BIN)/pytest tests/natlab --natlab-tries=$(TRIES) --natlab-report=docs/natlab.md --timeout=0 $(PYTEST_ARGS)
 
 clean: ## removes everything that was made
 	rm -rf $(VENV) build dist bench/build .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

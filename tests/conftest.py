@@ -1,4 +1,4 @@
-"""What every test shares: the ``system`` mark, and folders with short names."""
+"""What every test shares: the marks ``system`` and ``natlab``, the NAT lab's report, and folders with short names."""
 
 from __future__ import annotations
 
@@ -8,15 +8,29 @@ from pathlib import Path
 import pytest
 
 import system_tools
+from natlab import namespaces, report
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The NAT lab's options; `make natlab` uses them."""
+    group = parser.getgroup("natlab", "NAT lab")
+    group.addoption("--natlab-tries", type=int, default=1, metavar="N", help="tries of each topology (1)")
+    group.addoption("--natlab-report", type=Path, metavar="FILE", help="where the lab's table is kept")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """The NAT lab's table, when there was a try."""
+    report.summarize(terminalreporter, config.getoption("--natlab-report"))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skips a test whose programs are missing, by name; where CI=true, fails it: there nothing may be left out."""
+    """Skips a test that lacks something here, by name; where CI=true, fails it: there nothing may be left out."""
     needed = [tool for mark in item.iter_markers("system") for tool in mark.args]
-    missing = [tool for tool in needed if system_tools.find(tool) is None]
-    if not missing:
+    reason = system_tools.what_is_missing(needed)
+    if reason is None and item.get_closest_marker("natlab"):
+        reason = namespaces.what_is_missing()
+    if reason is None:
         return
-    reason = f"needs {', '.join(missing)}: not installed; as root on Debian, `make test` installs it"
     if os.environ.get("CI") == "true":
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason)

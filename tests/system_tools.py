@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterable
 
 SYSTEM_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin", "/usr/local/sbin"])
 """The PATH, and the folders of administrators' programs such as sshd and nft, which a user's PATH often lacks."""
@@ -12,6 +13,14 @@ SYSTEM_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", 
 def find(tool: str) -> str | None:
     """The absolute path of a program, or None where it is not installed."""
     return shutil.which(tool, path=SYSTEM_PATH)
+
+
+def what_is_missing(tools: Iterable[str]) -> str | None:
+    """Which programs are not installed, in words; None when all are."""
+    missing = [tool for tool in tools if find(tool) is None]
+    if not missing:
+        return None
+    return f"needs {', '.join(missing)}: not installed; as root on Debian, `make test` installs it"
 
 
 def path_of(tool: str) -> str:
