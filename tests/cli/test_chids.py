@@ -6,6 +6,7 @@ import socket
 from collections.abc import Iterator
 
 import pytest
+from msgspec.structs import replace
 
 from channel_peers import OK, hs1, hs2, hs3
 from echo import connect
@@ -99,7 +100,14 @@ def test_what_was_lost_is_shown() -> None:
 
 
 @pytest.mark.parametrize(
-    ("receivers", "text"), [([], "all"), (["a"], "a"), (list("abcdefg"), "a, b, c, d, e and 2 more")]
+    ("receivers", "more", "text"),
+    [
+        ([], 0, "all"),
+        (["a"], 0, "a"),
+        (list("abcdefg"), 0, "a, b, c, d, e and 2 more"),
+        (list("abcdefg"), 100, "a, b, c, d, e and 102 more"),
+        (["a"], 3, "a and 3 more"),
+    ],
 )
-def test_receivers_are_told_in_the_width_of_a_column(receivers: list[str], text: str) -> None:
-    assert tables.receivers_text(receivers) == text
+def test_receivers_are_told_in_the_width_of_a_column(receivers: list[str], more: int, text: str) -> None:
+    assert tables.receivers_text(replace(ROW, receivers=receivers, more_receivers=more)) == text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,13 @@ from controlled import controlled
 from jump_peers import jump_server
 from loopback import address_of, hears, running
 from tunnelconsole.control import messages
+from tunnelconsole.control.answers import RECEIVERS_TOLD, receivers_told
 from tunnelconsole.control.client import ControlClient
-from tunnelconsole.control.messages import ChidRow, Watch
+from tunnelconsole.control.messages import ChidRow, Watch, encode
 from tunnelconsole.engine.events import ReceiversChanged
 from tunnelconsole.engine.services.channel.server import ChannelServerSettings
 from tunnelconsole.engine.units import Size
+from tunnelconsole.engine.wire.channel_lines import MAX_RECEIVERS
 from tunnelconsole.errors import RequestRefused
 from waiting import PATIENCE, until
 
@@ -24,8 +27,8 @@ FLOOD = 64 << 20
 """Bytes that are more than every buffer on the way to a client that does not read."""
 
 
-async def chids(client: ControlClient, service: str = "") -> list[ChidRow]:
-    reply = await client.ask(messages.GetChids(service))
+async def chids(client: ControlClient, service: str = "", session: str = "") -> list[ChidRow]:
+    reply = await client.ask(messages.GetChids(service, session))
     assert isinstance(reply, messages.Chids)
     return reply.rows
 
@@ -132,8 +135,52 @@ async def test_as_many_receivers_as_there_may_be_fit_into_a_request(tmp_path: Pa
     receivers = [f"{number:04}".rjust(128, "x") for number in range(1024)]
     async with hub() as at, controlled(at.engine, tmp_path) as client, at.client("a", ["b"]):
         await client.ask(messages.SetReceivers(session_of(at, "a"), receivers))
-        (row,) = await chids(client)
-        assert row.receivers == receivers
+        (row,) = await chids(client, session=session_of(at, "a"))
+        assert (row.receivers, row.more_receivers) == (receivers, 0)
+
+
+async def test_of_very_many_receivers_the_first_are_named_and_the_others_counted(tmp_path: Path) -> None:
+    names = [f"c{number}" for number in range(1000)]
+    async with (
+        hub() as at,
+        controlled(at.engine, tmp_path) as client,
+        at.client("a", names),
+        at.client("c999", ["a"]),
+        at.client("c500"),
+    ):
+        first, second, third = await chids(client)
+        assert first.receivers == ["c500", "c999", *names[: RECEIVERS_TOLD - 2]]
+        assert first.more_receivers == 1000 - RECEIVERS_TOLD
+        assert (second.receivers, second.more_receivers) == (["a"], 0)
+        assert (third.receivers, third.more_receivers) == ([], 0)
+        (alone,) = await chids(client, session=first.session)
+        assert (alone.receivers, alone.more_receivers) == (names, 0)
+        assert await chids(client, session="s-of-nobody") == []
+
+
+@pytest.mark.parametrize(
+    ("clients", "told"), [(0, 128), (1, 128), (128, 128), (129, 127), (1000, 16), (20_000, 1), (100_000, 1)]
+)
+def test_the_more_clients_there_are_the_fewer_receivers_of_each_are_named(clients: int, told: int) -> None:
+    assert receivers_told(clients) == told
+
+
+async def test_a_hostile_crowd_with_long_names_does_not_outgrow_what_a_console_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crowd = 60
+    monkeypatch.setattr(messages, "MAX_ANSWER", messages.MAX_ANSWER // 8)
+    names = [f"{number:04}".rjust(70, "x").ljust(128, '"') for number in range(MAX_RECEIVERS)]
+    assert len(encode(names)) * crowd > messages.MAX_ANSWER
+    async with hub() as at, controlled(at.engine, tmp_path) as client, AsyncExitStack() as stack:
+        for number in range(crowd):
+            await stack.enter_async_context(at.client(f"{number:02}".ljust(128, "x"), names))
+        rows = await chids(client)
+        assert [len(row.receivers) + row.more_receivers for row in rows] == [MAX_RECEIVERS] * crowd
+        assert len(encode(rows)) < messages.MAX_ANSWER / 2
+        update = await anext(client.watch(Watch(["chids", "channels", "sessions"])))
+        assert update.chids is not None
+        assert [row.receivers for row in update.chids] == [row.receivers for row in rows]
 
 
 async def test_what_cannot_be_is_refused_with_the_reason(tmp_path: Path) -> None:

@@ -55,6 +55,8 @@ class Script:
     sessions: list[SessionRow] = field(default_factory=list)
     channels: list[ChannelRow] = field(default_factory=list)
     chids: list[ChidRow] = field(default_factory=list)
+    whole_chids: list[ChidRow] = field(default_factory=list)
+    """Those that are asked for alone, with every receiver."""
     exchanges: list[ExchangeRow] = field(default_factory=list)
     """Every update has them as they are."""
     missed: int = 0
@@ -179,6 +181,8 @@ class ScriptedEngine:
                 self._answer(writer, ask.id, Sessions(script.sessions))
             case GetChannels():
                 self._answer(writer, ask.id, Channels(script.channels))
+            case GetChids(session=session) if session:
+                self._answer(writer, ask.id, Chids([row for row in script.whole_chids if row.session == session]))
             case GetChids():
                 self._answer(writer, ask.id, Chids(script.chids))
             case GetEvents():

@@ -21,6 +21,7 @@ from tunnelconsole.screens.places import Place
 from tunnelconsole.screens.sending import Receiver
 from tunnelconsole.screens.widgets.dialog import Question
 from tunnelconsole.screens.widgets.matrix import Matrix
+from waiting import until
 
 
 @asynccontextmanager
@@ -400,6 +401,36 @@ async def test_changing_receivers_shows_the_list_and_asks_before_it_is_done(tmp_
         assert not any(isinstance(request, SetReceivers) for request in desk.engine.asked)
         await desk.press("y")
         await desk.asked(SetReceivers("s-desk", ["wall", "news", "attic"]))
+
+
+@pytest.mark.parametrize("command", ["", "receivers desk"], ids=["key", "command"])
+async def test_receivers_that_were_only_counted_are_asked_for_before_they_are_changed(
+    tmp_path: Path, command: str
+) -> None:
+    script = hub()
+    whole = next(row for row in script.chids if row.chid == "desk")
+    script.chids = [replace(row, receivers=["wall"], more_receivers=1) if row == whole else row for row in script.chids]
+    script.whole_chids = [whole]
+    async with at_chids(tmp_path, script) as desk:
+        await until(lambda: "→ wall and 1 more" in desk.text())
+        await (desk.command(command) if command else desk.press("e"))
+        await until(lambda: ">laptop, wall" in desk.text())
+        await desk.write("wall")
+        await desk.press("enter")
+        await until(lambda: "Change to whom desk sends: cuts off laptop, 1.2 MB/s in flight" in desk.text())
+        await desk.press("y")
+        await desk.asked(SetReceivers("s-desk", ["wall"]))
+
+
+async def test_a_receiver_of_whom_nobody_knows_is_no_receiver_of_nothing(tmp_path: Path) -> None:
+    script = hub()
+    script.chids = [
+        replace(row, receivers=["wall"], more_receivers=9) if row.chid == "desk" else row for row in script.chids
+    ]
+    async with at_chids(tmp_path, script) as desk:
+        assert "≈" in desk.text()
+        await desk.press("right", "right")
+        await until(lambda: "may get from desk, which sends to more than can all be named" in desk.text())
 
 
 async def test_a_star_stands_for_all(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ def test_a_mark_is_higher_the_faster_its_sender_is(rate: float, step: int) -> No
 
 def test_marks_can_be_told_apart_without_colour() -> None:
     marks = [*sending.NAMED, *sending.TO_ALL, sending.ITSELF.text, sending.HELD_UP.text, sending.NOT_THERE.text, " "]
+    marks.append(sending.UNTOLD.text)
     assert len(set(marks)) == len(marks)
 
 
@@ -47,6 +48,21 @@ def test_nobody_sends_to_itself_to_another_server_or_after_it_has_closed_its_sid
 def test_a_receiver_that_is_not_there_is_marked_for_who_names_it_only() -> None:
     assert mark(chid("a", "b"), "b", present=False) == "?"
     assert mark(chid("a"), "b", present=False) == " "
+
+
+def test_who_is_not_among_the_receivers_that_are_named_may_be_one_where_there_are_more() -> None:
+    many = chid("a", "b", more_receivers=900)
+    assert (mark(many, "b"), mark(many, "c"), mark(many, "c", present=False)) == (sending.NAMED[0], "≈", "≈")
+    assert mark(chid("a", "b", more_receivers=900, ended=True), "c") == " "
+    assert mark(chid("a", "b", more_receivers=900, waits_for="c"), "c") == sending.HELD_UP.text
+
+
+def test_receivers_that_are_not_named_are_counted() -> None:
+    many = chid("a", "b", "c", more_receivers=900)
+    assert sending.destination(many) == "b, c and 900 more"
+    assert sending.destination(many, 1) == "b and 901 more"
+    assert Web([many, chid("b")]).count_absent(many) == 901
+    assert Web([many, chid("b"), chid("c")]).count_absent(many) == 0
 
 
 def test_who_stands_still_is_marked_at_the_receiver_it_waits_for() -> None:

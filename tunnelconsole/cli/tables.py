@@ -114,7 +114,7 @@ CHIDS: tuple[Column[ChidRow], ...] = (
     Column("SESSION", lambda row, now: row.session),
     Column("PEER", lambda row, now: row.peer),
     Column("IDENTITY", lambda row, now: row.identity),
-    Column("SENDS TO", lambda row, now: "nobody any more" if row.ended else receivers_text(row.receivers)),
+    Column("SENDS TO", lambda row, now: "nobody any more" if row.ended else receivers_text(row)),
     Column("SENDERS", lambda row, now: count(row.senders), right=True),
     Column("IN", lambda row, now: size(row.bytes_in), right=True),
     Column("OUT", lambda row, now: size(row.bytes_out), right=True),
@@ -142,12 +142,13 @@ EVENT_WIDTHS = (19, 7, 12, 18, 0)
 """Cells of the columns where events are printed one by one, as they come: nobody knows the widest yet."""
 
 
-def receivers_text(receivers: Sequence[str]) -> str:
+def receivers_text(row: ChidRow) -> str:
     """To whom a client sends, in the width of a column."""
-    if not receivers:
+    if not row.receivers:
         return "all"
-    more = len(receivers) - MAX_RECEIVERS_SHOWN
-    return ", ".join(receivers[:MAX_RECEIVERS_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    shown = row.receivers[:MAX_RECEIVERS_SHOWN]
+    more = len(row.receivers) - len(shown) + row.more_receivers
+    return ", ".join(shown) + (f" and {more} more" if more > 0 else "")
 
 
 def print_rows(columns: Sequence[Column[Row]], rows: Sequence[Row], *, empty: str, as_json: bool) -> None:

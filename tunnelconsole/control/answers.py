@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
@@ -21,6 +22,7 @@ from tunnelconsole.engine.bus import Reader
 from tunnelconsole.engine.engine import Engine
 from tunnelconsole.engine.events import Crashed
 from tunnelconsole.engine.meters import Meter
+from tunnelconsole.engine.wire.channel_lines import MAX_RECEIVERS
 from tunnelconsole.errors import RequestRefused, TunnelConsoleError
 
 SLICE = 256
@@ -34,6 +36,13 @@ EXCHANGES_SLICE = 64
 
 CHIDS_SLICE = 16
 """Clients of a channel server made and encoded in one go: each may have a thousand receivers, which take as long."""
+
+RECEIVERS_TOLD = 128
+"""Receivers of a client that are named among others: more than a matrix has columns for on the widest terminal."""
+
+RECEIVERS_TOLD_IN_ALL = 16_384
+"""Receivers that an answer names in all, but for one of each client: strangers choose them, and at the most they have
+258 bytes each in JSON, so that these are 4 MiB of the :data:`~.messages.MAX_ANSWER` that a console takes."""
 
 BIG_TABLE = 1000
 """Rows from which on a watcher is served every :data:`BIG_TABLE_INTERVAL` at most."""
@@ -108,9 +117,9 @@ class Answers:
                 self._must_exist(service)
                 rows = await self._table(snapshot.channels(service, session), channel_row)
                 return _tagged(messages.Channels, rows=rows)
-            case messages.GetChids(service):
+            case messages.GetChids(service, session):
                 self._must_exist(service)
-                return _tagged(messages.Chids, rows=await self._table(snapshot.chids(service), chid_row, CHIDS_SLICE))
+                return _tagged(messages.Chids, rows=await self._chids(service, session))
             case messages.GetExchanges(service, limit):
                 self._must_exist(service)
                 rows = await self._table(self._inspection.last(service, limit), exchange_row, EXCHANGES_SLICE)
@@ -186,7 +195,7 @@ class Answers:
         if "channels" in watch.topics:
             update["channels"] = await self._table(snapshot.channels(service), channel_row)
         if "chids" in watch.topics:
-            update["chids"] = await self._table(snapshot.chids(service), chid_row, CHIDS_SLICE)
+            update["chids"] = await self._chids(service)
         if "history" in watch.topics:
             update["history"] = snapshot.history(service)
         if "histories" in watch.topics:
@@ -200,6 +209,11 @@ class Answers:
             update["events"] = _tagged(messages.Events, rows=await self._table(records, event_row), dropped=dropped)
         return update
 
+    async def _chids(self, service: str, session: str = "") -> msgspec.Raw:
+        clients = self._snapshot.chids(service, session)
+        most = MAX_RECEIVERS if session else receivers_told(len(clients))
+        return await self._table(clients, partial(chid_row, most=most), CHIDS_SLICE)
+
     async def _histories(self, told: dict[str, int]) -> msgspec.Raw:
         def row(sampled: tuple[str, Meter]) -> messages.History:
             service, meter = sampled
@@ -208,6 +222,11 @@ class Answers:
             return history_row(service, meter, before)
 
         return await self._table(self._snapshot.sampled(told), row, HISTORIES_SLICE)
+
+
+def receivers_told(clients: int) -> int:
+    """Receivers that are named of each of so many clients."""
+    return max(1, min(RECEIVERS_TOLD, RECEIVERS_TOLD_IN_ALL // max(1, clients)))
 
 
 def check_topics(topics: Sequence[str]) -> None:

@@ -111,7 +111,9 @@ class ChidRow(msgspec.Struct, frozen=True, kw_only=True):
     identity: str
     since: float
     receivers: list[str]
-    """To whom it sends; empty for all others."""
+    """To whom it sends; empty for all others. Of very many only some, first those who are there."""
+    more_receivers: int = 0
+    """To how many more it sends, who are not named here; see :class:`GetChids`."""
     senders: int
     """How many of those who are there send to it."""
     bytes_in: int
@@ -360,9 +362,10 @@ class GetEvents(msgspec.Struct, frozen=True, tag="get-events"):
 
 
 class GetChids(msgspec.Struct, frozen=True, tag="get-chids"):
-    """Answered with :class:`Chids`; of one service when named."""
+    """Answered with :class:`Chids`; of one service when named, or of one session, and then with every receiver."""
 
     service: str = ""
+    session: str = ""
 
 
 class GetExchanges(msgspec.Struct, frozen=True, tag="get-exchanges"):

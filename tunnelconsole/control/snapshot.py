@@ -7,7 +7,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from itertools import islice
+from itertools import chain, islice
 
 import psutil
 
@@ -151,10 +151,13 @@ class Snapshot:
             found = [channel for channel in found if channel.session.service == service]
         return [channel for channel in found if channel.session.id == session] if session else found
 
-    def chids(self, service: str = "") -> list[tuple[ChannelServer, Party]]:
-        """The clients of the channel servers, of one service when named; see :func:`chid_row`."""
+    def chids(self, service: str = "", session: str = "") -> list[tuple[ChannelServer, Party]]:
+        """The clients of the channel servers, of one service or session when named; see :func:`chid_row`."""
         servers = [found for found in self._engine.running if isinstance(found, ChannelServer)]
-        return [(server, party) for server in servers if service in ("", server.name) for party in server.hub.parties]
+        found = [(server, party) for server in servers if service in ("", server.name) for party in server.hub.parties]
+        if session:
+            found = [(server, party) for server, party in found if party.session and party.session.id == session]
+        return found
 
     def events(self, after: int, limit: int, level: Level) -> list[Record | EventRow]:
         """The newest ``limit`` events whose id is above ``after``, of ``level`` or above, oldest first.
@@ -223,9 +226,17 @@ def channel_row(channel: Channel) -> ChannelRow:
     )
 
 
-def chid_row(client: tuple[ChannelServer, Party]) -> ChidRow:
-    """A client of a channel server as it stands, its bytes up to this moment."""
+def chid_row(client: tuple[ChannelServer, Party], most: int) -> ChidRow:
+    """A client of a channel server as it stands, its bytes up to this moment.
+
+    :param most: receivers that are named, at least 1; of more, those who are there come first.
+    """
     server, party = client
+    receivers = party.receivers
+    if len(receivers) > most:
+        present = server.hub.routes.present
+        there = (chid for chid in receivers if chid in present)
+        receivers = tuple(islice(chain(there, (chid for chid in party.receivers if chid not in present)), most))
     session, channel = party.session, party.channel
     return ChidRow(
         service=server.name,
@@ -235,7 +246,8 @@ def chid_row(client: tuple[ChannelServer, Party]) -> ChidRow:
         peer=party.peer,
         identity=party.identity,
         since=channel.since if channel is not None else 0.0,
-        receivers=list(party.receivers),
+        receivers=list(receivers),
+        more_receivers=len(party.receivers) - len(receivers),
         senders=server.hub.routes.count_senders(party),
         bytes_in=party.bytes_in,
         bytes_out=party.bytes_out,

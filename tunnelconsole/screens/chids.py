@@ -268,7 +268,7 @@ class ChidsPane(TablePane[ChidRow]):
     def facts(self, row: ChidRow, scene: Scene) -> list[Fact]:
         to, web = sending.receiver(row), self._web
         senders = sending.names((one.chid for one in web.senders(to)), row.senders, NAMES_LISTED)
-        absent = sending.named(web.absent(row), NAMES_LISTED)
+        absent = sending.names(web.absent(row), web.count_absent(row), NAMES_LISTED)
         everybody = f"all {figures.count(web.others(row))} others"
         return [
             Fact("too slow", (Span(MEANINGS["slow"], "warning"),) if to in web.slow else ()),
@@ -292,6 +292,9 @@ class ChidsPane(TablePane[ChidRow]):
         to = self._aim
         if to is None or to.chid == row.chid:
             return (Span(to.chid if to is not None else "", "strong"), Span("  itself", "dim"))
+        if row.more_receivers and not row.ended and row.service == to.service and to.chid not in row.receivers:
+            words = f"  may get from {row.chid}, which sends to more than can all be named"
+            return (Span(to.chid, "strong"), Span(words, "dim"))
         if not sending.sends(row, to) or (not row.receivers and not self._web.present(to)):
             return (Span(to.chid, "strong"), Span(f"  gets nothing from {row.chid}", "dim"))
         if not self._web.present(to):

@@ -12,7 +12,7 @@ from tunnelconsole.screens import cells, chids
 from tunnelconsole.screens.commands import COMMANDS
 from tunnelconsole.screens.keys import ALL, DIALOG_KEYS, GROUPS, SCREENS, Key, Screen, grouped
 from tunnelconsole.screens.pane import Pane, Scene
-from tunnelconsole.screens.sending import HELD_UP, ITSELF, NAMED, NOT_THERE, STEPS, TO_ALL
+from tunnelconsole.screens.sending import HELD_UP, ITSELF, NAMED, NOT_THERE, STEPS, TO_ALL, UNTOLD
 from tunnelconsole.screens.spans import Line, Span, fit, rule, width_of, wrapped
 from tunnelconsole.screens.widgets.lines import Lines
 
@@ -48,6 +48,7 @@ MARKS = (
     (" ".join(TO_ALL), "the row sends to all others: the same"),
     (HELD_UP.text, "the row is not read, because the column does not take what there is"),
     (NOT_THERE.text, "the row names the column, and nobody of that chid is there"),
+    (UNTOLD.text, "the row sends to more than can all be named, to the column too perhaps"),
     (ITSELF.text, "itself"),
 )
 """What the marks of the matrix mean."""

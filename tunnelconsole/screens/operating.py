@@ -120,6 +120,8 @@ class Operating(Inspecting):
         now = row if self.latest.chids is None else self.latest.chid(row.session)
         if now is None:
             self.tell(f"{row.chid} has left already")
+        elif now.more_receivers:
+            self._steer(self._edit(now))
         else:
             self.edit_receivers(now)
 
@@ -130,7 +132,12 @@ class Operating(Inspecting):
     async def _edit_named(self, chid: str) -> None:
         row = await self.steering.find_chid(chid)
         if row is not None:
-            self.edit_receivers(row)
+            await self._edit(row)
+
+    async def _edit(self, row: ChidRow) -> None:
+        whole = await self.steering.with_every_receiver(row)
+        if whole is not None:
+            self.edit_receivers(whole)
 
     def edit_receivers(self, row: ChidRow) -> None:
         """Opens the list of a client's receivers, to be changed."""

@@ -41,6 +41,9 @@ HELD_UP = Span("▲", "warning")
 NOT_THERE = Span("?", "warning")
 """It sends to a chid that nobody has."""
 
+UNTOLD = Span("≈", "faint")
+"""Whether it sends to this one is not known: it sends to more than can all be named."""
+
 NOBODY = Span(" ")
 
 FRESH_LOSS = 60.0
@@ -71,7 +74,7 @@ def _by_chid(one: Receiver) -> tuple[str, tuple[tuple[int, int, str], ...]]:
 
 
 def sends(row: ChidRow, to: Receiver) -> bool:
-    """Whether what ``row`` sends is for ``to``."""
+    """Whether what ``row`` sends is for ``to``, as far as its receivers are named."""
     if row.ended or row.service != to.service or row.chid == to.chid:
         return False
     return not row.receivers or to.chid in row.receivers
@@ -92,8 +95,10 @@ def mark(row: ChidRow, named: Collection[str], to: Receiver, *, present: bool) -
         return NOBODY
     if row.chid == to.chid:
         return ITSELF
-    if row.ended or (named and to.chid not in named):
+    if row.ended:
         return NOBODY
+    if named and to.chid not in named and to.chid != row.waits_for:
+        return UNTOLD if row.more_receivers else NOBODY
     if not present:
         return NOT_THERE if named else NOBODY
     if row.waits_for == to.chid and held_up(row):
@@ -131,10 +136,18 @@ class Web:
         return sorted((other.chid for other in self.rows if sends(row, receiver(other))), key=natural)
 
     def absent(self, row: ChidRow) -> list[str]:
-        """The chids it sends to that nobody has."""
+        """The chids it sends to that nobody has, as far as they are named."""
         if row.ended:
             return []
         return [name for name in row.receivers if name != row.chid and not self.present(Receiver(row.service, name))]
+
+    def count_absent(self, row: ChidRow) -> int:
+        """How many chids it sends to that nobody has.
+
+        Who is there is named first. So where one who is named is not, none of those who are only counted is either.
+        """
+        absent = len(self.absent(row))
+        return absent + row.more_receivers if absent else 0
 
     def columns(self, shown: Sequence[ChidRow]) -> list[Receiver]:
         """The receivers that a matrix of these senders has, in order: those there are, then those that are not there.
@@ -169,7 +182,7 @@ def destination(row: ChidRow, most: int = NAMES_TOLD) -> str:
     """To whom it sends, in words."""
     if row.ended:
         return "nobody any more"
-    return named(row.receivers, most) if row.receivers else "all others"
+    return names(row.receivers, len(row.receivers) + row.more_receivers, most) if row.receivers else "all others"
 
 
 def written(receivers: Sequence[str]) -> str:

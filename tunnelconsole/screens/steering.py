@@ -222,6 +222,7 @@ class Steering:
     async def set_receivers(self, row: ChidRow, receivers: Sequence[str]) -> None:
         """Has a client of a channel server send to others; none stand for all."""
         now, rows = await self._now(row)
+        now = None if now is None else await self.with_every_receiver(now)
         if now is None:
             return
         if set(now.receivers) == set(receivers):
@@ -256,6 +257,15 @@ class Steering:
             self._operator.tell(f"There is no chid {chid!r}", hint=f"there are: {known}", trouble=True)
         return None
 
+    async def with_every_receiver(self, row: ChidRow) -> ChidRow | None:
+        """The same client with all its receivers named; None, and told, where it has left or nobody answers."""
+        if not row.more_receivers:
+            return row
+        rows = await self._chids(row.session)
+        if rows is not None and not rows:
+            self._operator.tell(f"{row.chid} has left already")
+        return rows[0] if rows else None
+
     async def _now(self, row: ChidRow) -> tuple[ChidRow | None, Sequence[ChidRow]]:
         """A client as it is now, and all there are; None, and told, where it has left or nobody answers."""
         rows = await self._chids()
@@ -266,10 +276,13 @@ class Steering:
             self._operator.tell(f"{row.chid} has left already")
         return now, rows
 
-    async def _chids(self) -> Sequence[ChidRow] | None:
-        """The clients of all channel servers, whatever is on the screen; None, and told, when nobody answers."""
+    async def _chids(self, session: str = "") -> Sequence[ChidRow] | None:
+        """The clients of all channel servers, whatever is on the screen; None, and told, when nobody answers.
+
+        :param session: whose alone, with every receiver.
+        """
         try:
-            reply = await self._operator.ask(GetChids())
+            reply = await self._operator.ask(GetChids(session=session))
         except TunnelConsoleError as error:
             self._operator.tell(error.message, hint=error.hint, trouble=True)
             return None
