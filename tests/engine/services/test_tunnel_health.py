@@ -294,6 +294,19 @@ async def test_an_original_server_hears_nothing_of_it_and_its_visitors_are_told(
         host.released.set()
 
 
+async def test_a_request_that_a_dead_client_was_to_serve_goes_to_another() -> None:
+    async with (
+        web(shared=True, keepalive=Duration(0.5)) as at,
+        at.original(fields=("Authorization: Bearer same",)),
+        at.visiting() as visitor,
+    ):
+        (dead,) = at.service.attached
+        async with app_at(at, token="same"):
+            await visitor.send(GET)
+            assert (await visitor.response()).status == 200
+            await until(lambda: dead not in at.service.attached)
+
+
 async def test_a_service_without_a_check_is_never_asked() -> None:
     async with app() as at:
         assert "health" not in at.service.notes
