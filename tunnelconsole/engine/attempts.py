@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from tunnelconsole.engine.bus import Bus
-from tunnelconsole.engine.events import AttemptEnded
+from tunnelconsole.engine.punch_events import AttemptEnded
 
 ATTEMPTS_KEPT: Final = 200
 """Attempts kept, the oldest that is over goes first: some hours of a service that tries again every few minutes."""

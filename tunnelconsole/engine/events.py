@@ -315,53 +315,6 @@ class TunnelDisconnected(Event, frozen=True, kw_only=True):
         return f"no visitor can come to {self.url}: {self.reason}"
 
 
-class RoomEntered(Event, frozen=True, kw_only=True):
-    """A punch client has taken a seat in a room."""
-
-    type: ClassVar[str] = "room-entered"
-    level: ClassVar[Level] = "debug"
-    peer: str
-    room: str
-    seats: int
-    """Taken in the room now."""
-
-    def text(self) -> str:
-        return f"{self.peer} is in room {self.room}, {'with another' if self.seats > 1 else 'alone'}"
-
-
-class ObserverUnavailable(Event, frozen=True, kw_only=True):
-    """A rendezvous cannot tell clients all that they should know of their NAT."""
-
-    type: ClassVar[str] = "observer-unavailable"
-    level: ClassVar[Level] = "warning"
-    reason: str
-
-    def text(self) -> str:
-        return f"{self.reason}; without it, less shows of what a client's NAT does"
-
-
-class AttemptEnded(Event, frozen=True, kw_only=True):
-    """A try of a hole punch has come to something."""
-
-    type: ClassVar[str] = "attempt-ended"
-    level: ClassVar[Level] = "info"
-    attempt: str
-    room: str
-    peer: str
-    state: str
-    method: str
-    reason: str
-    seconds: float
-
-    def text(self) -> str:
-        where = f"room {self.room}" if self.room else "by hand"
-        because = f": {self.reason}" if self.reason else ""
-        if self.state == "direct":
-            return f"{where}: {self.peer} reached directly ({self.method}) in {self.seconds:.2f} s"
-        outcome = {"relay": "stays on the relay", "failed": "failed", "left": "broken off"}.get(self.state, self.state)
-        return f"{where}: {outcome} after {self.seconds:.2f} s{because}"
-
-
 class CertificateUnusable(Event, frozen=True, kw_only=True):
     """A certificate's files have changed and cannot be used; the old certificate stays in use."""
 

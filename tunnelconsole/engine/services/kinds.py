@@ -9,6 +9,7 @@ from tunnelconsole.engine.services.channel.client import ChannelClient, ChannelC
 from tunnelconsole.engine.services.channel.server import ChannelServer, ChannelServerSettings
 from tunnelconsole.engine.services.jump.client import JumpClient, JumpClientSettings
 from tunnelconsole.engine.services.jump.server import JumpServer, JumpServerSettings
+from tunnelconsole.engine.services.punch.client import PunchClient, PunchClientSettings
 from tunnelconsole.engine.services.punch.server import PunchServer, PunchServerSettings
 from tunnelconsole.engine.services.relay.client import RelayClient, RelayClientSettings
 from tunnelconsole.engine.services.relay.server import RelayServer, RelayServerSettings
@@ -26,6 +27,7 @@ KINDS: dict[str, tuple[type[ServiceSettings], type[Service[Any]]]] = {
     ChannelServer.kind: (ChannelServerSettings, ChannelServer),
     ChannelClient.kind: (ChannelClientSettings, ChannelClient),
     PunchServer.kind: (PunchServerSettings, PunchServer),
+    PunchClient.kind: (PunchClientSettings, PunchClient),
 }
 """Settings and service class of each ``kind`` that a configuration may name."""
 

@@ -102,24 +102,17 @@ class Nat(msgspec.Struct, frozen=True, kw_only=True):
         return "direct with everybody, as far as the other side's NAT lets connections out and their answers in"
 
 
-def classify(local: tuple[str, int], mapped: Sequence[tuple[str, int] | None], probed: Probed | None) -> Nat:
-    """Return what stands between us and the rendezvous.
+def classify(local: tuple[str, int], mapped: Sequence[tuple[str, int] | None]) -> Nat:
+    """Return what stands between us and the rendezvous, as far as it shows without strangers.
 
     :param local: our own address and port.
     :param mapped: where we were seen from, by the endpoints in the order in which we dialled them; None where one did
         not answer.
-    :param probed: what became of the server's dials to the first of them; None when it was not asked.
     """
     seen = [address for address in mapped if address is not None]
     if not seen:
         return Nat()
-    answers = (probed.other_address, probed.other_port) if probed is not None else ()
-    return Nat(
-        mapping=_mapping(local, seen),
-        filtering=_filtering(probed),
-        keeps_port=all(port == local[1] for _, port in seen),
-        refuses=Reached.REFUSED in answers,
-    )
+    return Nat(mapping=_mapping(local, seen), keeps_port=all(port == local[1] for _, port in seen))
 
 
 def _mapping(local: tuple[str, int], seen: Sequence[tuple[str, int]]) -> Mapping:
@@ -134,16 +127,21 @@ def _mapping(local: tuple[str, int], seen: Sequence[tuple[str, int]]) -> Mapping
     return Mapping.SEQUENTIAL if counts else Mapping.RANDOM
 
 
-def _filtering(probed: Probed | None) -> Filtering:
+def filtering_of(probed: Probed | None) -> tuple[Filtering, bool]:
+    """Return whom the NAT lets in, and whether it refuses the others instead of keeping silent.
+
+    :param probed: what became of strangers' dials; None when that is not known.
+    """
     if probed is None:
-        return Filtering.UNKNOWN
+        return Filtering.UNKNOWN, False
+    refuses = Reached.REFUSED in (probed.other_address, probed.other_port)
     if probed.other_address is Reached.OPEN:
-        return Filtering.OPEN
+        return Filtering.OPEN, refuses
     if probed.other_port is Reached.OPEN:
-        return Filtering.ADDRESS
+        return Filtering.ADDRESS, refuses
     if probed.other_address is Reached.UNTRIED and probed.other_port is Reached.UNTRIED:
-        return Filtering.UNKNOWN
-    return Filtering.PORT
+        return Filtering.UNKNOWN, refuses
+    return Filtering.PORT, refuses
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):

@@ -93,8 +93,10 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
     nat: Nat = Nat()
     #: No more than :data:`MAX_CANDIDATES` are looked at; a few more are no reason to hear nothing at all.
     candidates: Annotated[tuple[Candidate, ...], Meta(max_length=4 * MAX_CANDIDATES)] = ()
-    #: Which race of this pair's it is for, from 1 on; 0: for the relay alone.
+    #: Which race of this pair's it is for, from 1 on; 0: none, it only introduces itself.
     round: Annotated[int, Meta(ge=0, lt=2**32)] = 0
+    #: Whether it has no way to the other end, so that both must bring a connection to be relayed.
+    relay: bool = False
 
 
 _DECODER = msgspec.json.Decoder(Offer)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -31,6 +30,9 @@ OBSERVE_TIME: Final = 2.0
 PROBE_TIME: Final = 1.5
 """Seconds that it has to say what became of its dials: it gives them one."""
 
+ENDPOINTS_ASKED: Final = 3
+"""Endpoints by which the kind of a mapping shows: two ports of one address, and another address."""
+
 READ: Final = 4096
 """Bytes read at once; an answer has less than 200."""
 
@@ -43,7 +45,6 @@ class Observation:
     """The address and port that we dialled from, as we see them."""
     mapped: list[tuple[str, int] | None] = field(default_factory=list)
     """Where each endpoint sees us, in the order in which they were dialled; None where one said nothing."""
-    probed: Probed | None = None
     _open: list[SocketEnd] = field(default_factory=list)
 
     @property
@@ -54,7 +55,7 @@ class Observation:
     @property
     def nat(self) -> Nat:
         """What stands in between."""
-        return classify(self.local, self.mapped, self.probed)
+        return classify(self.local, self.mapped)
 
     def keep(self, end: SocketEnd) -> None:
         """Takes a connection over."""
@@ -67,20 +68,16 @@ class Observation:
         self._open.clear()
 
 
-async def observe(
-    port: PunchingPort, endpoints: Sequence[Address], seat: str | None, *, whole: bool = True
-) -> Observation:
-    """Asks endpoints where ``port`` is seen from.
+async def observe(port: PunchingPort, endpoints: Sequence[Address], seat: str | None) -> Observation:
+    """Asks endpoints where ``port`` is seen from, one after the other: a NAT may count its ports up.
 
-    :param endpoints: in the order of :class:`~tunnelconsole.engine.wire.punch.Joined`: the first has us dialled by
-        strangers, before any other address of the rendezvous has been dialled by us, which would make them none.
+    :param endpoints: in the order of :class:`~tunnelconsole.engine.wire.punch.Joined`; the fourth would tell no more.
     :param seat: our seat's number; None when we have none.
-    :param whole: False asks the first one alone, and has nobody dial us: for a port of a host whose NAT is known.
     """
     observation = Observation()
     try:
-        for number, endpoint in enumerate(endpoints if whole else endpoints[:1]):
-            observation.mapped.append(await _ask(observation, port, endpoint, seat, probing=whole and number == 0))
+        for endpoint in endpoints[:ENDPOINTS_ASKED]:
+            observation.mapped.append(await _ask(observation, port, endpoint, seat))
     except BaseException:
         observation.close()
         raise
@@ -88,7 +85,7 @@ async def observe(
 
 
 async def _ask(
-    observation: Observation, port: PunchingPort, endpoint: Address, seat: str | None, *, probing: bool
+    observation: Observation, port: PunchingPort, endpoint: Address, seat: str | None
 ) -> tuple[str, int] | None:
     """Where one endpoint sees us; None when it does not answer as it should."""
     try:
@@ -97,24 +94,38 @@ async def _ask(
         return None
     end = SocketEnd(sock)
     observation.keep(end)
-    answers = _Answers(end)
     try:
         async with asyncio.timeout(OBSERVE_TIME):
             await asyncio.get_running_loop().sock_connect(sock, endpoint.sockaddr)
             observation.local = sock.getsockname()[:2]
-            await send_all(end, encode(Observe(seat)) + (encode(Probe()) if probing else b""))
-            observed = await answers.next()
-        if not isinstance(observed, Observed):
-            return None
-        mapped = parse_host_port(observed.address)
-        if probing:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(PROBE_TIME):
-                    answer = await answers.next()
-                    observation.probed = answer if isinstance(answer, Probed) else None
-    except (OSError, ProtocolError, ValueError):
+            await send_all(end, encode(Observe(seat)))
+            return await _Answers(end).observed()
+    except (OSError, ProtocolError):
         return None
-    return mapped
+
+
+async def probe_filter(endpoint: Address, seat: str | None) -> Probed | None:
+    """Has strangers dial a port of ours that has dialled ``endpoint`` and nobody else; None when it does not tell.
+
+    A port of its own: whom the punched one has dialled is a stranger to it no more.
+    """
+    port = PunchingPort()
+    try:
+        end = SocketEnd(port.dialling(endpoint))
+        try:
+            answers = _Answers(end)
+            async with asyncio.timeout(OBSERVE_TIME + PROBE_TIME):
+                await asyncio.get_running_loop().sock_connect(end.socket, endpoint.sockaddr)
+                await send_all(end, encode(Observe(seat)) + encode(Probe()))
+                await answers.observed()
+                answer = await answers.next()
+            return answer if isinstance(answer, Probed) else None
+        finally:
+            end.abort()
+    except (OSError, ProtocolError):
+        return None
+    finally:
+        port.close()
 
 
 class _Answers:
@@ -137,3 +148,16 @@ class _Answers:
                 raise ProtocolError("it closed before it answered")
             self._lines += self._reader.feed(data)
         return parse_server(self._lines.pop(0))
+
+    async def observed(self) -> tuple[str, int]:
+        """Where we are seen from, which is the first thing.
+
+        :raises ProtocolError: it is something else.
+        """
+        message = await self.next()
+        if not isinstance(message, Observed):
+            raise ProtocolError("it said something else than where it sees us")
+        try:
+            return parse_host_port(message.address)
+        except ValueError as error:
+            raise ProtocolError(str(error)) from None

@@ -50,6 +50,9 @@ SAYS_PER_SECOND: Final = 20.0
 SAYS_AT_ONCE: Final = 40.0
 """What it may say in one go."""
 
+OVERTAKING_TIME: Final = 2.0
+"""Seconds that a relay connection may be here before its seat is taken: both are dialled at once."""
+
 NOTICE_INTERVAL: Final = 5.0
 """Seconds between two notices to one seat: whoever knows the room's name can bring them about."""
 
@@ -301,6 +304,7 @@ class Rooms:
         self.seats: dict[str, Seat] = {}
         """Those taken, by number."""
         self._sources: dict[str, int] = {}
+        self._awaited: dict[str, asyncio.Future[Seat]] = {}
 
     def __len__(self) -> int:
         return sum(map(len, self._rooms.values()))
@@ -338,7 +342,27 @@ class Rooms:
         """Gives somebody a seat in a room that :meth:`find` returned just now."""
         room.take(seat)
         self.seats[seat.number] = seat
+        awaited = self._awaited.pop(seat.number, None)
+        if awaited is not None and not awaited.done():
+            awaited.set_result(seat)
         self._sources[seat.source] = self._sources.get(seat.source, 0) + 1
+
+    async def awaited(self, number: str) -> Seat:
+        """The seat with this number, which may be taken in a moment: its client's connections overtake each other.
+
+        :raises ProtocolError: it is not taken in time.
+        """
+        if number in self.seats:
+            return self.seats[number]
+        taken = self._awaited.setdefault(number, self._loop.create_future())
+        try:
+            async with asyncio.timeout(OVERTAKING_TIME):
+                return await asyncio.shield(taken)
+        except TimeoutError:
+            raise ProtocolError("it wants to be relayed for a seat that is not taken") from None
+        finally:
+            if self._awaited.get(number) is taken:
+                del self._awaited[number]
 
     def remove(self, seat: Seat) -> None:
         """Takes note that a seat is empty."""

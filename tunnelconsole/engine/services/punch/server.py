@@ -11,9 +11,9 @@ import ipaddress
 import socket
 from typing import ClassVar, Final
 
-from tunnelconsole.engine.events import ObserverUnavailable, RoomEntered
 from tunnelconsole.engine.limits import Place
 from tunnelconsole.engine.node import Node
+from tunnelconsole.engine.punch_events import ObserverUnavailable, RoomEntered
 from tunnelconsole.engine.rules import Problem, Rule
 from tunnelconsole.engine.services.listening import ListeningService, ListeningSettings
 from tunnelconsole.engine.services.punch.observer import probe
@@ -146,7 +146,8 @@ class PunchServer(ListeningService[PunchServerSettings]):
                 case Observe():
                     raise ProtocolError("it wants to be observed at the port for seats")
                 case _:
-                    self._wait_for_other(end, message.seat, rest)
+                    seat = await self.rooms.awaited(message.seat)
+                    self._wait_for_other(end, seat, rest)
         except (ProtocolError, OSError) as error:
             self._turn_away(end, peer, self.explain(error), tell=isinstance(error, ProtocolError | TimeoutError))
 
@@ -215,14 +216,13 @@ class PunchServer(ListeningService[PunchServerSettings]):
         if seat.session is not None:
             self.node.loop.call_soon(self.close_session, seat.session, reason)  # its relay is over by then
 
-    def _wait_for_other(self, end: End, number: str, early: bytes) -> None:
+    def _wait_for_other(self, end: End, seat: Seat, early: bytes) -> None:
         """Keeps a relay connection until the other seat has one too; the newest of a seat counts.
 
-        :raises ProtocolError: there is no such seat.
+        :raises ProtocolError: the seat has been left meanwhile.
         """
-        seat = self.rooms.seats.get(number)  # 128 random bits: a guess tells an attacker nothing by its timing
-        if seat is None:
-            raise ProtocolError("it wants to be relayed for a seat that is not taken")
+        if seat.over:
+            raise ProtocolError("it wants to be relayed for a seat that has been left")
         if seat.waiting is not None:
             seat.waiting[0].close()
         seat.waiting = (end, early)

@@ -19,6 +19,7 @@ from tunnelconsole.engine.services.service import ServerDialer, Service, Service
 from tunnelconsole.engine.sessions import Flow, Session
 from tunnelconsole.engine.settings import HostPort
 from tunnelconsole.engine.transport.dialer import dial
+from tunnelconsole.engine.transport.early_stream import EarlyStream
 from tunnelconsole.engine.transport.ends import End, SocketEnd, receive, send_all
 from tunnelconsole.engine.transport.mux import Mux, QuietUser
 from tunnelconsole.engine.transport.pump import Finished, Pump
@@ -307,7 +308,7 @@ class Attachment:
 
     def _opened(self, stream_id: int) -> None:
         """The server opened a stream: a visitor who comes through yamux."""
-        visitor = StreamVisitor(f"stream {stream_id}")
+        visitor = EarlyStream(f"stream {stream_id}")
         if not self._admits(visitor.name):
             self._mux.reject(stream_id)
             return
@@ -315,7 +316,7 @@ class Attachment:
         self._mux.accept(stream_id, visitor)
         self._client.tasks.start(self._lead_stream(stream_id, visitor), visitor.name)
 
-    async def _lead_stream(self, stream_id: int, visitor: StreamVisitor) -> None:
+    async def _lead_stream(self, stream_id: int, visitor: EarlyStream) -> None:
         try:
             target = await self._dial_target(visitor.name)
         finally:
@@ -392,25 +393,6 @@ class Attachment:
     def _close_session_when_empty(self) -> None:
         if self._session is not None and not self._flows:
             self._client.close_session(self._session, self._cause)
-
-
-class StreamVisitor(QuietUser):
-    """A visitor on a yamux stream while the target is being dialled: keeps what it says, a window at the most."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.early: list[bytes] = []
-        self.ended = False
-        self.gone = False
-
-    def received(self, data: bytes) -> None:
-        self.early.append(data)
-
-    def half_closed(self) -> None:
-        self.ended = True
-
-    def lost(self, reason: str) -> None:
-        self.gone = True
 
 
 class AddressRequest(QuietUser):

@@ -1,0 +1,253 @@
+"""A client's seat at the rendezvous."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from tunnelconsole.engine.services.service import ServerDialer
+from tunnelconsole.engine.transport.dialer import Address, numeric, resolve
+from tunnelconsole.engine.transport.ends import End, SocketEnd, receive, send_all
+from tunnelconsole.engine.transport.tls import TLSEnd
+from tunnelconsole.engine.wire.errors import ProtocolError
+from tunnelconsole.engine.wire.punch import (
+    SEAT_LENGTH,
+    Go,
+    Join,
+    Joined,
+    Left,
+    LineReader,
+    Message,
+    Notice,
+    Peer,
+    Ping,
+    Pong,
+    Ready,
+    Refused,
+    Relay,
+    Said,
+    Say,
+    ServerLine,
+    encode,
+    parse_server,
+)
+from tunnelconsole.engine.wire.punch_offer import Offer, encode_offer, parse_offer
+from tunnelconsole.engine.wire.punch_room import RoomKey
+from tunnelconsole.errors import ConnectFailed
+
+ANSWER_TIME: Final = 5.0
+"""Seconds that a rendezvous has to give or refuse a seat."""
+
+SILENCE: Final = 30.0
+"""Seconds without a word from the rendezvous, which pings every ten, until it counts as gone."""
+
+READ: Final = 16 * 1024
+"""Bytes read at once: the longest line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """The other seat's offer, and from where the rendezvous has seen it."""
+
+    offer: Offer
+    seen: Sequence[str]
+
+
+News = Peer | Left | Offered | Go | Notice
+"""What a seat is told."""
+
+
+class RoomFull(ConnectFailed):
+    """Two are in the room already."""
+
+
+class _ServerLines:
+    """What the rendezvous says, one thing after the other."""
+
+    def __init__(self, end: End) -> None:
+        self._end = end
+        self._reader = LineReader()
+        self._waiting: list[bytes] = []
+
+    async def next(self) -> ServerLine:
+        """The next thing.
+
+        :raises ConnectFailed: the rendezvous is gone, or none.
+        """
+        try:
+            while not self._waiting:
+                data = await receive(self._end, READ)
+                if not data:
+                    raise ConnectFailed("the rendezvous closed the connection")
+                self._waiting += self._reader.feed(data)
+            return parse_server(self._waiting.pop(0))
+        except ProtocolError as error:
+            raise ConnectFailed(f"what answers is no punch server: {error}") from error
+        except OSError as error:
+            raise ConnectFailed(f"connection to the rendezvous lost: {error.strerror or error}") from error
+
+
+class Seat:
+    """A seat that is taken. It is ours until :meth:`close`, or until the rendezvous is gone.
+
+    :param joined: what the rendezvous said to us.
+    """
+
+    def __init__(
+        self, end: End, number: str, key: RoomKey, joined: Joined, dialer: ServerDialer, lines: _ServerLines
+    ) -> None:
+        self._end = end
+        self._key = key
+        self._dialer = dialer
+        self._lines = lines
+        self._writing = asyncio.Lock()
+        self.number = number
+        self.first = joined.first
+        """Whether we were here before the other, or would have been."""
+        self.address = joined.address
+        """From where the rendezvous sees this seat."""
+        self._endpoints = joined.endpoints
+        self.local = local_host(end)
+        """Our own address on the way to the rendezvous."""
+
+    async def endpoints(self, host: str) -> list[Address]:
+        """Where our punching port may be observed.
+
+        :param host: of the rendezvous, as we dialled it.
+        """
+        found: list[Address] = []
+        for text in self._endpoints:
+            name, _, port = text.rpartition(":")
+            address = numeric(name.strip("[]"), int(port)) if name else (await resolve(host, int(port)))[0]
+            if address is not None:
+                found.append(address)
+        return found
+
+    async def next(self) -> News:
+        """What happens next.
+
+        :raises ConnectFailed: the rendezvous is gone, or has thrown us out.
+        """
+        while True:
+            try:
+                async with asyncio.timeout(SILENCE):
+                    message = await self._lines.next()
+            except TimeoutError as error:
+                raise ConnectFailed(f"nothing heard of the rendezvous for {SILENCE:g} s") from error
+            match message:
+                case Ping(number):
+                    await self._send(Pong(number))
+                case Left():
+                    self.first = True
+                    return message
+                case Said():
+                    return Offered(self._open(message), message.seen)
+                case Peer() | Go() | Notice():
+                    return message
+                case Refused(reason):
+                    raise ConnectFailed(f"the rendezvous ended it: {reason}")
+                case _:
+                    raise ConnectFailed("the rendezvous said what it never says; does it run another version?")
+
+    def _open(self, said: Said) -> Offer:
+        try:
+            return parse_offer(self._key.open(said.sealed))
+        except ProtocolError as error:
+            raise ConnectFailed(str(error)) from error
+
+    async def say(self, offer: Offer) -> None:
+        """Tells the other seat something; nobody where it is empty.
+
+        :raises ConnectFailed: the rendezvous is gone.
+        """
+        await self._send(Say(self._key.seal(encode_offer(offer), secrets.token_bytes)))
+
+    async def ready(self, step: str) -> None:
+        """Says that we are ready for a step; a :class:`~tunnelconsole.engine.wire.punch.Go` follows once both are.
+
+        :raises ConnectFailed: the rendezvous is gone.
+        """
+        await self._send(Ready(step))
+
+    async def _send(self, message: Message) -> None:
+        try:
+            async with self._writing:
+                await send_all(self._end, encode(message))
+        except OSError as error:
+            raise ConnectFailed(f"connection to the rendezvous lost: {error.strerror or error}") from error
+
+    async def relay(self) -> End:
+        """A connection that is joined with the other seat's, once it has one too.
+
+        :raises ConnectFailed: the rendezvous cannot be reached.
+        :raises CredentialsRefused: it is not the one that was pinned.
+        """
+        return await dial_relay(self._dialer, self.number)
+
+    def close(self) -> None:
+        """Leaves the room; safe to call twice."""
+        self._end.close()
+
+
+def local_host(end: End) -> str:
+    """Our own address in a connection."""
+    return str(end.socket.getsockname()[0]) if isinstance(end, SocketEnd | TLSEnd) else ""
+
+
+async def dial_relay(dialer: ServerDialer, number: str) -> End:
+    """See :meth:`Seat.relay`."""
+    end = await dialer.reach("punch server")
+    try:
+        await send_all(end, encode(Relay(number)))
+    except OSError as error:
+        end.close()
+        raise ConnectFailed(f"connection to the rendezvous lost: {error.strerror or error}") from error
+    except BaseException:
+        end.close()
+        raise
+    return end
+
+
+async def take_seat(dialer: ServerDialer, room: str, key: RoomKey, number: str) -> Seat:
+    """Takes a seat in a room.
+
+    :param number: see :func:`new_number`.
+    :raises RoomFull: there is none.
+    :raises ConnectFailed: the rendezvous cannot be reached, or does not want us.
+    :raises CredentialsRefused: it is not the one that was pinned.
+    """
+    end = await dialer.reach("punch server")
+    lines = _ServerLines(end)
+    try:
+        async with asyncio.timeout(ANSWER_TIME):
+            await send_all(end, encode(Join(room=room, tag=key.tag, seat=number)))
+            answer = await lines.next()
+        match answer:
+            case Joined() as joined:
+                pass
+            case Refused(reason) if "full" in reason:
+                raise RoomFull(f"the rendezvous refuses us: {reason}")
+            case Refused(reason):
+                raise ConnectFailed(f"the rendezvous refuses us: {reason}")
+            case _:
+                raise ConnectFailed("the rendezvous answered what it never answers; does it run another version?")
+    except TimeoutError as error:
+        end.close()
+        raise ConnectFailed(
+            f"the rendezvous did not answer within {ANSWER_TIME:g} s", dialer.advice("punch server", "", b"")
+        ) from error
+    except OSError as error:
+        end.close()
+        raise ConnectFailed(f"connection to the rendezvous lost: {error.strerror or error}") from error
+    except BaseException:
+        end.close()
+        raise
+    return Seat(end, number, key, joined, dialer, lines)
+
+
+def new_number() -> str:
+    """A number for a seat, which nobody can guess."""
+    return secrets.token_hex(SEAT_LENGTH)
