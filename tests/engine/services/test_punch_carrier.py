@@ -269,6 +269,15 @@ async def test_an_owner_that_closes_a_link_tells_both_users_and_the_other_end_wh
             assert await side.read_until_broken() == (b"", "the service stops")
 
 
+async def test_a_break_without_a_reason_is_a_break_all_the_same() -> None:
+    async with link_pair() as pair:
+        await pair.path()
+        await pair.moved("direct")
+        pair.a.carrier.close("")
+        for side in pair.sides:
+            assert await side.read_until_broken() == (b"", carrier_module.BROKEN_OFF)
+
+
 async def test_what_came_before_a_break_is_still_delivered_to_a_slow_user() -> None:
     async with link_pair() as pair:
         await pair.path()
@@ -336,6 +345,8 @@ async def test_an_end_that_breaks_the_protocol_ends_the_link() -> None:
     side.carrier.attach(SocketEnd(far), "direct")
     await peer.send(switch(b"a", NONCE["a"]) + FIN_FRAME + FIN_FRAME)
     assert "broke the protocol" in await side.ended()
+    heard, _ = await peer.read_until_broken()
+    assert b"it went on behind the end of its stream" in heard
     side.carrier.end.close()
     peer.close()
     side.farewells.close()

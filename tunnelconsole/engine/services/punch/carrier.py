@@ -58,7 +58,8 @@ class Carrier:
     :param farewells: who says the last words of a link.
     :param moved: told the kind of path that carries the link from now on; "" while there is none.
     :param path_lost: told the kind of a path that is no more, and why; not of those that the link has left.
-    :param ended: told once, when the link is over: why, or "" for an orderly end of both streams.
+    :param ended: told once, when the link is over and the user has what came before: why, or "" for an orderly end of
+        both streams. A user that does not read delays it until :meth:`close`; :attr:`over` says it at once.
     """
 
     def __init__(
@@ -136,10 +137,13 @@ class Carrier:
             self._lead_to(path)
 
     def close(self, reason: str) -> None:
-        """Breaks the link off, and tells both users; safe to call twice."""
+        """Breaks the link off and tells both users why; safe to call twice.
+
+        What has come and not been delivered is lost.
+        """
         self._undelivered.clear()
         if not self.over:
-            self._break_off(reason, reason)
+            self._break_off(reason or BROKEN_OFF, reason)
         elif self._writing:
             self._deliver()
 
@@ -160,13 +164,16 @@ class Carrier:
                 case PathRefused(reason):
                     path.close()
                     self.lost(path, f"refused: {reason}")
-                case LinkReset(reason):
-                    self._finish(reason)
+                case LinkReset(reason):  # the other end has to be told too, where the fault was its own
+                    self._break_off(reason or BROKEN_OFF, reason)
         if not self.over:
             self._deliver()
         if not path.over:
             path.flush()
-        self._take_in()
+        if self._input.active:  # then the loop tells when there is something
+            self._check_over()
+        else:
+            self._take_in()
 
     def drained(self, path: Path) -> None:
         if path is self._current:

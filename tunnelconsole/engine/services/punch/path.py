@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import socket
 import sys
 from collections.abc import Callable
@@ -18,6 +19,9 @@ PathKind = Literal["direct", "relay"]
 
 PATH_READ: Final = 128 * 1024
 """Bytes read at once from a path: two full frames."""
+
+READS: Final = 4
+"""Reads in a row, after which others on the loop have their turn."""
 
 UNSENT: Final = 128 * 1024
 """Bytes that the kernel may hold of a path which are not on their way yet: what is said next waits behind them."""
@@ -82,6 +86,8 @@ class Path:
         """Takes nothing more, though what it brought may still be read."""
         self._input = InputWatch(loop, end.fileno(), self._read)
         self._heard_at = self._said_at = loop.time()
+        self._more: asyncio.Handle | None = None
+        """Reads on, once others had their turn."""
         self._timer: asyncio.Handle = loop.call_soon(self._begin)
         self.number = number
         self.kind: PathKind = kind
@@ -142,7 +148,7 @@ class Path:
         self._writing = wanted
 
     def _read(self) -> None:
-        while True:
+        for _ in itertools.count() if self._broken else range(READS):
             try:
                 data = self._end.receive(PATH_READ)
             except BlockingIOError:
@@ -157,6 +163,12 @@ class Path:
             self._owner.heard(self, data)
             if self.over or not (self._broken or self._end.holds_input()):
                 return
+        if self._more is None:
+            self._more = self._loop.call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        self._more = None
+        self._read()
 
     def _read_all(self, reason: str) -> None:
         if not self._broken:  # else sending has shown why already
@@ -201,7 +213,9 @@ class Path:
         if self.over:
             return
         self.over = True
-        self._timer.cancel()
+        for handle in (self._timer, self._more):
+            if handle is not None:
+                handle.cancel()
         self._input.stop()
         if self._writing:
             self._wait_to_write(wanted=False)
