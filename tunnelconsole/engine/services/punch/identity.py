@@ -18,9 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from cryptography.x509.oid import NameOID
 
@@ -53,14 +51,13 @@ class RoomIdentity:
 
     Making one takes about a millisecond.
 
-    :param room_key: the secret of the room, 32 bytes.
+    :param seed: the private key (RFC 8032, section 5.1.5), 32 bytes; see
+        :attr:`~tunnelconsole.engine.wire.punch_room.RoomKey.certificate_seed`.
     :raises OSError: there is no place for the private key, not even for a moment.
     """
 
-    def __init__(self, room_key: bytes) -> None:
-        private = Ed25519PrivateKey.from_private_bytes(
-            HKDF(hashes.SHA256(), 32, salt=None, info=b"tunnelconsole punch tls").derive(room_key)
-        )
+    def __init__(self, seed: bytes) -> None:
+        private = Ed25519PrivateKey.from_private_bytes(seed)
         made = _certificate(private)
         self.certificate = made.public_bytes(Encoding.DER)
         """In DER; the same wherever the room key is the same."""
