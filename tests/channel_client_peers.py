@@ -19,7 +19,8 @@ from loopback import FREE, PATIENCE, Caller, Handler, Target, address_of, callin
 from tunnelconsole.engine.engine import Engine
 from tunnelconsole.engine.services.channel.client import ChannelClientSettings
 from tunnelconsole.engine.settings import HostPort
-from tunnelconsole.engine.wire.sealed_records import BEGINNING_LENGTH, HEADER_LENGTH, MAGIC
+from tunnelconsole.engine.wire.sealed_beginnings import BEGINNING_LENGTH, MAGIC
+from tunnelconsole.engine.wire.sealed_records import HEADER_LENGTH
 from waiting import until
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})

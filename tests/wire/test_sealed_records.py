@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from collections.abc import Callable
 
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -13,25 +14,30 @@ from hypothesis import strategies as st
 from tunnelconsole.engine.wire import sealed_records
 from tunnelconsole.engine.wire.early_data import MAX_EARLY_DATA
 from tunnelconsole.engine.wire.errors import ProtocolError
-from tunnelconsole.engine.wire.sealed_records import (
+from tunnelconsole.engine.wire.sealed_beginnings import (
     BEGINNING_LENGTH,
     MAGIC,
-    MAX_TEXT,
     NOBODYS,
     NOTHING,
+    beginning_of,
+    find_beginning,
+    find_caller,
+    last_caller,
+)
+from tunnelconsole.engine.wire.sealed_records import (
+    MAX_TEXT,
     TAG_LENGTH,
     BrokenOff,
     Ended,
     Heard,
     KeyWanted,
+    Mark,
     Opened,
     Opener,
     OpenerEvent,
+    Reported,
     Sealer,
-    beginning_of,
-    find_beginning,
-    find_caller,
-    last_caller,
+    Superseded,
 )
 from wire_transcripts import cut, every_split
 
@@ -41,13 +47,13 @@ OTHER = b"z" * 16
 KEY = hashlib.sha256(b"a key").digest()
 BEGINNING = MAGIC + SALT + OWN
 OFFSETS = st.lists(st.integers(0, 10_000), max_size=8)
-ANEW = BrokenOff("its sender began another stream before the last record of this one")
+ANEW = Superseded("its sender began another stream before the last record of this one")
 
 
 def sealed(*texts: bytes, salt: bytes = SALT, answered: bytes = OWN) -> list[bytes]:
     """Return the beginning, one record for each text, and the last record."""
     sealer = Sealer(KEY, salt, answered)
-    return [sealer.seal(b""), *(sealer.seal(text) for text in texts), sealer.finish()]
+    return [sealer.seal(b""), *(sealer.seal(text) for text in texts), sealer.end()]
 
 
 def feed(opener: Opener, *pieces: bytes, key: bytes = KEY) -> list[OpenerEvent]:
@@ -69,10 +75,9 @@ def opened(*pieces: bytes, key: bytes = KEY) -> tuple[bytes, bool, Opener]:
 
 @given(st.lists(st.binary(max_size=300), max_size=6), OFFSETS)
 def test_what_is_sealed_is_opened_in_any_pieces(texts: list[bytes], offsets: list[int]) -> None:
-    text, ended, opener = opened(*cut(b"".join(sealed(*texts)), offsets))
+    text, ended, _ = opened(*cut(b"".join(sealed(*texts)), offsets))
     assert text == b"".join(texts)
     assert ended
-    opener.receive_eof()
 
 
 def test_a_stream_is_opened_the_same_split_at_every_offset() -> None:
@@ -89,20 +94,47 @@ def test_a_long_text_becomes_several_records() -> None:
 
 def test_a_stream_can_be_made_from_the_documentation_alone() -> None:
     first, last = (5 + 16).to_bytes(4, "big"), (2**31 + 16).to_bytes(4, "big")
-    stream = b"TCSEAL01" + SALT + OWN
+    stream = b"TCSEAL02" + SALT + OWN
     stream += first + AESGCM(KEY).encrypt(bytes(12), b"hello", first + OWN)
     stream += last + AESGCM(KEY).encrypt(bytes(11) + b"\x01", b"", last)
     assert stream == b"".join(sealed(b"hello"))
     assert opened(stream)[:2] == (b"hello", True)
+    report, sealer = (2**30 + 9 + 16).to_bytes(4, "big"), Sealer(KEY, SALT, OWN)
+    stream = b"TCSEAL02" + SALT + OWN
+    stream += report + AESGCM(KEY).encrypt(bytes(12), b"\x06" + (258).to_bytes(8, "big"), report + OWN)
+    assert stream == sealer.report(258, Mark.DONE | Mark.ASKS)
+    assert feed(Opener(OWN), stream) == [Reported(258, Mark.DONE | Mark.ASKS)]
 
 
-def test_what_comes_behind_the_last_record_is_left_over_but_only_so_much() -> None:
-    _, ended, opener = opened(*sealed(b"one"), BEGINNING)
-    assert ended
+def test_reports_go_before_the_text_in_between_and_behind_its_end() -> None:
+    sealer = Sealer(KEY, SALT, OWN)
+    stream = [sealer.report(0), sealer.seal(b"one"), sealer.report(7), sealer.end(), sealer.report(9, Mark.DONE)]
+    assert (sealer.count, sealer.texts, sealer.end_at) == (5, 2, 4)
+    assert feed(Opener(OWN), *stream) == [
+        Reported(0, Mark.NONE),
+        Opened(b"one"),
+        Reported(7, Mark.NONE),
+        Ended(),
+        Reported(9, Mark.DONE),
+    ]
+
+
+def test_what_comes_behind_a_stream_that_is_over_is_left_over_but_only_so_much() -> None:
+    opener = Opener(OWN)
+    feed(opener, Sealer(KEY, SALT, OWN).break_off() + BEGINNING)
     assert opener.receive_data(b"more") == []
     assert opener.leftover == BEGINNING + b"more"
     with pytest.raises(ProtocolError, match="could go on"):
         opener.receive_data(bytes(MAX_EARLY_DATA))
+
+
+def test_text_behind_the_end_is_no_text_of_the_stream() -> None:
+    sealer = Sealer(KEY, SALT, OWN)
+    with pytest.raises(ProtocolError, match="record 1 of the sealed stream is text behind its end"):
+        opened(sealer.end(), sealer.seal(b"more"))
+    sealer = Sealer(KEY, SALT, OWN)
+    with pytest.raises(ProtocolError, match="behind its end"):
+        opened(sealer.end(), sealer.end())
 
 
 def test_what_comes_before_the_key_waits_for_it_but_only_so_much() -> None:
@@ -118,28 +150,10 @@ def test_what_comes_before_the_key_waits_for_it_but_only_so_much() -> None:
         opener.receive_data(bytes(MAX_EARLY_DATA + 1))
 
 
-@pytest.mark.parametrize("count", range(1, 4))
-def test_a_stream_without_its_last_record_was_cut_short(count: int) -> None:
-    _, ended, opener = opened(*sealed(b"one", b"two")[:count])
-    assert not ended
-    with pytest.raises(ProtocolError, match="cut short"):
-        opener.receive_eof()
-
-
-def test_no_stream_at_all_is_not_one_that_was_cut_short() -> None:
-    opener = Opener(OWN)
-    opener.receive_data(BEGINNING[:-1])
-    assert not opener.begun
-    opener.receive_eof()
-
-
-def test_a_cut_at_any_byte_is_noticed() -> None:
+def test_a_stream_that_is_cut_at_any_byte_never_looks_complete() -> None:
     stream = b"".join(sealed(b"one", b"two"))
-    for length in range(BEGINNING_LENGTH, len(stream)):
-        _, ended, opener = opened(stream[:length])
-        assert not ended
-        with pytest.raises(ProtocolError, match="cut short"):
-            opener.receive_eof()
+    for length in range(len(stream)):
+        assert not opened(stream[:length])[1]
 
 
 @given(st.integers(min_value=0), st.integers(1, 255))
@@ -147,8 +161,11 @@ def test_a_changed_byte_anywhere_behind_the_beginning_is_noticed(offset: int, ch
     stream = bytearray(b"".join(sealed(b"one", b"two", b"three")))
     offset = BEGINNING_LENGTH + offset % (len(stream) - BEGINNING_LENGTH)
     stream[offset] ^= change
-    with pytest.raises(ProtocolError, match=r"does not open|which none may have|cut short"):
-        opened(bytes(stream))[2].receive_eof()
+    try:
+        _, ended, _ = opened(bytes(stream))
+    except ProtocolError:
+        return
+    assert not ended
 
 
 @given(st.integers(0, BEGINNING_LENGTH - 1), st.integers(1, 255))
@@ -239,7 +256,7 @@ def test_an_end_that_says_that_it_knows_of_no_stream_ends_the_one_there_is(befor
     texts = [b"one"][:before]
     for pieces in every_split(b"".join(sealed(*texts)[:-1]) + NOTHING):
         events = feed(Opener(OWN), *pieces)
-        assert events == [*map(Opened, texts), BrokenOff("its sender knows nothing of it any more")]
+        assert events == [*map(Opened, texts), Superseded("its sender knows nothing of it any more")]
 
 
 def test_an_end_that_says_that_it_knows_of_no_stream_is_no_caller_and_no_garbage() -> None:
@@ -256,16 +273,21 @@ def test_the_beginning_itself_behind_a_record_cuts_the_stream_short() -> None:
 @pytest.mark.parametrize("texts", [(), (b"one",), (b"one", b"two")])
 def test_a_stream_that_is_broken_off_never_looks_complete(texts: tuple[bytes, ...]) -> None:
     sealer = Sealer(KEY, SALT, OWN)
-    stream = b"".join([*map(sealer.seal, texts), sealer.finish(broken_off=True)])
-    opener = Opener(OWN)
-    assert feed(opener, stream) == [*map(Opened, texts), BrokenOff("its sender broke off")]
-    opener.receive_eof()
+    stream = b"".join([*map(sealer.seal, texts), sealer.break_off()])
+    assert feed(Opener(OWN), stream) == [*map(Opened, texts), BrokenOff("")]
+
+
+def test_who_breaks_off_because_a_record_did_not_open_says_so() -> None:
+    stream = Sealer(KEY, SALT, OWN).break_off(did_not_open=True)
+    (event,) = feed(Opener(OWN), stream)
+    assert isinstance(event, BrokenOff)
+    assert "what came to it was not what had been sealed" in event.reason
 
 
 @pytest.mark.parametrize("change", [0x4000_0000, 0x8000_0000, 0xC000_0000])
 def test_how_a_stream_ends_cannot_be_changed_on_the_way(change: int) -> None:
     in_order, broken_off = Sealer(KEY, SALT, OWN), Sealer(KEY, SALT, OWN)
-    for stream in (in_order.finish(), broken_off.finish(broken_off=True)):
+    for stream in (in_order.end(), broken_off.break_off()):
         record = stream[BEGINNING_LENGTH:]
         header = (int.from_bytes(record[:4], "big") ^ change).to_bytes(4, "big")
         with pytest.raises(ProtocolError, match=r"does not open|which none may have"):
@@ -299,12 +321,18 @@ def test_a_stream_has_no_more_records_than_its_key_may_seal(monkeypatch: pytest.
         opened(*records)
 
 
-def test_a_stream_that_is_finished_takes_nothing_more() -> None:
+def test_a_stream_that_is_over_takes_nothing_more() -> None:
     sealer = Sealer(KEY, SALT, OWN)
-    sealer.finish()
-    for text in (b"", b"more"):
+    sealer.break_off()
+    later: list[Callable[[], bytes]] = [
+        lambda: sealer.seal(b"more"),
+        lambda: sealer.report(0),
+        sealer.end,
+        sealer.break_off,
+    ]
+    for more in later:
         with pytest.raises(RuntimeError):
-            sealer.seal(text) if text else sealer.finish()
+            more()
 
 
 def test_a_key_is_taken_only_when_it_is_wanted() -> None:

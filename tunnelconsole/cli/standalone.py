@@ -141,7 +141,7 @@ async def channel(
             await join_stdio(end, early)
             return
         # Only where there is a key: cryptography costs 10 MiB and a tenth of a second.
-        from tunnelconsole.engine.services.channel.sealed_bridge import sealed_join  # noqa: PLC0415
+        from tunnelconsole.engine.services.channel.sealed_join import sealed_join  # noqa: PLC0415
 
         await stdio_through(sealed_join(end, key, early))
 

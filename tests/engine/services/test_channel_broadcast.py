@@ -27,11 +27,11 @@ from loopback import (
 from tunnelconsole.engine.backoff import Backoff
 from tunnelconsole.engine.events import SealBroken, ServiceConnected, ServiceRetrying
 from tunnelconsole.engine.limits import LimitSettings
-from tunnelconsole.engine.services.channel import client, sealed_bridge, sealed_halves
+from tunnelconsole.engine.services.channel import client, sealed_halves, sealed_key
 from tunnelconsole.engine.services.channel.client import ChannelClientSettings
 from tunnelconsole.engine.settings import Fingerprint, HostPort, Secret, TLSSettings
 from tunnelconsole.engine.units import Duration
-from tunnelconsole.engine.wire.sealed_records import MAGIC
+from tunnelconsole.engine.wire.sealed_beginnings import MAGIC
 from waiting import until
 
 KEY = Secret("only the two of us know")
@@ -41,7 +41,7 @@ KEY = Secret("only the two of us know")
 def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits long between two tries, and keys cost no tenth of a second."""
     monkeypatch.setattr(Backoff, "next", lambda _self: 0.05)
-    monkeypatch.setattr(sealed_bridge, "derive_key", lambda key, salt: sha256(key + salt))
+    monkeypatch.setattr(sealed_key, "derive_key", lambda key, salt: sha256(key + salt))
     monkeypatch.setattr(sealed_halves, "FIRST_HELLO", 0.02)
 
 

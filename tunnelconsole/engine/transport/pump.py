@@ -33,6 +33,8 @@ class Pump:
     """
 
     __slots__ = ("_ended", "_finished", "_loop", "_reason", "left", "left_to_right", "right", "right_to_left")
+    undelivered = ""
+    """TCP tells nobody whether what was sent has been read."""
 
     def __init__(
         self,

@@ -19,6 +19,10 @@ Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 class Joint(Protocol):
     """What joins a local end with one that leads away, as :class:`~tunnelconsole.engine.transport.pump.Pump` does."""
 
+    @property
+    def undelivered(self) -> str:
+        """Why what the local end has sent may not have arrived; empty where it has, or where nobody can tell."""
+
     def abort(self, reason: str) -> None:
         """Cuts both directions now."""
 
@@ -56,11 +60,14 @@ async def joined_streams(join: Join, timeout: float) -> AsyncIterator[Streams]:
     """As :func:`streams_of`, over one end of a socket pair whose other end ``join`` joins with what leads away.
 
     For what asyncio has no transport for, or one that cannot half-close.
+
+    :raises ConnectionResetError: at the end of the block, when what was written may not have arrived, where
+        ``join`` makes something that can tell.
     """
     near, far = socket.socketpair()
     bridge = _Bridge(far, join)
     try:
-        async with _streams(near, timeout) as (reader, writer):
+        async with _streams(near, timeout, broken=bridge.break_off) as (reader, writer):
             bridge.tells(reader)
             yield reader, writer
         await bridge.deliver(timeout)
@@ -69,7 +76,13 @@ async def joined_streams(join: Join, timeout: float) -> AsyncIterator[Streams]:
 
 
 @asynccontextmanager
-async def _streams(sock: socket.socket, timeout: float, early: bytes = b"") -> AsyncIterator[Streams]:
+async def _streams(
+    sock: socket.socket, timeout: float, early: bytes = b"", broken: Callable[[], None] = lambda: None
+) -> AsyncIterator[Streams]:
+    """The streams over ``sock``.
+
+    :param broken: told when what was written last is thrown away, before ``sock`` is closed.
+    """
     loop = asyncio.get_running_loop()
     sock.setblocking(False)
     reader = asyncio.StreamReader()
@@ -79,18 +92,24 @@ async def _streams(sock: socket.socket, timeout: float, early: bytes = b"") -> A
     connect_socket = loop.create_unix_connection if sock.family == socket.AF_UNIX else loop.create_connection
     transport, _ = await connect_socket(lambda: protocol, sock=sock)
     writer = asyncio.StreamWriter(transport, protocol, reader, loop)
+
+    def break_off() -> None:
+        broken()
+        with suppress(OSError):  # it is closed already
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        transport.abort()
+
     try:
         yield reader, writer
     except BaseException:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        transport.abort()
+        break_off()
         raise
     writer.close()
     try:
         async with asyncio.timeout(timeout):
             await writer.wait_closed()
-    except OSError:  # the far side went first, or it does not read (TimeoutError): there is nothing left to deliver
-        transport.abort()
+    except OSError:  # the far side went first, or it does not read (TimeoutError): half of it is no whole
+        break_off()
 
 
 class _Bridge:
@@ -113,12 +132,21 @@ class _Bridge:
         if self._far.cut and self._reader is not None:
             self._reader.set_exception(ConnectionResetError(reason))
 
+    def break_off(self) -> None:
+        """The streams end, but what was written is not complete."""
+        self._joint.abort("the far side did not take what was written in time")
+
     async def deliver(self, timeout: float) -> None:
-        """Waits until what was written is with the far side; after ``timeout`` seconds no more."""
+        """Waits until what was written is with the far side; after ``timeout`` seconds no more.
+
+        :raises ConnectionResetError: it may not have arrived.
+        """
         self._joint.stop_receiving()
         with suppress(TimeoutError):  # a far side that does not read is cut by close()
             async with asyncio.timeout(timeout):
                 await self._over.wait()
+        if reason := self._joint.undelivered:
+            raise ConnectionResetError(reason)
 
     async def close(self) -> None:
         """Cuts what is not over yet."""

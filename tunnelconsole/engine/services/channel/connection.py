@@ -188,7 +188,7 @@ async def connect(
     What is written goes to the receivers, what is read was sent by those whose receiver we are. With a ``key`` the two
     ends are a pair: what is written waits until the other has come, the end of either is told to the other, and a
     connection on which bytes were changed, repeated or left out raises ConnectionResetError from the reader, as one
-    that breaks does.
+    that breaks does. The other end confirms what it has received, and the end of the block waits for that.
 
     :param server: the channel server, ``host:port``.
     :param chid: who we are there; empty leaves it to the server.
@@ -199,6 +199,8 @@ async def connect(
     :param connect_to: the address to dial when it is not the one that ``server`` names.
     :param timeout: seconds to reach the server, again for its handshake, and at the end for the other side to take what
         was written and not yet delivered.
+    :raises ConnectionResetError: with a ``key``, at the end of the block: the other end has not confirmed that it has
+        all that was written.
     :raises CredentialsRefused: the server does not accept the password.
     :raises ConnectFailed: the server cannot be reached, or does not let us in.
     :raises ValueError: an address is not ``host:port``, or a chid is none.
@@ -254,7 +256,7 @@ async def _streams(connection: Connection, key: str, timeout: float) -> AsyncIte
             yield streams
         return
     # Only where there is a key: see Password.sealing.
-    from tunnelconsole.engine.services.channel.sealed_bridge import sealed_join  # noqa: PLC0415
+    from tunnelconsole.engine.services.channel.sealed_join import sealed_join  # noqa: PLC0415
 
     async with joined_streams(sealed_join(connection.end, key, connection.early), timeout) as streams:
         yield streams

@@ -7,54 +7,30 @@ end and its next one never share any.
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import Callable
-from contextlib import suppress
 
 from tunnelconsole.engine.services.channel.bridge import SILENCE, Ended, Outcome
-from tunnelconsole.engine.services.channel.inlet import Inlet
 from tunnelconsole.engine.services.channel.sealed_halves import OpeningHalf, SealingHalf
+from tunnelconsole.engine.services.channel.sealed_key import SharedKey
+from tunnelconsole.engine.services.channel.sealed_vigil import CONFIRM_TIME, Vigil
 from tunnelconsole.engine.services.channel.uplink import GARBAGE_TIME
-from tunnelconsole.engine.transport.ends import READ_SIZE, End
+from tunnelconsole.engine.transport.ends import End
 from tunnelconsole.engine.transport.half import Half
 from tunnelconsole.engine.transport.pacing import Pace
-from tunnelconsole.engine.transport.plane import Plane
-from tunnelconsole.engine.transport.pump import Finished
-from tunnelconsole.engine.transport.streams import Join
-from tunnelconsole.engine.wire.passphrase import SALT_LENGTH, derive_key
-from tunnelconsole.engine.wire.sealed_records import NOTHING, Sealer, find_beginning, find_caller, last_caller
+from tunnelconsole.engine.wire.errors import ProtocolError
+from tunnelconsole.engine.wire.sealed_accounts import Accounts
+from tunnelconsole.engine.wire.sealed_beginnings import NOTHING, find_caller, last_caller
+from tunnelconsole.engine.wire.sealed_records import Mark, Reported, Sealer
 
-
-class SharedKey:
-    """The passphrase that two clients share, and what it makes with the salt of a stream."""
-
-    def __init__(self, text: str) -> None:
-        self._text = text.encode()
-        self._spare: tuple[bytes, asyncio.Future[bytes]] | None = None
-
-    def derive(self, salt: bytes) -> asyncio.Future[bytes]:
-        """The key of the stream with ``salt``, made in a thread."""
-        return asyncio.get_running_loop().run_in_executor(None, derive_key, self._text, salt)
-
-    def own(self) -> tuple[bytes, asyncio.Future[bytes]]:
-        """The salt and the key of a stream of ours."""
-        self.prepare()
-        own, self._spare = self._spare, None
-        if own is None:
-            raise RuntimeError("nothing was prepared")
-        return own
-
-    def prepare(self) -> None:
-        """Makes the key of our next stream beforehand: it takes a tenth of a second."""
-        if self._spare is None:
-            salt = secrets.token_bytes(SALT_LENGTH)
-            self._spare = salt, self.derive(salt)
+_REFUSED = "the other end left before it had taken all that was sent"
 
 
 class SealedBridge:
     """Joins ``local`` with ``hub``, sealed, until both streams are over; as a flow its remote party is the local end.
 
-    It owns ``local`` and closes it; ``hub`` stays open.
+    It ends in order only once the other end has confirmed that it has all of the text, and this end has all of the
+    other's; :mod:`tunnelconsole.engine.wire.sealed_accounts` has the rules. It owns ``local`` and closes it; ``hub``
+    stays open.
 
     :param early: what the channel server brought before.
     :param pace: limits both directions together to a rate; None for no limit.
@@ -63,10 +39,11 @@ class SealedBridge:
     """
 
     __slots__ = (
+        "_accounts",
         "_ended",
         "_garbage_timer",
-        "_inlet",
         "_key",
+        "_leaves",
         "_local",
         "_loop",
         "_over",
@@ -74,9 +51,11 @@ class SealedBridge:
         "_patience",
         "_patience_timer",
         "_peer_key",
-        "_receives",
+        "_reason",
+        "_sealer",
         "_to_hub",
         "_to_local",
+        "_vigil",
         "hub",
     )
     path = "sealed"
@@ -99,11 +78,14 @@ class SealedBridge:
         self._key = key
         self._ended = ended
         self._over = False
-        self._receives = True
-        self._inlet: Inlet | None = None
+        self._reason = ""
+        self._leaves = False
         self._garbage_timer: asyncio.TimerHandle | None = None
         self._patience = patience
         self._patience_timer: asyncio.TimerHandle | None = None
+        self._sealer: Sealer | None = None
+        self._accounts: Accounts | None = None
+        self._vigil: Vigil | None = None
         self._peer_key: asyncio.Future[bytes] | None = None
         salt, self._own_key = key.own()
         self._own_key.add_done_callback(self._open_when_ready)
@@ -123,16 +105,29 @@ class SealedBridge:
         """Bytes that were opened for it."""
         return self._to_local.total
 
+    @property
+    def undelivered(self) -> str:
+        """Why the other end may not have all that was sent; empty where it has confirmed that.
+
+        Once nothing but that is waited for, any other end than an orderly one counts.
+        """
+        if self._reason and self._leaves:
+            return self._reason
+        sent, accounts = self._to_hub, self._accounts
+        if not sent.total or (sent.text_over and accounts is not None and accounts.has_all_text):
+            return ""
+        return self._reason or "the other end has not confirmed that it has all that was sent"
+
     def abort(self, reason: str) -> None:
-        """Ends it now, with a reset to the local end; the other end is told that it broke off."""
-        self._end(reason)
+        """Ends it now, with a reset to the local end; the other end is told, unless it has all that it can have."""
+        self._end("" if self._accounts is not None and self._accounts.done else reason)
 
     def stop_receiving(self) -> None:
-        """Takes no more from the channel server: it ends once what the local end sent has been delivered."""
-        self._receives = False
-        if self._to_hub.opened:
-            self._to_local.cut()
-            self.half_ended()
+        """Takes no more from the channel server: it ends once the other end has what the local end sent."""
+        if not self._over:
+            self._leaves = True
+            self._to_local.deafen()
+            self._progress()
 
     # What its directions tell; see Exchange.
 
@@ -142,10 +137,54 @@ class SealedBridge:
     def answered(self, salt: bytes) -> None:
         self._to_hub.answer(salt)
         self._peer_key = self._key.derive(salt)
-        self._peer_key.add_done_callback(self._use_peer_key)
+        self._peer_key.add_done_callback(self._open_when_ready)
+
+    def came(self, *, more: bool) -> None:
+        if self._vigil is not None:
+            self._vigil.came(more=more)
+
+    def reported(self, report: Reported) -> None:
+        if self._accounts is None or self._sealer is None:
+            raise RuntimeError("a report before there is a key")
+        try:
+            self._accounts.hear(report)
+        except ProtocolError as error:
+            self.fault(str(error))
+            return
+        self._to_hub.unwanted = self._accounts.other_takes_no_more
+        said = self._sealer.count
+        self._progress()
+        if Mark.ASKS in report.marks and self._sealer.count == said:
+            self._say()
+
+    def received_all(self) -> None:
+        said = self._sealer.count if self._sealer is not None else 0
+        self._progress()
+        if self._sealer is not None and self._sealer.count == said:
+            self._say()
+
+    def sent_all(self) -> None:
+        self._progress()
+        if self._vigil is not None and not self._over:
+            self._vigil.wait()
+
+    def refused(self) -> None:
+        if self._accounts is not None:
+            self._accounts.text_refused()
+        self._progress()
+
+    def local_broken(self) -> None:
+        self._end("the local end broke off")
 
     def broken_off(self, reason: str) -> None:
-        self._end(f"the other end broke off: {reason}", told=True)
+        self._end(f"the other end broke off: {reason}" if reason else "the other end broke off", told=True)
+
+    def superseded(self, reason: str) -> None:
+        accounts = self._accounts
+        if accounts is not None and (accounts.done or (accounts.other_is_done and accounts.has_all_text)):
+            self._end("", told=True)
+        else:
+            self.broken_off(reason)
 
     def garbage(self) -> None:
         if self._garbage_timer is None:
@@ -158,13 +197,7 @@ class SealedBridge:
         self._lose_hub("the channel server closed the connection")
 
     def half_ended(self) -> None:
-        if self._over or not self._to_local.over:
-            return
-        if self._to_hub.over:
-            self._end("")
-        elif self._inlet is None:
-            leftover = self._to_local.leftover
-            self._inlet = Inlet(self._loop, self.hub, leftover, self._begun_anew, self._lose_hub, search=find_beginning)
+        """Neither direction ends by itself."""
 
     def half_broken(self, half: Half, error: OSError, *, sending: bool) -> None:
         if (half is self._to_hub) == sending:
@@ -174,30 +207,87 @@ class SealedBridge:
         else:
             # What it sent before it closed may still be on its way to us; it is a whole only if it closed in order.
             self._to_hub.source_broken = not isinstance(error, BrokenPipeError)
-            half.cut()
-            self.half_ended()
+            self._to_local.deafen()
+            self._progress()
+            self._say()
+
+    # What its clock asks and tells; see Watched.
+
+    @property
+    def held_up(self) -> bool:
+        return self._to_local.held_up
+
+    @property
+    def flushed(self) -> bool:
+        return self._to_hub.flushed
+
+    def report(self) -> None:
+        self._say()
+
+    def ask(self) -> None:
+        self._say(Mark.ASKS)
+
+    def give_up(self) -> None:
+        self._end(f"the other end has not confirmed within {CONFIRM_TIME:g} s that it has all", gives_up=True)
+
+    def part(self) -> None:
+        self._end("")
 
     # How it is done.
 
-    def _use_peer_key(self, made: asyncio.Future[bytes]) -> None:
-        if not self._over and not self._to_local.over:
-            self._to_local.use_key(made.result())
-        self._open_when_ready()
-
     def _open_when_ready(self, _: object = None) -> None:
-        """Sends what there is once both keys are made: the other end may have broken off already."""
-        ready = self._own_key.done() and self._peer_key is not None and self._peer_key.done()
-        if ready and not self._over and not self._to_hub.opened:
-            self._to_hub.open(self._own_key.result())
-            if not self._receives:
-                self.stop_receiving()
+        """Opens both directions once both keys are made: who sees that something is wrong can then say so."""
+        peer_key = self._peer_key
+        if self._over or self._sealer is not None or peer_key is None:
+            return
+        if not (peer_key.done() and self._own_key.done()):
+            return
+        self._sealer = self._to_hub.open(self._own_key.result())
+        self._accounts = Accounts(self._sealer)
+        self._vigil = Vigil(self._loop, self, self._accounts)
+        if not self._to_local.over:
+            self._to_local.use_key(peer_key.result())
 
-    def _begun_anew(self) -> None:
-        self._end("the other end began anew", told=True)
+    def _progress(self) -> None:
+        """Says that we are done when we are, and ends it when nothing is left to be waited for."""
+        accounts = self._accounts
+        if self._over or accounts is None:
+            return
+        has_all = self._to_local.text_over or self._to_local.deaf
+        if accounts.refused:
+            self._to_hub.stop_taking()
+            if has_all:
+                self._end(_REFUSED)
+        elif has_all and accounts.has_all and not accounts.done:
+            self._say(Mark.DONE | Mark.ASKS)
+        if accounts.parted:
+            self._end("")
+
+    def _say(self, marks: Mark = Mark.NONE) -> None:
+        """Reports what has been received."""
+        if self._over or self._accounts is None or self._vigil is None:
+            return
+        held_up = self.held_up
+        record = self._report(marks | (Mark.HELD_UP if held_up else Mark.NONE))
+        self._vigil.reported(held_up=held_up)
+        if Mark.DONE in marks:
+            self._accounts.said_done()
+            self._vigil.wait()
+        self._to_hub.say(record)
+
+    def _report(self, marks: Mark) -> bytes:
+        if self._sealer is None or self._accounts is None:
+            raise RuntimeError("a report before there is a key")
+        if self._accounts.done:
+            marks |= Mark.DONE
+        # Who leaves says so only at last: till then the other end need not fail for what it still sends.
+        if self._to_local.deaf and (Mark.DONE in marks or not self._leaves):
+            marks |= Mark.TAKES_NO_MORE
+        return self._sealer.report(self._to_local.received, marks)
 
     def _wait_for_company(self) -> None:
         if self._patience is not None:
-            gone = self._to_hub.source_ended
+            gone = self._to_hub.text_over
             self._patience_timer = self._loop.call_later(self._patience, self._look_whether_alone, gone)
 
     def _look_whether_alone(self, gone: bool) -> None:
@@ -218,30 +308,49 @@ class SealedBridge:
             )
 
     def _lose_hub(self, reason: str) -> None:
-        self._end(reason, hub_lost=True)
+        if self._accounts is not None and self._accounts.done:
+            self._end("", told=True)
+        else:
+            self._end(reason, hub_lost=True)
 
-    def _end(self, reason: str, *, hub_lost: bool = False, fault: bool = False, told: bool = False) -> None:
+    def _end(
+        self, reason: str, *, hub_lost: bool = False, fault: bool = False, told: bool = False, gives_up: bool = False
+    ) -> None:
         """Ends it.
 
         :param reason: empty where both streams are over in order.
         :param told: the other end is done with it, and need not be told.
+        :param gives_up: the other end does not answer; where it hears this, it shall not be content either.
         """
         if self._over:
             return
         self._over = True
+        self._reason = reason
         for timer in (self._garbage_timer, self._patience_timer):
             if timer is not None:
                 timer.cancel()
-        left = self._inlet.take() if self._inlet is not None else self._to_local.leftover
-        key = self._own_key.result() if self._own_key.done() else None
-        unsent = b"" if hub_lost or told else self._to_hub.last_words(key)
+        if self._vigil is not None:
+            self._vigil.stop()
+        left = b"" if fault else self._to_local.leftover
+        unsent = b"" if hub_lost or told else self._last_words(reason, fault=fault, gives_up=gives_up)
+        in_order = not reason or reason == _REFUSED
         self._to_local.cut()
         self._to_hub.cut()
-        if reason:
-            self._local.abort()
-        else:
+        if in_order:
             self._local.close()
+        else:
+            self._local.abort()
         self._loop.call_soon(self._ended, Outcome(reason, left, unsent, hub_lost, fault))
+
+    def _last_words(self, reason: str, *, fault: bool, gives_up: bool) -> bytes:
+        """What is still to be sent, so that the other end does not wait for us."""
+        if not reason:
+            return self._to_hub.unsaid()
+        accounts = self._accounts
+        if accounts is not None and not fault and not gives_up and (accounts.has_ended or accounts.refused):
+            return self._to_hub.unsaid() + self._report(Mark.DONE | Mark.TAKES_NO_MORE)
+        key = self._own_key.result() if self._own_key.done() else None
+        return self._to_hub.last_words(key, did_not_open=fault)
 
 
 class SealedBridging:
@@ -270,30 +379,4 @@ class SealedBridging:
         if caller is None:
             return b""
         salt, key = self._key.own()
-        return Sealer(await key, salt, caller).finish(broken_off=True)
-
-
-def sealed_join(hub: End, key: str, early: bytes) -> Join:
-    """Joins one local end with the connection to a channel server, which is closed with it."""
-
-    def join(plane: Plane, local: End, finished: Finished) -> SealedBridge:
-        def ended(outcome: Outcome) -> None:
-            part(hub, outcome.unsent)
-            finished(outcome.reason)
-
-        return SealedBridge(plane.loop, local, hub, SharedKey(key), ended, early=early)
-
-    return join
-
-
-def part(hub: End, words: bytes) -> None:
-    """Closes the connection to a channel server, with as much of our last words as it takes now."""
-    with suppress(OSError):
-        rest = memoryview(words)
-        while rest:
-            rest = rest[hub.send(rest) :]
-        hub.send_eof()
-    with suppress(OSError):
-        while hub.receive(READ_SIZE):
-            pass  # closing with something unread would be a reset, which may overtake what we said
-    hub.close()
+        return Sealer(await key, salt, caller).break_off()

@@ -10,8 +10,8 @@ from tunnelconsole.engine.transport.ends import End
 from tunnelconsole.engine.transport.half import HalfOwner
 from tunnelconsole.engine.transport.pacing import Pace
 from tunnelconsole.engine.wire.errors import ProtocolError
+from tunnelconsole.engine.wire.sealed_beginnings import NOBODYS, beginning_of
 from tunnelconsole.engine.wire.sealed_records import (
-    NOBODYS,
     BrokenOff,
     Ended,
     Heard,
@@ -19,8 +19,9 @@ from tunnelconsole.engine.wire.sealed_records import (
     Opened,
     Opener,
     OpenerEvent,
+    Reported,
     Sealer,
-    beginning_of,
+    Superseded,
 )
 
 SOONEST_HELLO = 0.01
@@ -44,8 +45,32 @@ class Exchange(HalfOwner, Protocol):
     def answered(self, salt: bytes) -> None:
         """The other end answers us with its stream, and its key is wanted."""
 
+    def came(self, *, more: bool) -> None:
+        """Something of the stream that answers ours has come.
+
+        :param more: whether that was more than reports.
+        """
+
+    def reported(self, report: Reported) -> None:
+        """The other end has said what it has received."""
+
+    def received_all(self) -> None:
+        """The text of the other end is complete, and the local end has it, if it takes any."""
+
+    def sent_all(self) -> None:
+        """The local end has closed its sending side in order, and our stream says so."""
+
+    def refused(self) -> None:
+        """The local end sends text that the other end does not take any more."""
+
     def broken_off(self, reason: str) -> None:
-        """The other end is done with the exchange, but not in order."""
+        """The other end has broken off."""
+
+    def superseded(self, reason: str) -> None:
+        """Somebody seems to know nothing of the exchange any more, or to have begun another."""
+
+    def local_broken(self) -> None:
+        """The local end has gone, and not in order."""
 
     def garbage(self) -> None:
         """What came before the stream that answers ours belongs to nothing."""
@@ -58,9 +83,24 @@ class Exchange(HalfOwner, Protocol):
 
 
 class SealingHalf(BufferedHalf):
-    """From the local end to the channel server: our beginning until :meth:`open`, then what there is, sealed."""
+    """From the local end to the channel server: our beginning until :meth:`open`, then what there is, sealed.
 
-    __slots__ = ("_answered", "_exchange", "_held", "_hello", "_hello_left", "_interval", "_said", "_salt", "_sealer")
+    It outlives the text: reports follow it.
+    """
+
+    __slots__ = (
+        "_answered",
+        "_exchange",
+        "_held",
+        "_hello",
+        "_hello_left",
+        "_interval",
+        "_said",
+        "_salt",
+        "sealer",
+        "text_over",
+        "unwanted",
+    )
 
     def __init__(
         self, exchange: Exchange, loop: asyncio.AbstractEventLoop, local: End, pace: Pace | None, salt: bytes
@@ -69,7 +109,12 @@ class SealingHalf(BufferedHalf):
         self._exchange = exchange
         self._salt = salt
         self._answered = NOBODYS
-        self._sealer: Sealer | None = None
+        self.sealer: Sealer | None = None
+        """What seals what there is; None until :meth:`open`."""
+        self.text_over = False
+        """Whether the local end has closed its sending side."""
+        self.unwanted = False
+        """Whether the other end takes no more text."""
         self._held = b""
         self._hello: asyncio.Handle | None = None
         self._hello_left = b""
@@ -77,14 +122,9 @@ class SealingHalf(BufferedHalf):
         self._said = loop.time() - LONGEST_HELLO
 
     @property
-    def opened(self) -> bool:
-        """Whether it sends what there is."""
-        return self._sealer is not None
-
-    @property
-    def source_ended(self) -> bool:
-        """Whether the local end has closed its sending side."""
-        return self._source_ended
+    def flushed(self) -> bool:
+        """Whether the channel server's kernel has all that was sealed."""
+        return not self._pending
 
     def start(self, early: bytes) -> None:
         super().start(early)
@@ -92,33 +132,51 @@ class SealingHalf(BufferedHalf):
 
     def answer(self, salt: bytes) -> None:
         """Says our beginning as an answer to the stream with ``salt``, soon."""
-        if salt == self._answered or self.opened or self.over:
+        if salt == self._answered or self.sealer is not None or self.over:
             return
         self._answered = salt
         self._interval = FIRST_HELLO
         self._stop_hello()
         self._hello = self._loop.call_at(self._said + SOONEST_HELLO, self._say_hello)
 
-    def open(self, key: bytes) -> None:
-        """Sends from now on what there is, to whom we have answered last."""
+    def open(self, key: bytes) -> Sealer:
+        """Seals from now on, for whom we have answered last: a report, from which the other end sees that our keys are
+        the same, and what there is.
+        """
         self._stop_hello()
-        self._sealer = Sealer(key, self._salt, self._answered)
-        self._pending = self._hello_left + self._sealed(self._held)
+        self.sealer = Sealer(key, self._salt, self._answered)
+        self._pending = self._hello_left + self.sealer.report(0) + self._sealed(self._held)
         self._held = self._hello_left = b""
+        self._go_on()
+        return self.sealer
+
+    def say(self, record: bytes) -> None:
+        """Sends a record of ours behind what there is."""
+        self._pending = bytes(self._pending) + record
+        self._go_on()
+
+    def stop_taking(self) -> None:
+        """Takes no more text from the local end."""
+        self.text_over = True
+        self._input.stop()
+
+    def _go_on(self) -> None:
         if self._pause is None and self._deliver():
             self._read_on()
 
-    def last_words(self, key: bytes | None) -> bytes:
-        """What is still to be sent so that our stream is over; it is broken off unless its end was read.
+    def last_words(self, key: bytes | None, *, did_not_open: bool) -> bytes:
+        """What is still to be sent so that our stream is over, broken off.
 
         :param key: of our stream, where it is made.
         """
-        words = self._hello_left + bytes(self._pending)
-        if self.over or (self.opened and self._source_ended):
-            return words
-        if self._sealer is None and key is not None and self._answered != NOBODYS:
-            self._sealer = Sealer(key, self._salt, self._answered)
-        return words if self._sealer is None else words + self._sealer.finish(broken_off=True)
+        words = self.unsaid()
+        if self.sealer is None and key is not None and self._answered != NOBODYS:
+            self.sealer = Sealer(key, self._salt, self._answered)
+        return words if self.sealer is None else words + self.sealer.break_off(did_not_open=did_not_open)
+
+    def unsaid(self) -> bytes:
+        """What was begun to be said, and is still to be sent."""
+        return self._hello_left + bytes(self._pending)
 
     def _say_hello(self) -> None:
         self._said = self._loop.time()
@@ -138,28 +196,54 @@ class SealingHalf(BufferedHalf):
             self._hello.cancel()
             self._hello = None
 
+    def _readable(self) -> None:
+        if not self.text_over:
+            super()._readable()
+
+    def _arrived(self, data: bytes) -> None:
+        if data and self.unwanted:
+            self._exchange.refused()
+            return
+        if not data:
+            self.stop_taking()
+        self._take(data)
+        if self._deliver():
+            self._read_on()
+
     def _take(self, data: bytes) -> None:
         super()._take(data)
-        if self._sealer is None:
+        if self.sealer is None:
             self._held, self._pending = data, b""
         else:
             self._pending = self._sealed(data)
 
     def _sealed(self, text: bytes) -> bytes:
         """What travels in place of ``text``, and the end where that has been read."""
-        if self._sealer is None:
+        if self.sealer is None:
             raise RuntimeError("nothing can be sealed yet")
-        sealed = self._sealer.seal(text)
-        return sealed + self._sealer.finish(broken_off=self.source_broken) if self._source_ended else sealed
+        sealed = self.sealer.seal(text)
+        if not self.text_over:
+            return sealed
+        if self.source_broken:
+            self._loop.call_soon(self._exchange.local_broken)
+            return sealed
+        self._loop.call_soon(self._exchange.sent_all)
+        return sealed + self.sealer.end()
 
     def _deliver(self) -> bool:
-        if self._sealer is not None:
+        if self.sealer is not None:
             return super()._deliver()
-        if self._held or self._source_ended:
+        if self._held or self.text_over:
             self._input.stop()
         else:
             self._input.start()
         return False
+
+    def _read_on(self) -> None:
+        if self.text_over:
+            self._input.stop()
+        else:
+            super()._read_on()
 
     def cut(self) -> None:
         self._stop_hello()
@@ -167,9 +251,12 @@ class SealingHalf(BufferedHalf):
 
 
 class OpeningHalf(BufferedHalf):
-    """From the channel server to the local end: the stream that answers ours, opened."""
+    """From the channel server to the local end: the stream that answers ours, opened.
 
-    __slots__ = ("_exchange", "_opener")
+    It outlives the text: reports follow it.
+    """
+
+    __slots__ = ("_exchange", "_opener", "_received", "_text_ended", "_threw_away", "deaf", "text_over")
 
     def __init__(
         self, exchange: Exchange, loop: asyncio.AbstractEventLoop, local: End, pace: Pace | None, own_salt: bytes
@@ -177,16 +264,35 @@ class OpeningHalf(BufferedHalf):
         super().__init__(exchange, loop, exchange.hub, local, pace)
         self._exchange = exchange
         self._opener = Opener(own_salt)
+        self._received = 0
+        self._text_ended = False
+        self._threw_away = False
+        self.text_over = False
+        """Whether the local end has all of the text, and its end; or has to do without."""
+        self.deaf = False
+        """Whether the local end takes no more."""
 
     @property
     def begun(self) -> bool:
-        """Whether there is one."""
+        """Whether there is a stream that answers ours."""
         return self._opener.begun
 
     @property
     def leftover(self) -> bytes:
         """What came behind the stream."""
         return self._opener.leftover
+
+    @property
+    def held_up(self) -> bool:
+        """Whether it does not read: the local end takes nothing now, or a rate does not let it."""
+        return bool(self._pending) or self._pause is not None
+
+    @property
+    def received(self) -> int:
+        """Records that have come, and whose text the local end has."""
+        if not self._pending and not self._threw_away:
+            self._received = self._opener.count
+        return self._received
 
     def start(self, early: bytes) -> None:
         self._pause = self._loop.call_soon(self._begin, early)
@@ -200,6 +306,21 @@ class OpeningHalf(BufferedHalf):
         else:
             self._go_on(events)
 
+    def deafen(self) -> None:
+        """Throws text away from now on; what is not text still counts."""
+        if self.deaf or self.over:
+            return
+        self.deaf = True
+        self._throw_away(bool(self._pending))
+        self._stop_writing()
+        if self._pause is None:
+            self._read_on()
+
+    def _throw_away(self, something: bool) -> None:
+        if something:
+            self._threw_away = True
+            self._pending = b""
+
     def _begin(self, early: bytes) -> None:
         self._pause = None
         if early:
@@ -211,34 +332,53 @@ class OpeningHalf(BufferedHalf):
         if not data:
             self._exchange.hub_ended()
             return
+        self._received = self.received
         try:
             events = self._opener.receive_data(data)
         except ProtocolError as error:
             self._exchange.fault(str(error))
             return
-        if self._opener.thrown_away and not self._opener.begun:
+        if self._opener.begun:
+            more = self._opener.holds_part or any(isinstance(event, Opened) for event in events)
+            self._exchange.came(more=more)
+        elif self._opener.thrown_away:
             self._exchange.garbage()
         self._go_on(events)
 
     def _go_on(self, events: list[OpenerEvent]) -> None:
-        texts: list[bytes] = []
+        texts = [event.text for event in events if isinstance(event, Opened)]
+        self._text_ended |= any(isinstance(event, Ended) for event in events)
+        if self.deaf:
+            self._throw_away(bool(texts))
+            texts = []
+        self._take(b"".join(texts))
+        goes_on = self._deliver()
         for event in events:
+            if self.over:
+                return
             match event:
-                case Opened(text):
-                    texts.append(text)
                 case Heard(salt):
                     self._exchange.heard(salt)
                 case KeyWanted(salt):
                     self._exchange.answered(salt)
-                case Ended():
-                    self._source_ended = True
+                case Reported():
+                    self._exchange.reported(event)
                 case BrokenOff(reason):
                     self._exchange.broken_off(reason)
-        if self.over:
-            return
-        self._take(b"".join(texts))
-        if self._deliver():
+                case Superseded(reason):
+                    self._exchange.superseded(reason)
+        if goes_on and not self.over:
             self._read_on()
+
+    def _deliver(self) -> bool:
+        if not super()._deliver():
+            return False
+        if self._text_ended and not self.text_over:
+            if not self.deaf:
+                self._pass_end_on()
+            self.text_over = True
+            self._exchange.received_all()
+        return not self.over
 
     def _read_on(self) -> None:
         if self._opener.waits_for_key:
