@@ -74,14 +74,10 @@ class Attempt:
 
     @property
     def race_ms(self) -> float:
-        """Milliseconds from the starting shot to the end; where there was no race, from the beginning.
-
-        That is how long it took to see that a race has no prospect.
-        """
-        moments: dict[str, float] = {}
-        for moment in self.document["timeline"]:
-            moments.setdefault(moment["what"], moment["ms"])
-        return moments[self.state] - moments.get("racing", 0.0)
+        """Milliseconds from the starting shot to the end; where there was no race, from the last that it offered."""
+        moments = {moment["what"]: moment["ms"] for moment in reversed(self.document["timeline"])}
+        offered = max(moment["ms"] for moment in self.document["timeline"] if moment["what"] == "offered")
+        return float(moments[self.state] - moments.get("racing", offered))
 
     @property
     def dialled(self) -> set[str]:

@@ -1,4 +1,4 @@
-"""The installed rendezvous in the lab: it sees clients from outside, and one of them can be told late to begin."""
+"""The installed program in the lab: the rendezvous sees clients from outside, and two clients meet there."""
 
 from __future__ import annotations
 
@@ -13,14 +13,17 @@ from typing import Any
 import pytest
 
 from natlab.lab import Host, Lab
-from natlab.peers import RENDEZVOUS_PORT, Rendezvous
+from natlab.peers import RENDEZVOUS_PORT, Meeting, Rendezvous
 from natlab.plain_sockets import ANSWER_TIME
 from natlab.topologies import Topology, named
+from waiting import until_true
 
 pytestmark = [pytest.mark.e2e, pytest.mark.natlab]
 
 LATE = 1.0
 """Seconds: far beyond what a busy machine needs to tell the other one."""
+
+DATA = bytes(200_000)
 
 Build = Callable[[Topology], Lab]
 
@@ -71,3 +74,18 @@ def test_the_rendezvous_sees_clients_from_outside_and_a_go_can_come_late(
         began = time.monotonic()
         assert late.hears("go")["step"] == "one"
         assert time.monotonic() - began >= LATE / 2
+
+
+@pytest.mark.parametrize(("name", "path"), [("masquerade x masquerade, drop", "direct"), ("random x random", "relay")])
+def test_what_two_clients_exchange_goes_the_way_that_they_say(
+    natlab: Build, tmp_path: Path, name: str, path: str
+) -> None:
+    lab = natlab(named(name))
+    with Rendezvous(lab, tmp_path), Meeting(lab, tmp_path) as meeting:
+        for client in meeting.both:
+            until_true(client.ended)
+        meeting.settles(path)
+        lab.forget_rendezvous_bytes()
+        assert meeting.echoes(DATA) == DATA, meeting.said
+        assert (lab.rendezvous_bytes().total() > len(DATA)) == (path == "relay")
+        assert bool(meeting.first.host.punching_syns()) == (path == "direct")
