@@ -46,7 +46,7 @@ MAX_SEEN = 8
 #: Bytes of a seat's number, and of a tag; each has twice as many hex digits.
 SEAT_LENGTH = 16
 
-Number = Annotated[str, Meta(pattern=f"^[0-9a-f]{{{2 * SEAT_LENGTH}}}$")]
+Number = Annotated[str, Meta(pattern=rf"\A[0-9a-f]{{{2 * SEAT_LENGTH}}}\Z")]
 """A seat's number, or a tag, in hex."""
 
 Text = Annotated[str, Meta(max_length=MAX_REASON)]

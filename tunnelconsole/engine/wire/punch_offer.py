@@ -88,7 +88,7 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
     #: Fresh for each offer, 16 bytes in hex.
     nonce: Number
     #: The link that it has with the other end and wants to go on with; empty: none.
-    link: Annotated[str, Meta(pattern="^([0-9a-f]{32})?$")] = ""
+    link: Annotated[str, Meta(pattern=r"\A([0-9a-f]{32})?\Z")] = ""
     mode: Mode
     nat: Nat = Nat()
     #: No more than :data:`MAX_CANDIDATES` are looked at; a few more are no reason to hear nothing at all.

@@ -136,7 +136,7 @@ class Round:
         self, port: PunchingPort, observation: Observation, probing: asyncio.Task[Probed | None]
     ) -> TLSEnd | None:
         offer = self._offer(port, observation)
-        if offer.nat.moves or probing.done():
+        if probing.done():
             offer = await self._complete(offer, probing)
         await self._say(offer)
         theirs = await self._their_offer(lambda _: True)
@@ -214,8 +214,12 @@ class Round:
         chosen = plan(offer.nat, theirs.offer.nat, same_network=around.same_network)
         candidates = self._judged(theirs.offer.candidates, around)
         if chosen.hopeless:
-            self.reason = chosen.hopeless
-            return None
+            # That is about IPv4: where both have IPv6, whose firewalls know no ports of NATs, there is still a way.
+            candidates = [candidate for candidate in candidates if ":" in candidate.host_port[0]]
+            if not candidates:
+                self.reason = chosen.hopeless
+                return None
+            chosen = Plan(mapped=False)
         if not candidates:
             self.reason = "none of the addresses that the other side offers may be dialled"
             return None
