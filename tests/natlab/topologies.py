@@ -132,6 +132,8 @@ TOPOLOGIES = (
     Topology("sequential x masquerade", SEQUENTIAL, MASQUERADE, _direct(120)),
     Topology("sequential x sequential", SEQUENTIAL, SEQUENTIAL, _direct(95)),
     Topology("random x masquerade", RANDOM, MASQUERADE, _direct(128)),
+    # The sketches tried this one, without a figure of its own: it has that of the row above.
+    Topology("random x masquerade, reset", Nat(Kind.RANDOM, Unsolicited.RESET), MASQUERADE_RESET, _direct(128)),
     Topology("random x random", RANDOM, RANDOM, _relay_at_once(130)),
     Topology("sequential x random", SEQUENTIAL, RANDOM, _relay_at_once(130)),
     Topology("carrier-grade on both sides", MASQUERADE, MASQUERADE, _direct(119), cgn_a=MASQUERADE, cgn_b=MASQUERADE),
