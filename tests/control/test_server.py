@@ -417,7 +417,7 @@ class TestBadClients:
         assert answer == messages.Answer(
             7,
             Refused(
-                "the engine speaks version 2 of the control protocol, and you version 1",
+                f"the engine speaks version {messages.PROTOCOL} of the control protocol, and you version 1",
                 "restart the engine so that both are the same version",
             ),
         )

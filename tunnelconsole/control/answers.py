@@ -14,10 +14,20 @@ from typing import Any, TypeVar
 import msgspec
 
 from tunnelconsole.control import messages
+from tunnelconsole.control.attempts import Attempts, GetAttempts, PunchAgain
 from tunnelconsole.control.inspection import Inspection, exchange_row
 from tunnelconsole.control.inspection import Told as ToldOfExchanges
 from tunnelconsole.control.messages import MIN_INTERVAL, Watch, encode
-from tunnelconsole.control.snapshot import Snapshot, channel_row, chid_row, event_row, history_row, session_row
+from tunnelconsole.control.snapshot import (
+    Snapshot,
+    attempt_row,
+    channel_row,
+    chid_row,
+    event_row,
+    history_row,
+    session_row,
+)
+from tunnelconsole.engine.attempts import Attempt
 from tunnelconsole.engine.bus import Reader
 from tunnelconsole.engine.engine import Engine
 from tunnelconsole.engine.events import Crashed
@@ -44,6 +54,9 @@ RECEIVERS_TOLD_IN_ALL = 16_384
 """Receivers that an answer names in all, but for one of each client: strangers choose them, and at the most they have
 258 bytes each in JSON, so that these are 4 MiB of the :data:`~.messages.MAX_ANSWER` that a console takes."""
 
+ATTEMPTS_SLICE = 4
+"""Attempts made and encoded in one go with all that is known of them: each has some hundred candidates and moments."""
+
 BIG_TABLE = 1000
 """Rows from which on a watcher is served every :data:`BIG_TABLE_INTERVAL` at most."""
 
@@ -53,7 +66,7 @@ BIG_TABLE_INTERVAL = 1.0
 MAX_INTERVAL = 60.0
 """Seconds between two updates at the most, whatever a watcher asks for."""
 
-TOPICS = ("services", "sessions", "channels", "chids", "exchanges", "events", "history", "histories")
+TOPICS = ("services", "sessions", "channels", "chids", "exchanges", "attempts", "events", "history", "histories")
 """What a :class:`~tunnelconsole.control.messages.Watch` may name."""
 
 T = TypeVar("T")
@@ -125,11 +138,21 @@ class Answers:
                 rows = await self._table(self._inspection.last(service, limit), exchange_row, EXCHANGES_SLICE)
                 return _tagged(messages.Exchanges, rows=rows)
             case messages.GetExchange(exchange_id, reveal):
-                return self._inspection.show(exchange_id, reveal=reveal)
+                return await self._inspection.show(exchange_id, reveal=reveal)
+            case GetAttempts(service, key):
+                self._must_exist(service)
+                rows = await self._table(self._attempts(service, key), partial(attempt_row, whole=True), ATTEMPTS_SLICE)
+                return _tagged(Attempts, rows=rows)
             case messages.GetEvents(after, limit, level):
                 return _tagged(messages.Events, rows=await self._table(snapshot.events(after, limit, level), event_row))
             case _:
                 return None
+
+    def _attempts(self, service: str, key: str) -> list[Attempt]:
+        found = self._snapshot.attempts(service, key)
+        if key and not found:
+            raise RequestRefused(f"there is no attempt {key[:64]}", "only the last are kept; list them again")
+        return found
 
     def _must_exist(self, service: str) -> None:
         if service and service not in self._engine.supervised:
@@ -154,6 +177,8 @@ class Answers:
                 return messages.Done(f"channel {channel} to {engine.close_channel(channel)} is closed")
             case messages.SetReceivers(session, receivers):
                 return messages.Done(engine.set_receivers(session, receivers))
+            case PunchAgain(service):
+                return messages.Done(engine.punch_again(service))
             case messages.ReloadConfig():
                 return messages.Done(await self._reload())
             case messages.StopEngine():
@@ -196,6 +221,8 @@ class Answers:
             update["channels"] = await self._table(snapshot.channels(service), channel_row)
         if "chids" in watch.topics:
             update["chids"] = await self._chids(service)
+        if "attempts" in watch.topics:
+            update["attempts"] = await self._table(snapshot.attempts(service), partial(attempt_row, whole=False))
         if "history" in watch.topics:
             update["history"] = snapshot.history(service)
         if "histories" in watch.topics:

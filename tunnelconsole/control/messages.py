@@ -14,7 +14,9 @@ from typing import Final, Literal, get_args
 
 import msgspec
 
-PROTOCOL = 2
+from tunnelconsole.control.attempts import AttemptRow, Attempts, GetAttempts, PunchAgain
+
+PROTOCOL = 3
 """Version of this message set; a peer of another version is refused with a sentence that says so."""
 
 MAX_REQUEST = 192 * 1024
@@ -318,6 +320,7 @@ class Update(msgspec.Struct, frozen=True, kw_only=True, tag="update"):
     channels: list[ChannelRow] | None = None
     chids: list[ChidRow] | None = None
     exchanges: Exchanges | None = None
+    attempts: list[AttemptRow] | None = None
     events: Events | None = None
     history: History | None = None
     histories: list[History] | None = None
@@ -325,8 +328,9 @@ class Update(msgspec.Struct, frozen=True, kw_only=True, tag="update"):
 
 
 Reply = (
-    Status | History | Services | Sessions | Channels | Chids | Exchanges | Exchange | Events | Done | Refused | Update
-)
+    Status | History | Services | Sessions | Channels | Chids | Exchanges | Exchange | Attempts | Events | Done
+    | Refused | Update
+)  # fmt: skip
 
 
 class GetStatus(msgspec.Struct, frozen=True, tag="get-status"):
@@ -440,36 +444,21 @@ class StopEngine(msgspec.Struct, frozen=True, tag="stop-engine"):
 class Watch(msgspec.Struct, frozen=True, tag="watch"):
     """From now on an :class:`Update` every ``interval`` seconds (0.25 at least) with the named topics.
 
-    Topics: ``services``, ``sessions``, ``channels``, ``chids``, ``exchanges``, ``events``, ``history``, ``histories``;
-    the status always comes. A further Watch on the same connection replaces this one.
+    Topics: ``services``, ``sessions``, ``channels``, ``chids``, ``exchanges``, ``attempts``, ``events``, ``history``,
+    ``histories``; the status always comes. A further Watch on the same connection replaces this one.
     """
 
     topics: list[str]
     interval: float = 0.5
     service: str = ""
-    """Limits sessions, channels, chids and history to one service."""
+    """Limits sessions, channels, chids, attempts and history to one service."""
 
 
 Request = (
-    GetStatus
-    | GetServices
-    | GetSessions
-    | GetChannels
-    | GetEvents
-    | GetChids
-    | GetExchanges
-    | GetExchange
-    | ReplayExchange
-    | StartService
-    | StopService
-    | RestartService
-    | KickSession
-    | CloseChannel
-    | SetReceivers
-    | ReloadConfig
-    | StopEngine
-    | Watch
-)
+    GetStatus | GetServices | GetSessions | GetChannels | GetEvents | GetChids | GetExchanges | GetExchange
+    | GetAttempts | ReplayExchange | StartService | StopService | RestartService | KickSession | CloseChannel
+    | SetReceivers | PunchAgain | ReloadConfig | StopEngine | Watch
+)  # fmt: skip
 
 MIN_INTERVAL = 0.25
 """Seconds between two updates at the least: a person reads no faster, and the engine has tunnels to serve."""

@@ -11,6 +11,7 @@ from itertools import chain, islice
 
 import psutil
 
+from tunnelconsole.control.attempts import AttemptRow, CandidateRow, MomentRow, NatRow
 from tunnelconsole.control.messages import (
     LEVELS,
     ChannelRow,
@@ -22,6 +23,7 @@ from tunnelconsole.control.messages import (
     SessionRow,
     Status,
 )
+from tunnelconsole.engine.attempts import Attempt, Behind
 from tunnelconsole.engine.bus import Record
 from tunnelconsole.engine.engine import Engine, Supervised
 from tunnelconsole.engine.meters import TICK, Meter
@@ -159,6 +161,13 @@ class Snapshot:
             found = [(server, party) for server, party in found if party.session and party.session.id == session]
         return found
 
+    def attempts(self, service: str = "", key: str = "") -> list[Attempt]:
+        """The attempts that are kept, of one service when named, or the one of this id; see :func:`attempt_row`."""
+        found = list(self._node.attempts)
+        if service:
+            found = [attempt for attempt in found if attempt.service == service]
+        return [attempt for attempt in found if attempt.id == key] if key else found
+
     def events(self, after: int, limit: int, level: Level) -> list[Record | EventRow]:
         """The newest ``limit`` events whose id is above ``after``, of ``level`` or above, oldest first.
 
@@ -260,6 +269,52 @@ def chid_row(client: tuple[ChannelServer, Party], most: int) -> ChidRow:
         waits_for=party.blocked_on.chid if party.blocked_on is not None else "",
         path=party.path,
     )
+
+
+def attempt_row(attempt: Attempt, *, whole: bool) -> AttemptRow:
+    """An attempt as it stands.
+
+    :param whole: with its candidates and its timeline.
+    """
+    candidates = list(attempt.candidates.values())
+    return AttemptRow(
+        id=attempt.id,
+        service=attempt.service,
+        room=attempt.room,
+        peer=attempt.peer,
+        state=attempt.state,
+        method=attempt.method,
+        reason=attempt.reason,
+        error=attempt.error,
+        started=attempt.started,
+        waited=attempt.waited,
+        seconds=attempt.seconds,
+        syns=attempt.syns,
+        ours=_nat_row(attempt.ours),
+        theirs=_nat_row(attempt.theirs),
+        candidates=[
+            CandidateRow(
+                address=tried.address,
+                kind=tried.kind,
+                side=tried.side,
+                fate=tried.fate,
+                reason=tried.reason,
+                tries=tried.tries,
+                ms=None if tried.ms is None else round(tried.ms, 1),
+            )
+            for tried in candidates[: None if whole else 0]
+        ],
+        timeline=[
+            MomentRow(ms=round(moment.ms, 1), what=moment.what, candidate=moment.candidate)
+            for moment in attempt.timeline[: None if whole else 0]
+        ],
+        more_candidates=0 if whole else len(candidates),
+        more_moments=0 if whole else len(attempt.timeline),
+    )
+
+
+def _nat_row(behind: Behind) -> NatRow:
+    return NatRow(mapping=behind.mapping, filtering=behind.filtering, words=behind.words, address=behind.address)
 
 
 def history_row(service: str, meter: Meter, told: int = 0) -> History:

@@ -18,7 +18,7 @@ CANDIDATES_SHOWN: Final = 64
 """Candidates of one attempt that are kept: many ports are tried as one, and more than these nobody reads."""
 
 MOMENTS_KEPT: Final = 200
-"""Moments of one attempt's timeline: a race of many tries repeats itself."""
+"""Moments of one attempt's timeline: a race of many tries repeats itself. What decides it is kept beyond that."""
 
 AttemptState = Literal["waiting", "observing", "racing", "direct", "relay", "failed", "left"]
 """Waiting for the other side, asking where we are seen from, racing; and what it came to. ``left``: somebody went."""
@@ -27,6 +27,9 @@ Fate = Literal[
     "untried", "trying", "refused", "silent", "unreachable", "wrong peer", "ourselves", "connected", "won", "lost"
 ]
 """What became of a candidate; or ``rejected``, with :attr:`CandidateTried.reason`."""
+
+DECISIVE: Final = frozenset({"observing", "racing", "won", "secured", "direct", "relay", "failed", "left"})
+"""Moments that are kept however many there are: strangers that dial us must not push them out."""
 
 OVER: Final = frozenset({"direct", "relay", "failed", "left"})
 """States in which nothing more happens."""
@@ -85,9 +88,11 @@ class Attempt:
     """Why it came to that, in words for whoever runs it."""
     error: str = ""
     started: float = field(default_factory=time.time)
-    """Unix seconds."""
+    """Unix seconds: when the round began, or while there is nobody, the waiting."""
+    waited: float = 0.0
+    """Seconds from the seat in the room until the other side was there."""
     seconds: float | None = None
-    """How long it took; None while it goes on."""
+    """How long it took, without the waiting; None while it goes on."""
     candidates: dict[tuple[str, str], CandidateTried] = field(default_factory=dict)
     """By side and address."""
     timeline: list[Moment] = field(default_factory=list)
@@ -99,7 +104,7 @@ class Attempt:
 
     @property
     def ms(self) -> float:
-        """Milliseconds since it began."""
+        """Milliseconds since it began, and where it waited for the other side, since that was there."""
         return (time.perf_counter() - self._began) * 1000
 
     @property
@@ -109,7 +114,7 @@ class Attempt:
 
     def note(self, what: str, candidate: str = "") -> None:
         """Writes down something that happened."""
-        if len(self.timeline) < MOMENTS_KEPT:
+        if len(self.timeline) < MOMENTS_KEPT or what in DECISIVE:
             self.timeline.append(Moment(self.ms, what, candidate))
 
     def candidate(self, address: str, kind: str, side: Literal["ours", "theirs"]) -> None:
@@ -124,13 +129,22 @@ class Attempt:
         if tried is not None:
             tried.fate, tried.reason, tried.ms = "rejected", reason, self.ms
 
-    def dialled(self, address: str) -> None:
-        """Writes down that an address of the other side's is dialled, once more perhaps."""
+    def dialled(self, address: str, kind: str) -> None:
+        """Writes down that an address of the other side's is dialled, once more perhaps.
+
+        :param kind: what it is where it was not offered: ``predicted`` or ``many ports``.
+        """
+        self.candidate(address, kind, "theirs")
         candidate = self.candidates.get(("theirs", address))
         if candidate is not None:
             candidate.tries += 1
             if candidate.fate == "untried":
                 self.fate(address, "trying")
+
+    def accepted(self, address: str) -> None:
+        """Writes down that somebody has dialled us from this address."""
+        self.candidate(address, "accepted", "theirs")
+        self.note("accepted", address)
 
     def fate(self, address: str, fate: Fate) -> None:
         """Writes down what became of an address of the other side's."""
@@ -146,7 +160,10 @@ class Attempt:
                 self.fate(candidate.address, "silent")
 
     def enter(self, state: AttemptState) -> None:
-        """Goes on to ``state``."""
+        """Goes on to ``state``; the clock starts when the other side is there, however long that was waited for."""
+        if state == "observing" and self.state == "waiting":
+            self.waited = self.ms / 1000
+            self.started, self._began = time.time(), time.perf_counter()
         self.state = state
         self.note(state)
 

@@ -262,6 +262,13 @@ class Engine:
                 return service.set_receivers(session, receivers)
         raise RequestRefused(f"session {session_id} is about to end", "list the sessions again")
 
+    def punch_again(self, name: str) -> str:
+        """Has a punch client look for a direct way at once; returns what was done, in one sentence.
+
+        :raises RequestRefused: there is no such service, it is of another kind, or it would be of no use now.
+        """
+        return self._find(name).service.punch_again()
+
     def _session(self, session_id: str) -> Session:
         session = self.node.sessions.sessions.get(session_id)
         if session is None:

@@ -220,6 +220,13 @@ class Service(ABC, Generic[S]):
         """
         raise RequestRefused(f"session {session.id} is of a {self.kind}, which has no receivers")
 
+    def punch_again(self) -> str:
+        """Looks for a direct way to the other end now, where its kind does such; returns what was done, in a sentence.
+
+        :raises RequestRefused: there is nothing like it here, or it would be of no use now.
+        """
+        raise RequestRefused(f"{self.name} is a {self.kind}, which punches nothing", "name a punch-client")
+
     def receive_newcomer(self, greeting: Coroutine[Any, Any, None], end: End, peer: str, place: Place) -> None:
         """Runs ``greeting`` as a task that lets a newcomer in or turns it away, and holds its place meanwhile.
 

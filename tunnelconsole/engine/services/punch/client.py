@@ -23,7 +23,7 @@ from tunnelconsole.engine.transport.pump import Finished
 from tunnelconsole.engine.transport.stream_pump import StreamPump
 from tunnelconsole.engine.wire.punch import MAX_ROOM
 from tunnelconsole.engine.wire.punch_offer import Mode, Offer
-from tunnelconsole.errors import ConnectFailed
+from tunnelconsole.errors import ConnectFailed, RequestRefused
 
 if TYPE_CHECKING:
     from tunnelconsole.engine.services.punch.carrier import Carrier
@@ -126,6 +126,12 @@ class PunchClient(Service[PunchClientSettings], PairingUser):
         if self._listener is not None:
             self._listener.close()
         self.leave_newcomers()
+
+    def punch_again(self) -> str:
+        if self._pairing is None:
+            raise RequestRefused(f"{self.name} does not run, it is {self.state}", f"tunnelconsole start {self.name}")
+        self._pairing.race_now()
+        return f"{self.name} looks for a direct way to the other end of room {self.settings.room}"
 
     def seated(self) -> None:
         if self._link is None:

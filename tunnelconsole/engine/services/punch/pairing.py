@@ -30,7 +30,7 @@ from tunnelconsole.engine.wire.hostport import parse_host_port
 from tunnelconsole.engine.wire.punch import Go, Left, Notice, Peer
 from tunnelconsole.engine.wire.punch_offer import Mode, Offer
 from tunnelconsole.engine.wire.punch_room import NONCE_LENGTH, Role, RoomKey, role_of, room_key
-from tunnelconsole.errors import ConnectFailed, CredentialsRefused, TunnelConsoleError
+from tunnelconsole.errors import ConnectFailed, CredentialsRefused, RequestRefused, TunnelConsoleError
 
 RELAY_TIME: Final = 5.0
 """Seconds for TLS through the relay, once both are there."""
@@ -110,6 +110,20 @@ class Pairing:
         self._part(reason)
         if self.carrier is not None:
             self.carrier.close(reason)
+
+    def race_now(self) -> None:
+        """Begins a round at once, in place of waiting for the next.
+
+        :raises RequestRefused: it would be of no use now.
+        """
+        room = f"room {self.meeting.room}"
+        if not self.meeting.direct:
+            raise RequestRefused(f"{room} is to stay on the relay", "take direct = false out of the configuration")
+        if self.path == "direct":
+            raise RequestRefused(f"{room} has a direct path already", "a round begins by itself should it be lost")
+        if self._pair is None:
+            raise RequestRefused(f"{room} is out of reach, because the rendezvous is", "look at what the events say")
+        self._pair.race_now()
 
     async def _sit(self, key: RoomKey, identity: RoomIdentity) -> None:
         """Takes a seat, and does what is to be done there.
@@ -386,6 +400,19 @@ class Pair:
     def _start_next_round(self) -> None:
         if self._racing is None or self._racing.done():
             self._start_round(self._rounds + 1)
+
+    def race_now(self) -> None:
+        """Begins the next round.
+
+        :raises RequestRefused: there is nobody to race with, or a round is under way.
+        """
+        if not self._met.done():
+            room = self._pairing.meeting.room
+            raise RequestRefused(f"nobody else is in room {room}", "a round begins by itself when somebody comes")
+        if self._racing is not None and not self._racing.done():
+            raise RequestRefused(f"round {self._rounds} is under way", "it is over within seconds; see attempts")
+        self._pause = FIRST_ROUND_AGAIN
+        self._start_round(self._rounds + 1)
 
     def _start_round(self, number: int, *, asked: bool = False) -> None:
         """Begins a round, in place of an older one.

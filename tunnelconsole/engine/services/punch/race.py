@@ -223,7 +223,7 @@ class Race:
             self._failed(dial, error.errno or 0)
             return
         self._syns += 1
-        self._attempt.dialled(dial.label)
+        self._attempt.dialled(dial.label, dial.method)
         try:
             code = sock.connect_ex(dial.address.sockaddr)
         except OSError as error:
@@ -314,7 +314,7 @@ class Race:
                 continue
             sock.setblocking(False)
             address = format_host_port(peer[0], peer[1])
-            self._attempt.note("accepted", address)
+            self._attempt.accepted(address)
             self._meet(sock, self._kinds.get(address, "accepted"), address)
 
     def _meet(self, sock: socket.socket, method: str, label: str) -> None:
