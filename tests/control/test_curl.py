@@ -163,3 +163,10 @@ def test_a_request_of_which_not_all_is_kept_is_no_command() -> None:
     request = message("POST / HTTP/1.1", "Host: a", body=b"x" * 10, cut=True)
     with pytest.raises(NotRepeatable, match="has 1,000 bytes, and not all are kept"):
         curl_of(exchange(request, request_bytes=1000))
+
+
+def test_a_body_that_was_unfolded_is_sent_as_what_it_is(listener: Listener) -> None:
+    fields = (f"Host: {listener.host}", "Content-Encoding: gzip", "Content-Type: text/plain")
+    pasted(listener, message("POST /x HTTP/1.1", *fields, body=b"unfolded", decoded="gzip"))
+    assert listener.body == b"unfolded"
+    assert not any(line.lower().startswith(b"content-encoding") for line in listener.head)

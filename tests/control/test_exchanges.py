@@ -17,6 +17,8 @@ from loopback import BULK
 from tunnel_peers import HOST, App, Seen, app, ok
 from tunnelconsole.control import messages
 from tunnelconsole.control.client import ControlClient
+from tunnelconsole.control.curl import curl_of
+from tunnelconsole.control.har import har_of
 from tunnelconsole.control.messages import ExchangeRow, Watch
 from tunnelconsole.engine.services.tunnel import inspector
 from tunnelconsole.errors import RequestRefused
@@ -152,7 +154,7 @@ async def test_all_of_a_request_is_shown_its_secrets_only_when_asked_for(tmp_pat
 
 
 async def test_of_a_long_body_the_beginning_is_shown(tmp_path: Path) -> None:
-    async with attached(tmp_path, lambda _: ok(BULK)) as (at, client):
+    async with attached(tmp_path, lambda _: ok(BULK, "Content-Type: image/png")) as (at, client):
         await visit(at)
         (row,) = await exchanges(client)
         response = (await shown(client, row.id)).response
@@ -177,7 +179,10 @@ async def test_a_compressed_answer_is_shown_unfolded_and_its_secrets_hidden(
 
 async def test_a_compressed_answer_that_unfolds_without_end_is_cut(tmp_path: Path) -> None:
     bomb = gzip.compress(bytes(64 << 20))
-    async with attached(tmp_path, lambda _: ok(bomb, "Content-Encoding: gzip")) as (at, client):
+    async with attached(tmp_path, lambda _: ok(bomb, "Content-Type: image/png", "Content-Encoding: gzip")) as (
+        at,
+        client,
+    ):
         await visit(at)
         (row,) = await exchanges(client)
         response = (await shown(client, row.id)).response
@@ -185,14 +190,51 @@ async def test_a_compressed_answer_that_unfolds_without_end_is_cut(tmp_path: Pat
         assert (len(response.body), response.cut) == (64 << 10, True)
 
 
-@pytest.mark.parametrize("coding", ["br", "gzip"])
-async def test_an_answer_that_cannot_be_unfolded_is_shown_as_it_came(tmp_path: Path, coding: str) -> None:
-    async with attached(tmp_path, lambda _: ok(b"\x01\x02", f"Content-Encoding: {coding}")) as (at, client):
-        await visit(at)
+@pytest.mark.parametrize("coding", ["br", "gzip", "gzip, gzip", "gzip, x, x, x"])
+async def test_a_body_that_cannot_be_unfolded_is_hidden_until_it_is_asked_for(tmp_path: Path, coding: str) -> None:
+    field = f"Content-Encoding: {coding}"
+    async with attached(tmp_path, lambda _: ok(b"\x01\x02", field)) as (at, client):
+        await visit(at, "/", field, method="POST", body=b"\x03\x04")
         (row,) = await exchanges(client)
-        response = (await shown(client, row.id)).response
-        assert response is not None
-        assert (response.body, response.decoded) == (b"\x01\x02", "")
+        hidden = await shown(client, row.id)
+        assert hidden.response is not None
+        assert (hidden.request.body, hidden.response.body, hidden.hidden) == (b"[hidden]", b"[hidden]", 2)
+        assert (hidden.request.decoded, hidden.response.decoded) == ("", "")
+        plain = await shown(client, row.id, reveal=True)
+        assert plain.response is not None
+        assert (plain.request.body, plain.response.body, plain.hidden) == (b"\x03\x04", b"\x01\x02", 0)
+
+
+@pytest.mark.parametrize(
+    ("coding", "packed"),
+    [
+        ("gzip", gzip.compress(b'{"token": "hush-t"}')),
+        ("identity", b'{"token": "hush-t"}'),
+        ("deflate, gzip", gzip.compress(zlib.compress(b'{"token": "hush-t"}'))),
+    ],
+    ids=["gzip", "identity", "deflate within gzip"],
+)
+async def test_a_compressed_request_is_shown_unfolded_and_its_secrets_hidden(
+    tmp_path: Path, coding: str, packed: bytes
+) -> None:
+    async with attached(tmp_path) as (at, client):
+        fields = ("Content-Type: application/json", f"Content-Encoding: {coding}")
+        await visit(at, "/", *fields, method="POST", body=packed)
+        (row,) = await exchanges(client)
+        hidden = await shown(client, row.id)
+        assert (hidden.request.body, hidden.hidden, hidden.request.cut) == (b'{"token": "[hidden]"}', 1, False)
+        assert "hush" not in curl_of(hidden)
+        assert "hush" not in har_of([hidden]).decode()
+
+
+async def test_a_body_that_was_compressed_several_times_unfolds_within_bounds(tmp_path: Path) -> None:
+    bomb = gzip.compress(gzip.compress(bytes(64 << 20)))
+    async with attached(tmp_path) as (at, client):
+        fields = ("Content-Type: image/png", "Content-Encoding: gzip, gzip")
+        await visit(at, "/", *fields, method="POST", body=bomb)
+        (row,) = await exchanges(client)
+        request = (await shown(client, row.id)).request
+        assert (len(request.body), request.cut) == (64 << 10, True)
 
 
 async def test_the_client_of_a_tunnel_tells_the_public_url_too(tmp_path: Path) -> None:

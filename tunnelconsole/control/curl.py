@@ -47,8 +47,9 @@ def curl_of(exchange: Exchange) -> str:
         words.append("--path-as-is")
     if exchange.row.target == "*" or not exchange.url.isascii():  # which curl would write otherwise
         words += ["--request-target", _quoted(exchange.row.target)]
+    not_sent = _OWN | {"content-encoding"} if request.decoded else _OWN
     for name, value in request.fields:
-        if name.lower() not in _OWN and not (name.lower() == "host" and value == urlsplit(exchange.url).netloc):
+        if name.lower() not in not_sent and not (name.lower() == "host" and value == urlsplit(exchange.url).netloc):
             words += ["-H", _quoted(f"{name}: {value}" if value else f"{name};")]
     words += [word for name in _unwanted(request) for word in ("-H", _quoted(f"{name}:"))]
     if request.value("accept-encoding"):

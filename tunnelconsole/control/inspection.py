@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -17,11 +18,14 @@ from tunnelconsole.engine.services.tunnel.inspector import BODY_KEPT
 from tunnelconsole.engine.services.tunnel.replay import replay
 from tunnelconsole.engine.services.tunnel.server import TunnelServer
 from tunnelconsole.engine.wire.http.answer import phrase_of
-from tunnelconsole.engine.wire.http.head import Fields, ResponseHead
+from tunnelconsole.engine.wire.http.head import Fields, RequestHead, ResponseHead
 from tunnelconsole.errors import RequestRefused
 
 UNFOLDED_AT_MOST: Final = BODY_KEPT
 """Bytes shown of a body that came compressed: no more than of others, for what is hidden in it takes its time too."""
+
+CODINGS: Final = 3
+"""Codings of one body that are undone, one within the other; nobody uses two."""
 
 _GZIP, _ZLIB, _BARE = zlib.MAX_WBITS | 16, zlib.MAX_WBITS, -zlib.MAX_WBITS
 _WINDOWS = {"gzip": (_GZIP,), "x-gzip": (_GZIP,), "deflate": (_ZLIB, _BARE)}
@@ -79,12 +83,12 @@ class Inspection:
         found.sort(key=lambda kept: (not kept.exchange.over, kept.exchange.started + kept.exchange.seconds))
         return found[-limit:] if limit > 0 else []
 
-    def show(self, exchange_id: str, *, reveal: bool) -> Exchange:
+    async def show(self, exchange_id: str, *, reveal: bool) -> Exchange:
         """All that is kept of an exchange.
 
         :raises RequestRefused: there is none of this id.
         """
-        return exchange_view(self._find(exchange_id), reveal=reveal)
+        return await exchange_view(self._find(exchange_id), reveal=reveal)
 
     async def replay(self, exchange_id: str) -> Exchange:
         """Sends a request again; returns what has become of it.
@@ -92,7 +96,7 @@ class Inspection:
         :raises RequestRefused: there is none of this id, or it cannot be sent again.
         """
         kept = self._find(exchange_id)
-        return exchange_view(Kept(kept.service, await replay(kept.service, kept.exchange)), reveal=False)
+        return await exchange_view(Kept(kept.service, await replay(kept.service, kept.exchange)), reveal=False)
 
     def _find(self, exchange_id: str) -> Kept:
         number = _ID.fullmatch(exchange_id)
@@ -110,18 +114,27 @@ def exchange_row(kept: Kept) -> ExchangeRow:
     return _row(kept, Veil(lifted=False))
 
 
-def exchange_view(kept: Kept, *, reveal: bool) -> Exchange:
-    """All that is kept of an exchange."""
-    veil, again = Veil(lifted=reveal), Veil(lifted=reveal)
-    response = kept.exchange.response
-    return Exchange(
-        row=_row(kept, again),
-        url=veil.url(_url_of(kept)),
-        request=_request(kept.exchange, veil, again),
-        response=_answer(kept.exchange, response, veil) if response is not None else None,
-        hidden=veil.hidden,
-        revealed=reveal,
-    )
+async def exchange_view(kept: Kept, *, reveal: bool) -> Exchange:
+    """All that is kept of an exchange, as it stands.
+
+    Its bodies are looked into in a thread: that may take a tenth of a second.
+    """
+    veil, again = Veil(lifted=reveal), Veil(lifted=reveal)  # the latter for what the URL shows too
+    exchange, response = kept.exchange, kept.exchange.response
+    row, url, head = _row(kept, again), veil.url(_url_of(kept)), exchange.head
+    bodies = bytes(exchange.request_body), bytes(exchange.response_body)
+    first_line = f"{head.method} {again.url(head.target)} HTTP/1.{head.minor}"
+    request_bytes, response_bytes = row.request_bytes, row.response_bytes
+
+    def messages() -> tuple[HttpMessage, HttpMessage | None]:
+        request = _message(first_line, head, bodies[0], request_bytes, veil)
+        if response is None:
+            return request, None
+        answered = f"HTTP/1.{response.minor} {response.status} {response.reason or phrase_of(response.status)}"
+        return request, _message(answered, response, bodies[1], response_bytes, veil)
+
+    shown = await asyncio.to_thread(messages)
+    return Exchange(row=row, url=url, request=shown[0], response=shown[1], hidden=veil.hidden, revealed=reveal)
 
 
 def _row(kept: Kept, veil: Veil) -> ExchangeRow:
@@ -149,30 +162,24 @@ def _id(number: int) -> str:
     return f"x{number}"
 
 
-def _request(exchange: inspector.Exchange, veil: Veil, again: Veil) -> HttpMessage:
+def _message(first_line: str, head: RequestHead | ResponseHead, kept: bytes, total: int, veil: Veil) -> HttpMessage:
     """
-    :param again: for what the URL shows too, so that it is not counted twice.
+    :param kept: of the body, as it came.
+    :param total: bytes that it had.
     """
-    head = exchange.head
+    codings = [
+        coding for each in head.values.get("content-encoding", "").split(",") if (coding := each.strip().lower())
+    ]
+    coded = kept and any(coding != "identity" for coding in codings)
+    unfolded = _unfold(kept, codings) if coded else None
+    body, more = unfolded or (kept, False)
+    readable = unfolded is not None or not coded
     return HttpMessage(
-        first_line=f"{head.method} {again.url(head.target)} HTTP/1.{head.minor}",
+        first_line=first_line,
         fields=_fields(head.fields, veil),
-        body=veil.body(bytes(exchange.request_body), head.values.get("content-type", "")),
-        cut=exchange.request_bytes > len(exchange.request_body),
-    )
-
-
-def _answer(exchange: inspector.Exchange, head: ResponseHead, veil: Veil) -> HttpMessage:
-    kept = bytes(exchange.response_body)
-    coding = head.values.get("content-encoding", "").strip().lower()
-    unfolded = _unfold(kept, coding)
-    body, cut = unfolded or (kept, False)
-    return HttpMessage(
-        first_line=f"HTTP/1.{head.minor} {head.status} {head.reason or phrase_of(head.status)}",
-        fields=_fields(head.fields, veil),
-        body=veil.body(body, head.values.get("content-type", "")),
-        cut=cut or exchange.response_bytes > len(kept),
-        decoded=coding if unfolded else "",
+        body=veil.body(body, head.values.get("content-type", "")) if readable else veil.opaque(body),
+        cut=more or total > len(kept),
+        decoded=", ".join(codings) if unfolded else "",
     )
 
 
@@ -180,8 +187,18 @@ def _fields(fields: Fields, veil: Veil) -> list[tuple[str, str]]:
     return [(name, veil.field(name, value)) for name, value in fields]
 
 
-def _unfold(body: bytes, coding: str) -> tuple[bytes, bool] | None:
-    """What was compressed, and whether there is more of it; None when nothing was, or it cannot be read."""
+def _unfold(body: bytes, codings: Sequence[str]) -> tuple[bytes, bool] | None:
+    """What was compressed, and whether there is more of it; None when it cannot be read."""
+    more = False
+    for coding in reversed(codings[:CODINGS]):  # the last one is on the outside
+        unfolded = _unfold_one(body, coding) if coding != "identity" else (body, False)
+        if unfolded is None:
+            return None
+        body, more = unfolded[0], more or unfolded[1]
+    return (body, more) if len(codings) <= CODINGS else None
+
+
+def _unfold_one(body: bytes, coding: str) -> tuple[bytes, bool] | None:
     for window in _WINDOWS.get(coding, ()):
         unfolding = zlib.decompressobj(window)
         try:
@@ -189,7 +206,7 @@ def _unfold(body: bytes, coding: str) -> tuple[bytes, bool] | None:
         except zlib.error:
             continue
         if unfolded:
-            return unfolded, bool(unfolding.unconsumed_tail)
+            return unfolded, bool(unfolding.unconsumed_tail or unfolding.unused_data)
     return None
 
 
