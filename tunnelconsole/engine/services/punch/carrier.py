@@ -11,6 +11,7 @@ import socket
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from time import perf_counter
 from typing import Final
 
 from tunnelconsole.engine.services.punch.link_end import LinkEnd
@@ -116,6 +117,11 @@ class Carrier:
         """What carries the link now; None while nothing does."""
         return self._current.kind if self._current is not None and self._link.open else None
 
+    @property
+    def local(self) -> str:
+        """Our own ``host:port`` of a direct path that carries the link now; empty while there is none."""
+        return self._current.local if self._current is not None and self.kind == "direct" else ""
+
     def attach(self, end: TLSEnd | SocketEnd, kind: PathKind) -> None:
         """Gives the link another path, which it owns from here on.
 
@@ -160,7 +166,7 @@ class Carrier:
                 case Moved():
                     self._has_moved(path)
                 case Ponged():
-                    self.rtt = self._loop.time() - path.pinged_at
+                    self.rtt = perf_counter() - path.pinged_at
                 case PathRefused(reason):
                     path.close()
                     self.lost(path, f"refused: {reason}")

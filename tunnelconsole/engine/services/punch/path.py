@@ -8,12 +8,14 @@ import socket
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Final, Literal, Protocol
 
 from tunnelconsole.engine.transport.ends import SocketEnd
 from tunnelconsole.engine.transport.farewell import Farewells
 from tunnelconsole.engine.transport.tls import TLSEnd
 from tunnelconsole.engine.transport.watch import InputWatch
+from tunnelconsole.engine.wire.hostport import format_host_port
 
 PathKind = Literal["direct", "relay"]
 
@@ -95,8 +97,14 @@ class Path:
         """Whether the link was ever led here."""
         self.over = False
         self.pinged_at = 0.0
+        """When it was pinged last, by ``perf_counter``; 0 before."""
         if sys.platform == "linux" and end.socket.family != socket.AF_UNIX:
             end.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)
+
+    @property
+    def local(self) -> str:
+        """Our own ``host:port``."""
+        return format_host_port(*self._end.socket.getsockname()[:2])
 
     @property
     def blocked(self) -> bool:
@@ -185,7 +193,7 @@ class Path:
             return
         now = self._loop.time()
         if now - self._said_at >= times.ping or not self.pinged_at:
-            self.pinged_at = now
+            self.pinged_at = perf_counter()  # the loop's clock is too coarse for it
             self._owner.ping(self)
             self.flush()
         if not self.over:
