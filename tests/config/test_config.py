@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import HealthCheck, given, settings, strategies
 
+from tls_programs import certificate
 from tunnelconsole import config
 from tunnelconsole.engine.limits import LimitSettings
 from tunnelconsole.engine.services.jump.client import JumpClientSettings
@@ -187,8 +191,8 @@ class TestWhatItMaySay:
         assert found.engine.control == tmp_path / "home" / "control"
 
     def test_certificates_are_found_beside_the_file(self, tmp_path: Path) -> None:
-        for name in ("a.crt", "a.key"):
-            (tmp_path / name).write_text("")
+        for source, name in zip(certificate(), ("a.crt", "a.key"), strict=True):
+            shutil.copy(source, tmp_path / name)
         found = jump_server(tmp_path, HOME + '[service.home.tls]\ncertificate = "a.crt"\nkey = "a.key"\n')
         assert found.tls is not None
         assert found.tls.certificate == str(tmp_path / "a.crt")
@@ -695,10 +699,10 @@ class TestMistakesInFiles:
             ("tls = {}", []),
             ('listen_http = "127.0.0.1:0"\ntls = {}', []),
             ('listen_http = "127.0.0.1:0"', ["service.web.listen_http"]),
-            ('certificate = "here"\nkey = "here"', []),
-            ('certificate = "here"\nkey = "here"\ntls = {}', ["service.web.tls"]),
-            ('certificates = { "a.example" = { certificate = "here", key = "here" } }\ntls = {}', ["service.web.tls"]),
-            ('certificate = "here"\nkey = "here"\ntls = { ca = "here" }', ["service.web.tls.ca", "service.web.tls"]),
+            ('certificate = "crt"\nkey = "key"', []),
+            ('certificate = "crt"\nkey = "key"\ntls = {}', ["service.web.tls"]),
+            ('certificates = { "a.example" = { certificate = "crt", key = "key" } }\ntls = {}', ["service.web.tls"]),
+            ('certificate = "crt"\nkey = "key"\ntls = { ca = "here" }', ["service.web.tls.ca", "service.web.tls"]),
             ('listen_http = "127.0.0.1:0"\ntls = { cert = 5 }', ["service.web.tls.cert"]),
         ],
         ids=[
@@ -716,8 +720,47 @@ class TestMistakesInFiles:
         self, tmp_path: Path, keys: str, found: list[str]
     ) -> None:
         (tmp_path / "here").write_text("")
+        for source, name in zip(certificate(), ("crt", "key"), strict=True):
+            shutil.copy(source, tmp_path / name)
         told = every_problem(tmp_path, f'[service.web]\nkind = "tunnel-server"\nlisten = "127.0.0.1:0"\n{keys}\n')
         assert [problem.partition(": ")[0] for problem in told] == found
+
+    @pytest.mark.parametrize(
+        ("keys", "found"),
+        [
+            ('certificate = "{other}"\nkey = "{key}"',
+             "certificate: {other} with key {key} cannot be used: KEY_VALUES_MISMATCH"),
+            ('certificate = "none"\nkey = "{key}"', "certificate: cannot read {here}/none: No such file or directory"),
+            ('certificate = "{other}"\nkey = "none"', "key: cannot read {here}/none: No such file or directory"),
+            ('certificate = "{other}"\nkey = "empty"', "certificate: {other} with key {here}/empty cannot be used: "),
+            ('certificate = "{other}"\nkey = "locked"',
+             "certificate: {other} with key {here}/locked cannot be used: the private key is encrypted"),
+            ('certificates."a.example" = {{ certificate = "{other}", key = "{key}" }}',
+             'certificates."a.example".certificate: {other} with key {key} cannot be used: KEY_VALUES_MISMATCH'),
+            ('tls = {{ certificate = "{other}", key = "{key}" }}',
+             "tls.certificate: {other} with key {key} cannot be used: KEY_VALUES_MISMATCH"),
+        ],
+    )  # fmt: skip
+    def test_a_certificate_that_cannot_be_used_is_told_before_the_service_goes_down(
+        self, tmp_path: Path, keys: str, found: str
+    ) -> None:
+        (tmp_path / "empty").write_text("")
+        private = ec.generate_private_key(ec.SECP256R1())
+        locked = serialization.BestAvailableEncryption(b"hush")
+        (tmp_path / "locked").write_bytes(
+            private.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, locked)
+        )
+        names = {"key": certificate()[1], "other": certificate("other.example")[0], "here": tmp_path}
+        (problem,) = problems(
+            tmp_path, f'[service.web]\nkind = "tunnel-server"\nlisten = "127.0.0.1:0"\n{keys.format(**names)}\n'
+        )
+        assert problem.startswith(f"service.web.{found.format(**names)}")
+
+    def test_a_file_of_authorities_that_cannot_be_used_is_told(self, tmp_path: Path) -> None:
+        (tmp_path / "empty").write_text("")
+        text = '[service.a]\nkind = "relay-client"\nserver = "a:1"\ntarget = "b:2"\ntls = { ca = "empty" }'
+        (problem,) = problems(tmp_path, text)
+        assert problem.startswith(f"service.a.tls.ca: {tmp_path}/empty cannot be used: ")
 
     @pytest.mark.parametrize(
         ("url", "found"),

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import msgspec
 
+from tunnelconsole.config.certificates import check_ca, check_certificates, check_pair
 from tunnelconsole.config.listening import check_listening
 from tunnelconsole.config.reader import WRONG, Reader, key_path
 from tunnelconsole.engine.rules import Problem, Rule
@@ -266,6 +267,7 @@ def _service(reader: Reader, table: dict[str, object], path: str) -> tuple[dict[
         common = {field.encode_name for field in msgspec.structs.fields(ServiceSettings)}
         return reader.values(ServiceSettings, {key: rest[key] for key in rest if key in common}, path), None
     values = reader.values(KINDS[kind][0], rest, path, also=["kind"], beside={"tls": tls})
+    check_certificates(reader, values, path)
     wrong = len(reader.problems) > before
     return values, None if wrong else KINDS[kind][0](**values)
 
@@ -304,17 +306,6 @@ def _tls(reader: Reader, kind: str | None, given: object, path: str) -> TLSSetti
     for key in () if kind is None else of_client if server else of_server:
         if files.get(key):
             reader.wrong(f"{path}.{key}", f"is for {'clients' if server else 'servers'}; leave it out here")
-    for key in () if kind is None else of_server if server else ("ca",):
-        sentence = _unreadable(Path(files[key])) if files.get(key) else ""
-        if sentence:
-            reader.wrong(f"{path}.{key}", sentence)
+    if kind is not None:
+        (check_pair if server else check_ca)(reader, files, path)
     return TLSSettings(**files) if complete else None
-
-
-def _unreadable(file: Path) -> str:
-    try:
-        if not stat.S_ISREG(file.stat().st_mode):
-            return f"{file} is not a regular file"
-    except OSError as error:
-        return f"cannot read {file}: {error.strerror or error}"
-    return "" if os.access(file, os.R_OK) else f"cannot read {file}: Permission denied"

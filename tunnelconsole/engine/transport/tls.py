@@ -239,8 +239,13 @@ def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(certificate, key)
+    context.load_cert_chain(certificate, key, _no_passphrase)
     return context
+
+
+def _no_passphrase() -> str:
+    """What OpenSSL asks for when a key is encrypted; it would ask at the terminal otherwise."""
+    raise OSError(None, "the private key is encrypted; write it without a passphrase")
 
 
 def client_context(ca: Path | None, fingerprint: str) -> ssl.SSLContext:

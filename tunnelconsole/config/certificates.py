@@ -1,0 +1,74 @@
+"""The files of certificates that a configuration names: whether they can be used, told before a service goes down."""
+
+from __future__ import annotations
+
+import os
+import ssl
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tunnelconsole.config.reader import Reader, key_path
+
+
+def check_certificates(reader: Reader, values: Mapping[str, Any], path: str) -> None:
+    """Reads the certificates of a service, its ``tls`` table apart, as the service itself will.
+
+    :param values: those of the service's keys that could be read.
+    """
+    check_pair(reader, values, path)
+    for host, table in values.get("certificates", {}).items():
+        check_pair(reader, msgspec.structs.asdict(table), key_path(key_path(path, "certificates"), host))
+
+
+def check_pair(reader: Reader, values: Mapping[str, Any], path: str) -> None:
+    """Reads the files of ``certificate`` and ``key``, where they are named."""
+    from tunnelconsole.engine.transport.tls import server_context  # noqa: PLC0415 - which control_path() can spare
+
+    files = {name: Path(values[name]) for name in ("certificate", "key") if values.get(name)}
+    before = len(reader.problems)
+    for name, file in files.items():
+        if sentence := _unreadable(file):
+            reader.wrong(key_path(path, name), sentence)
+    if len(reader.problems) > before or len(files) < len(("certificate", "key")):
+        return
+    try:
+        server_context(files["certificate"], files["key"])
+    except (OSError, ValueError) as error:
+        sentence = f"{files['certificate']} with key {files['key']} cannot be used: {_reason(error)}"
+        reader.wrong(key_path(path, "certificate"), f"{sentence}; both must be PEM files that belong together")
+
+
+def check_ca(reader: Reader, values: Mapping[str, Any], path: str) -> None:
+    """Reads the file of ``ca``, where it is named."""
+    from tunnelconsole.engine.transport.tls import client_context  # noqa: PLC0415 - as above
+
+    if not values.get("ca"):
+        return
+    file = Path(values["ca"])
+    sentence = _unreadable(file)
+    try:
+        if not sentence:
+            client_context(file, "")
+    except (OSError, ValueError) as error:
+        sentence = f"{file} cannot be used: {_reason(error)}; it must be a PEM file of certificates"
+    if sentence:
+        reader.wrong(key_path(path, "ca"), sentence)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ssl.SSLError):
+        return error.reason or "it is no PEM file"
+    return error.strerror or str(error) if isinstance(error, OSError) else str(error)
+
+
+def _unreadable(file: Path) -> str:
+    try:
+        if not stat.S_ISREG(file.stat().st_mode):
+            return f"{file} is not a regular file"
+    except OSError as error:
+        return f"cannot read {file}: {error.strerror or error}"
+    return "" if os.access(file, os.R_OK) else f"cannot read {file}: Permission denied"
