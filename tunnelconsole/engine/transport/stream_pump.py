@@ -36,6 +36,7 @@ class StreamPump:
         "_finished",
         "_input",
         "_loop",
+        "_lost",
         "_mux",
         "_pace",
         "_pending",
@@ -75,6 +76,8 @@ class StreamPump:
         self._end_takes_no_more = False
         """True once the end of what the stream brings has been passed on, or the end is gone: the rest is dropped."""
         self._stream_over = early_end
+        self._lost = ""
+        """Why the stream was lost once it had brought all: what is here of it is still delivered."""
         self.bytes_in = sum(len(data) for data in early)
         self.bytes_out = 0
         self.over = False
@@ -105,7 +108,33 @@ class StreamPump:
             self._deliver()
 
     def lost(self, reason: str) -> None:
-        self._break(reason)
+        if not self._stream_over or self.over:
+            self._break(reason)
+            return
+        self._lost = reason or "the stream was lost"
+        self._end_over = True
+        self._input.stop()
+        if self._write_pause is None and not self._writing:
+            self._deliver()
+
+    @property
+    def brought_all(self) -> bool:
+        """Whether all that the stream's remote side sent has been passed on, and its end."""
+        return self._stream_over and self._end_takes_no_more and not self._end_broken
+
+    def stop_receiving(self) -> None:
+        """Takes no more from the stream: the pump ends once what the end sent is with the session's connection.
+
+        The remote side is not told; its session is to end then.
+        """
+        if self.over:
+            return
+        self._stream_over = self._end_takes_no_more = True
+        self._mux.consumed(self._stream_id, sum(len(data) for data in self._pending))
+        self._pending.clear()
+        if self._writing:
+            self._wait_to_write(wanted=False)
+        self._check_over()
 
     def abort(self, reason: str) -> None:
         """Cuts both directions now, with a reset to both sides."""
@@ -131,11 +160,12 @@ class StreamPump:
 
     def _read_on(self) -> None:
         self._read_pause = None
-        self._read()
+        if not self._end_over:
+            self._read()
 
     def _read(self) -> None:
         """Passes on what the end brings, as far as the stream and the rate allow."""
-        while not self.over:
+        while not (self.over or self._end_over):
             size = self._mux.room(self._stream_id)
             if not size:
                 self._input.stop()
@@ -229,13 +259,13 @@ class StreamPump:
         done = self._end_over and self._stream_over and self._end_takes_no_more and not self._writing
         if not done or self.over:
             return
-        if not self._mux.flushed:
+        if not self._lost and not self._mux.flushed:
             self._mux.call_when_flushed(self._check_over)
             return
         self._stop()
         self._mux.forget(self._stream_id)
         self._end.close()
-        self._loop.call_soon(self._finished, "")
+        self._loop.call_soon(self._finished, self._lost)
 
     def _stop(self) -> None:
         self.over = True

@@ -72,6 +72,12 @@ class Pairing:
         self._pair: Pair | None = None
         self._attempt: Attempt | None = None
         """The one that waits for the other end."""
+        self.address = ""
+        """From where the rendezvous sees us, once it does."""
+        self.local = ""
+        """Our own ``host:port`` on the way to it."""
+        self.alone = True
+        """Whether nobody else was there when we took our seat."""
 
     @property
     def path(self) -> str:
@@ -136,6 +142,7 @@ class Pairing:
         seat: Seat | None = None
         try:
             seat = await take_seat(dialer, meeting.room, key, number)
+            self.address, self.local, self.alone = seat.address, seat.local_address, seat.first
             self._user.seated()
             self._attempt = self._node.attempts.begin(self._service, meeting.room)
             endpoints = await seat.endpoints((meeting.connect or meeting.server).host)

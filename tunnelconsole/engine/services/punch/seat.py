@@ -13,6 +13,7 @@ from tunnelconsole.engine.transport.dialer import Address, numeric, resolve
 from tunnelconsole.engine.transport.ends import End, SocketEnd, receive, send_all
 from tunnelconsole.engine.transport.tls import TLSEnd
 from tunnelconsole.engine.wire.errors import ProtocolError
+from tunnelconsole.engine.wire.hostport import format_host_port, parse_host_port
 from tunnelconsole.engine.wire.punch import (
     SEAT_LENGTH,
     Go,
@@ -110,8 +111,13 @@ class Seat:
         self.address = joined.address
         """From where the rendezvous sees this seat."""
         self._endpoints = joined.endpoints
-        self.local = local_host(end)
-        """Our own address on the way to the rendezvous."""
+        self.local_address = local_address(end)
+        """Our own ``host:port`` on the way to the rendezvous."""
+
+    @property
+    def local(self) -> str:
+        """The host of :attr:`local_address`."""
+        return parse_host_port(self.local_address)[0] if self.local_address else ""
 
     async def endpoints(self, host: str) -> list[Address]:
         """Where our punching port may be observed.
@@ -192,9 +198,9 @@ class Seat:
         self._end.close()
 
 
-def local_host(end: End) -> str:
-    """Our own address in a connection."""
-    return str(end.socket.getsockname()[0]) if isinstance(end, SocketEnd | TLSEnd) else ""
+def local_address(end: End) -> str:
+    """Our own ``host:port`` in a connection."""
+    return format_host_port(*end.socket.getsockname()[:2]) if isinstance(end, SocketEnd | TLSEnd) else ""
 
 
 async def dial_relay(dialer: ServerDialer, number: str) -> End:

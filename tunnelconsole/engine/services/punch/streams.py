@@ -49,9 +49,12 @@ class Streams:
     def _closed(self, reason: str) -> None:
         """The carrier tells its owner of this."""
 
-    def open(self) -> int | None:
-        """Opens a stream; None while the session takes no more."""
-        return self.mux.open(QuietUser())
+    def open(self, early: EarlyStream | None = None) -> int | None:
+        """Opens a stream; None while the session takes no more.
+
+        :param early: keeps what comes before it is joined; without, it is joined at once.
+        """
+        return self.mux.open(early if early is not None else QuietUser())
 
     def join(
         self,
