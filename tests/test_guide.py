@@ -15,6 +15,7 @@ import pytest
 import tunnelconsole
 from tunnelconsole import config
 from tunnelconsole.cli import cli
+from tunnelconsole.control.messages import PROTOCOL
 from tunnelconsole.engine.access import Destination
 from tunnelconsole.engine.limits import LimitSettings
 from tunnelconsole.engine.services.kinds import KINDS
@@ -148,6 +149,11 @@ def test_every_command_is_named_and_no_other() -> None:
     cells = " ".join(row[0] for row in rows("The commands"))
     named = {words.split()[0] for words in re.findall(r"`([^`]+)`", cells)} - {"tunnelconsole"}
     assert named == set(cli.commands)
+
+
+def test_the_version_of_the_control_protocol_is_the_codes() -> None:
+    told = (Path(__file__).parent.parent / "docs" / "protocols.md").read_text()
+    assert f'"protocol":{PROTOCOL}}}' in told
 
 
 def test_every_option_of_the_program_itself_is_named() -> None:

@@ -36,7 +36,8 @@ from wire_transcripts import cut, every_split, load, sent_by
 RECORDING = "channel-chan"
 GENERATED = "c-abcdefgh"
 OFFSETS = st.lists(st.integers(0, 400), max_size=8)
-CHIDS = st.text(st.characters(exclude_categories=("C", "Z")), min_size=1, max_size=MAX_CHID // 4)
+LETTERS = st.characters(exclude_categories=("C", "Z"), exclude_characters=",")
+CHIDS = st.text(LETTERS, min_size=1, max_size=MAX_CHID // 4).filter(lambda chid: chid != "*")
 HS1 = b'{"req":"hs1","chid":"ch0"}\n'
 HS2 = b'{"chid":"ch0","rsp":"hs2"}\n'
 HS3 = b'{"req":"hs3","recvers":["ch1"]}\n'
@@ -357,6 +358,12 @@ def test_a_chid_is_either_refused_or_fit_for_a_line_of_a_table(text: str) -> Non
     assert text.isprintable()
     assert not any(letter.isspace() for letter in text)
     assert len(text.encode()) <= MAX_CHID
+
+
+@pytest.mark.parametrize("text", ["*", "a,b", ","])
+def test_a_chid_that_no_command_could_name_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="no comma and is not"):
+        check_chid(text)
 
 
 @given(st.lists(st.binary(max_size=300), max_size=5), st.sampled_from([b"", HS1]))

@@ -109,7 +109,17 @@ def test_the_least_busy_client_is_chosen_and_the_last_one_among_equals() -> None
     at = tunnel(one, two, three)
     assert at.choose(0.0, None, None) is two
     assert at.choose(0.0, three, None) is three
-    assert at.choose(0.0, one, None) is two
+    assert at.choose(0.0, one, None) is three
+
+
+def test_clients_that_are_equally_busy_take_turns() -> None:
+    one, two, three = backend(), backend(), backend()
+    at = tunnel(one, two, three)
+    assert [at.choose(0.0, None, None) for _ in range(5)] == [one, two, three, one, two]
+    assert [at.choose(0.0, one, None) for _ in range(2)] == [one, one]  # who has been there before is no turn
+    assert at.choose(0.0, None, None) is three
+    at.backends = [one]
+    assert at.choose(0.0, None, None) is one
 
 
 def test_a_client_that_is_down_or_has_failed_is_chosen_only_if_there_is_no_other() -> None:

@@ -30,7 +30,7 @@ encode = msgspec.json.Encoder().encode
 
 
 def check_chid(chid: str) -> None:
-    """Accept a chid: 1 to :data:`MAX_CHID` bytes of UTF-8, printable, without spaces.
+    """Accept a chid: 1 to :data:`MAX_CHID` bytes of UTF-8, printable, without spaces and commas, and not ``*``.
 
     :raises ValueError: it is not one; the text says why.
     """
@@ -38,6 +38,8 @@ def check_chid(chid: str) -> None:
         raise ValueError("a chid is not empty")
     if not chid.isprintable() or " " in chid:
         raise ValueError("a chid is made of printable characters without spaces")
+    if "," in chid or chid == "*":  # which is how several are written in one, and all
+        raise ValueError("a chid has no comma and is not *, which stands for all")
     if len(chid.encode("utf-8")) > MAX_CHID:
         raise ValueError(f"a chid has at most {MAX_CHID} bytes")
 

@@ -102,7 +102,7 @@ class Tunnel:
     :param allowances: of the tunnel, and of its owner, where they are limited.
     """
 
-    __slots__ = ("allowances", "backends", "host", "log", "owner")
+    __slots__ = ("_next", "allowances", "backends", "host", "log", "owner")
 
     def __init__(self, host: str, owner: object, allowances: Sequence[Allowance], log: Log | None) -> None:
         self.host = host
@@ -110,23 +110,28 @@ class Tunnel:
         self.backends: list[Backend] = []
         self.allowances = allowances
         self.log = log
+        self._next = 0
+        """Which client is looked at first, so that equals take turns."""
 
     def choose(self, now: float, last: Backend | None, failed: Backend | None) -> Backend | None:
         """The client with the least under way, those that are down only if there is no other; None when there is none.
 
-        One that is not healthy is never chosen.
+        One that is not healthy is never chosen. Equals take turns.
 
-        :param last: wins among equals: the one that the visitor came to before.
+        :param last: the one that the visitor came to before, which wins among equals.
         :param failed: tried in vain already.
         """
         if len(self.backends) == 1:
             only = self.backends[0]
             return only if only.healthy and only is not failed else None
-        best, best_rank = None, (True, 0, True)
-        for backend in self.backends:
+        best, best_rank, chosen = None, (True, 0, True), 0
+        for turn in range(self._next, self._next + len(self.backends)):
+            backend = self.backends[turn % len(self.backends)]
             rank = (backend.down_until > now, backend.load, backend is not last)
             if backend.healthy and backend is not failed and (best is None or rank < best_rank):
-                best, best_rank = backend, rank
+                best, best_rank, chosen = backend, rank, turn
+        if best is not None and best is not last:
+            self._next = (chosen + 1) % len(self.backends)
         return best
 
 
