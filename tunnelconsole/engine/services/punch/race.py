@@ -9,23 +9,20 @@ import asyncio
 import enum
 import errno
 import functools
-import hmac
 import itertools
 import random
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
 
 from tunnelconsole.engine.attempts import Attempt, Fate
+from tunnelconsole.engine.services.punch.contacts import Contacts, Hello, PlainContacts, ProvingContacts, Reached
 from tunnelconsole.engine.services.punch.port import PunchingPort, bound
 from tunnelconsole.engine.transport.dialer import Address, numeric
-from tunnelconsole.engine.transport.ends import reset
 from tunnelconsole.engine.transport.watch import InputWatch
 from tunnelconsole.engine.wire.hostport import format_host_port
 from tunnelconsole.engine.wire.punch_nat import Plan
 from tunnelconsole.engine.wire.punch_offer import LOWEST_PORT, SYN_BUDGET, Candidate, Kind
-from tunnelconsole.engine.wire.punch_room import HELLO_LENGTH, Role
 
 RACE_TIME: Final = 2.5
 """Seconds until a race is given up: time for a SYN that is dropped once, and for the other side being 1.5 s late."""
@@ -57,31 +54,8 @@ PROBE_LIFE: Final = 0.9
 BATCH: Final = 64
 """Dials in one turn of the loop: some 2 ms, so that answers to the first are heard before the last is sent."""
 
-MAX_CONTACTS: Final = 64
-"""Connections at once that have not proved themselves: the other side makes a few, and strangers may make more."""
-
 _PENDING = (0, errno.EINPROGRESS, errno.EWOULDBLOCK)
 _UNREACHABLE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL, errno.EACCES, errno.EPERM)
-
-
-@dataclass(frozen=True, slots=True)
-class Hello:
-    """What both say first."""
-
-    role: Role
-    ours: bytes
-    theirs: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Reached:
-    """A connection to the other side, and to nobody else."""
-
-    sock: socket.socket
-    address: str
-    """Where it is."""
-    method: str
-    """How it was reached: ``host``, ``mapped``, ``predicted``, ``many ports`` or ``accepted``."""
 
 
 class Repeats(enum.Enum):
@@ -108,24 +82,10 @@ class Dial:
         self.local_port = local_port
         """Another port than the one that is punched; None for that."""
         self.repeats = repeats
-        self.interval = FIRST_REDIAL if local_port is None else MANY_REDIAL
+        self.interval = FIRST_REDIAL
         self.sock: socket.socket | None = None
         self.started = 0.0
         self.timer: asyncio.TimerHandle | None = None
-
-
-class Contact:
-    """A connection that has yet to prove whose it is."""
-
-    __slots__ = ("buffer", "input", "label", "method", "sock", "verified")
-
-    def __init__(self, sock: socket.socket, method: str, label: str) -> None:
-        self.sock = sock
-        self.method = method
-        self.label = label
-        self.buffer = b""
-        self.verified = False
-        self.input: InputWatch
 
 
 class Race:
@@ -134,7 +94,7 @@ class Race:
     :param port: where the other side dials us, and from where we dial; stays open.
     :param candidates: addresses of the other side's that may be dialled.
     :param plan: which of them, and how.
-    :param hello: how the two prove themselves to each other.
+    :param hello: how the two prove themselves to each other; None where they cannot, and nothing is said.
     :param attempt: where it is written down.
     """
 
@@ -144,19 +104,22 @@ class Race:
         port: PunchingPort,
         candidates: list[Candidate],
         plan: Plan,
-        hello: Hello,
+        hello: Hello | None,
         attempt: Attempt,
     ) -> None:
         self._loop = loop
         self._port = port
-        self._hello = hello
         self._attempt = attempt
         self._dials = list(_dials(candidates, plan))
         self._waiting: Iterator[Dial] = iter(self._dials)
-        self._contacts: set[Contact] = set()
+        self._contacts: Contacts = (
+            ProvingContacts(loop, attempt, hello)
+            if hello is not None
+            else PlainContacts(loop, attempt, {candidate.host_port[0] for candidate in candidates})
+        )
         self._listening: list[InputWatch] = []
         self._next_batch: asyncio.Handle | None = None
-        self._won: asyncio.Future[Reached] = loop.create_future()
+        self._won = self._contacts.won
         self._syns = 0
         self._held = 0
         """Dials whose SYN the kernel may repeat yet."""
@@ -170,9 +133,7 @@ class Race:
         """
         try:
             for sock in self._port.listeners:
-                watch = InputWatch(self._loop, sock.fileno(), functools.partial(self._accept, sock))
-                watch.start()
-                self._listening.append(watch)
+                self._listen(sock)
             self._start_batch()
             async with asyncio.timeout(limit):
                 return await self._won
@@ -183,9 +144,9 @@ class Race:
                 self._won.result().sock.close()
             raise
         finally:
-            self._stop()
+            self.close()
 
-    def _stop(self) -> None:
+    def close(self) -> None:
         """Lets go of everything but the winner, pair by pair, so that none of it resets the winner (rule 12)."""
         if self._next_batch is not None:
             self._next_batch.cancel()
@@ -193,8 +154,7 @@ class Race:
             watch.stop()
         for dial in self._dials:
             self._let_go(dial)
-        for contact in list(self._contacts):
-            self._drop(contact, "lost")
+        self._contacts.close()
         self._attempt.unanswered()
         self._attempt.syns += self._syns
 
@@ -265,15 +225,14 @@ class Race:
             sock.close()
             self._attempt.fate(dial.label, "ourselves")
             return
-        self._meet(sock, dial.method, dial.label)
+        self._contacts.meet(sock, dial.method, dial.label)
 
     def _failed(self, dial: Dial, code: int) -> None:
         """Dials again, as soon as it makes sense."""
         fate: Fate = "refused"
         if code == errno.ECONNREFUSED:
             pause = dial.interval
-            if dial.local_port is None:
-                dial.interval = min(LAST_REDIAL, dial.interval * REDIAL_GROWTH)
+            dial.interval = min(LAST_REDIAL, dial.interval * REDIAL_GROWTH)
         elif code in (errno.EADDRNOTAVAIL, errno.EADDRINUSE):
             fate, pause = "trying", PAIR_TAKEN_REDIAL
         elif code in _UNREACHABLE:
@@ -301,6 +260,11 @@ class Race:
         if sock is not None:
             sock.close()
 
+    def _listen(self, sock: socket.socket) -> None:
+        watch = InputWatch(self._loop, sock.fileno(), functools.partial(self._accept, sock))
+        watch.start()
+        self._listening.append(watch)
+
     def _accept(self, listener: socket.socket) -> None:
         while not self._won.done():
             try:
@@ -309,64 +273,10 @@ class Race:
                 return
             except OSError:
                 continue  # it left before it was accepted (accept(2), "Error handling")
-            if len(self._contacts) >= MAX_CONTACTS:
-                reset(sock)
-                continue
             sock.setblocking(False)
             address = format_host_port(peer[0], peer[1])
             self._attempt.accepted(address)
-            self._meet(sock, self._kinds.get(address, "accepted"), address)
-
-    def _meet(self, sock: socket.socket, method: str, label: str) -> None:
-        """Says hello to whoever is there."""
-        contact = Contact(sock, method, label)
-        try:
-            sock.send(self._hello.ours)  # 33 bytes always fit into an empty buffer
-        except OSError:
-            sock.close()
-            return
-        self._attempt.fate(label, "connected")
-        contact.input = InputWatch(self._loop, sock.fileno(), functools.partial(self._hear, contact))
-        self._contacts.add(contact)
-        contact.input.start()
-
-    def _hear(self, contact: Contact) -> None:
-        """Compares a hello; then, as ``b``, waits for ``a`` to begin on the connection that it has chosen."""
-        try:
-            if contact.verified:
-                if contact.sock.recv(1, socket.MSG_PEEK):
-                    self._nominate(contact)
-                else:
-                    self._drop(contact, "lost")
-                return
-            data = contact.sock.recv(HELLO_LENGTH - len(contact.buffer))
-        except BlockingIOError:
-            return
-        except OSError:
-            self._drop(contact, "refused")
-            return
-        contact.buffer += data
-        if not data or not hmac.compare_digest(contact.buffer, self._hello.theirs[: len(contact.buffer)]):
-            self._drop(contact, "wrong peer" if data else "lost")
-        elif len(contact.buffer) == HELLO_LENGTH:
-            contact.verified = True
-            self._attempt.note("verified", contact.label)
-            if self._hello.role is Role.A:
-                self._nominate(contact)
-
-    def _nominate(self, contact: Contact) -> None:
-        if self._won.done():
-            return
-        contact.input.stop()
-        self._contacts.discard(contact)
-        self._attempt.fate(contact.label, "won")
-        self._won.set_result(Reached(contact.sock, contact.label, contact.method))
-
-    def _drop(self, contact: Contact, fate: Fate) -> None:
-        contact.input.stop()
-        self._contacts.discard(contact)
-        contact.sock.close()
-        self._attempt.fate(contact.label, fate)
+            self._contacts.meet(sock, self._kinds.get(address, "accepted"), address)
 
 
 def _dials(candidates: list[Candidate], plan: Plan) -> Iterator[Dial]:

@@ -12,10 +12,11 @@ from typing import Final
 import msgspec
 
 from tunnelconsole.engine.attempts import Attempt, Behind
+from tunnelconsole.engine.services.punch.contacts import Hello, Reached
 from tunnelconsole.engine.services.punch.identity import RoomIdentity
 from tunnelconsole.engine.services.punch.observe import Observation, observe, probe_filter
 from tunnelconsole.engine.services.punch.port import PunchingPort, own_addresses
-from tunnelconsole.engine.services.punch.race import RACE_TIME, Hello, Race, Reached
+from tunnelconsole.engine.services.punch.race import RACE_TIME, Race
 from tunnelconsole.engine.services.punch.seat import Offered, Seat
 from tunnelconsole.engine.tasks import Tasks
 from tunnelconsole.engine.transport.dialer import Address
@@ -223,7 +224,14 @@ class Round:
         if not candidates:
             self.reason = "none of the addresses that the other side offers may be dialled"
             return None
+        nonces = (self._nonce, their_nonce) if role is Role.A else (their_nonce, self._nonce)
+        hello = Hello(
+            role,
+            self._ours.key.hello(role, nonces, self.number),
+            self._ours.key.hello(role.other, nonces, self.number),
+        )
         self.attempt.note(_words_for(chosen))
+        race = Race(asyncio.get_running_loop(), port, candidates, chosen, hello, self.attempt)
         await self._seat.ready(self._step)
         try:
             async with asyncio.timeout(GO_TIME):
@@ -231,14 +239,8 @@ class Round:
         except TimeoutError:
             self.reason = f"the other side was not ready within {GO_TIME:g} s"
             return None
-        nonces = (self._nonce, their_nonce) if role is Role.A else (their_nonce, self._nonce)
-        hello = Hello(
-            role,
-            self._ours.key.hello(role, nonces, self.number),
-            self._ours.key.hello(role.other, nonces, self.number),
-        )
         self.attempt.enter("racing")
-        reached = await Race(asyncio.get_running_loop(), port, candidates, chosen, hello, self.attempt).run()
+        reached = await race.run()
         if reached is None:
             self.reason = _why_nobody_came(offer.nat, theirs.offer.nat, same_network=around.same_network)
             return None
