@@ -775,6 +775,12 @@ class TestMistakesInFiles:
         text = f'[service.app]\nkind = "tunnel-client"\nserver = "{url}"\ntarget = "127.0.0.1:3000"\ntls = {{}}\n'
         assert every_problem(tmp_path, text) == found
 
+    def test_a_key_that_is_a_secret_is_taken_for_no_file(self, tmp_path: Path) -> None:
+        text = (
+            'kind = "channel-client"\nserver = "localhost:1"\nchid = "a"\ntarget = "localhost:2"\nkey = "a long one"\n'
+        )
+        assert problems(tmp_path, f"[service.a]\n{text}") == []
+
     def test_a_client_has_no_certificate_of_its_own(self, tmp_path: Path) -> None:
         text = '[service.a]\nkind = "relay-client"\nserver = "a:1"\ntarget = "b:2"\ntls = { certificate = "here" }'
         assert problems(tmp_path, text) == ["service.a.tls.certificate: is for servers; leave it out here"]

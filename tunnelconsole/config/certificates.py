@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from tunnelconsole.config.reader import Reader, key_path
+from tunnelconsole.engine.settings import Secret
 
 
 def check_certificates(reader: Reader, values: Mapping[str, Any], path: str) -> None:
@@ -25,10 +26,11 @@ def check_certificates(reader: Reader, values: Mapping[str, Any], path: str) -> 
 
 
 def check_pair(reader: Reader, values: Mapping[str, Any], path: str) -> None:
-    """Reads the files of ``certificate`` and ``key``, where they are named."""
+    """Reads the files of ``certificate`` and ``key``, where they are named; a ``key`` that is a secret is no file."""
     from tunnelconsole.engine.transport.tls import server_context  # noqa: PLC0415 - which control_path() can spare
 
-    files = {name: Path(values[name]) for name in ("certificate", "key") if values.get(name)}
+    named = {name: values[name] for name in ("certificate", "key") if values.get(name)}
+    files = {name: Path(value) for name, value in named.items() if not isinstance(value, Secret)}
     before = len(reader.problems)
     for name, file in files.items():
         if sentence := _unreadable(file):
