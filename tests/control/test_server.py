@@ -400,8 +400,28 @@ class TestWatching:
 class TestBadClients:
     @pytest.mark.parametrize(
         "line",
-        [b"\n", b"GET / HTTP/1.1\n", b"\xff\xfe\n", b"[]\n", b"{}\n", b"null\n", b"[" * 5000 + b"\n"],
-        ids=["empty", "http", "bytes", "list", "object", "null", "depth"],
+        [
+            b"\n",
+            b"GET / HTTP/1.1\n",
+            b"\xff\xfe\n",
+            b"[]\n",
+            b"{}\n",
+            b"null\n",
+            b"[" * 5000 + b"\n",
+            b'{"id":1,"a":' + b"[" * 20_000 + b"\n",
+            b'{"id":1,"a":"\xff","request":{"type":"\xfe"}}\n',
+        ],
+        ids=[
+            "empty",
+            "http",
+            "bytes",
+            "list",
+            "object",
+            "null",
+            "depth",
+            "depth of what is ignored",
+            "bytes in a text",
+        ],
     )
     async def test_garbage_is_refused_with_a_reason_and_closed(self, node: Node, line: bytes) -> None:
         answer = await refusal(node, line)

@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from tunnelconsole.control.messages import HttpMessage
+from tunnelconsole.control.messages import NOT_JSON, HttpMessage
 
 _CHARSET = re.compile(r'charset\s*=\s*"?([\w.:-]+)', re.IGNORECASE)
 
@@ -40,6 +40,6 @@ def pretty_text_of(message: HttpMessage) -> str | None:
     if text and not message.cut and kind_of(message).endswith("json"):
         try:
             return msgspec.json.format(text, indent=2)
-        except msgspec.DecodeError:
+        except NOT_JSON:
             return text
     return text

@@ -9,8 +9,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import msgspec
-
 from tunnelconsole.control import messages
 from tunnelconsole.errors import EngineUnreachable, RequestRefused
 
@@ -140,7 +138,7 @@ class ControlClient:
             raise self._gone()
         try:
             return messages.decode_answer(line)
-        except msgspec.MsgspecError as error:
+        except messages.NOT_JSON as error:
             raise EngineUnreachable(
                 f"the engine at {self._path} speaks another version of the control protocol",
                 "restart the engine so that both are the same version",

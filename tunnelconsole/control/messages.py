@@ -482,8 +482,11 @@ class Answer(msgspec.Struct, frozen=True):
 encode = msgspec.json.Encoder().encode
 """Encodes an :class:`Ask` or :class:`Answer` to bytes, without the line's end."""
 
+NOT_JSON = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What is raised for what is none of ours: garbage, a text that is not UTF-8, and what is nested too deeply."""
+
 decode_ask = msgspec.json.Decoder(Ask).decode
-"""Decodes one request line; raises msgspec.DecodeError or msgspec.ValidationError for garbage."""
+"""Decodes one request line; raises one of :data:`NOT_JSON` for garbage."""
 
 decode_answer = msgspec.json.Decoder(Answer).decode
-"""Decodes one answer line; raises msgspec.DecodeError or msgspec.ValidationError for garbage."""
+"""Decodes one answer line; raises one of :data:`NOT_JSON` for garbage."""

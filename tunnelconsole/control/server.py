@@ -16,7 +16,7 @@ import msgspec
 
 from tunnelconsole.control import messages
 from tunnelconsole.control.answers import Answers, Told, check_topics
-from tunnelconsole.control.messages import MAX_REQUEST, MIN_INTERVAL, PROTOCOL, Refused, Watch, encode
+from tunnelconsole.control.messages import MAX_REQUEST, MIN_INTERVAL, NOT_JSON, PROTOCOL, Refused, Watch, encode
 from tunnelconsole.control.snapshot import Snapshot
 from tunnelconsole.control.unix_socket import UnixSocket, peer_uid
 from tunnelconsole.engine.bus import Reader
@@ -171,7 +171,7 @@ class _Client:
             return False
         try:
             ask = messages.decode_ask(line)
-        except msgspec.MsgspecError as error:
+        except NOT_JSON as error:
             self.refuse(_unreadable(line, error), _head(line).id)
             return False
         if ask.protocol != PROTOCOL:
@@ -275,11 +275,11 @@ class _Head(msgspec.Struct):
 def _head(line: bytes) -> _Head:
     try:
         return msgspec.json.decode(line, type=_Head)
-    except msgspec.MsgspecError:
+    except NOT_JSON:
         return _Head()
 
 
-def _unreadable(line: bytes, error: msgspec.MsgspecError) -> Refused:
+def _unreadable(line: bytes, error: Exception) -> Refused:
     protocol = _head(line).protocol
     if protocol != PROTOCOL:
         return _other_version(protocol)
