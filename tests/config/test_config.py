@@ -779,7 +779,7 @@ class TestMistakesInFiles:
         text = (
             'kind = "channel-client"\nserver = "localhost:1"\nchid = "a"\ntarget = "localhost:2"\nkey = "a long one"\n'
         )
-        assert problems(tmp_path, f"[service.a]\n{text}") == []
+        assert every_problem(tmp_path, f"[service.a]\n{text}") == []
 
     def test_a_client_has_no_certificate_of_its_own(self, tmp_path: Path) -> None:
         text = '[service.a]\nkind = "relay-client"\nserver = "a:1"\ntarget = "b:2"\ntls = { certificate = "here" }'
