@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -159,3 +160,22 @@ def test_a_wrong_configuration_touches_nothing_and_every_mistake_is_in_the_log(n
         assert "service.more.kind: there is no kind" in log
         assert [(row["name"], row["since"]) for row in node.daemon.json("services")] == before
         assert echoed(visitor, b"after") == b"after"
+
+
+def test_a_reload_tells_of_a_service_that_cannot_listen_and_fails(node: Node) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        node.daemon.configure(f'{node.text}[service.late]\nkind = "relay-server"\nlisten = "127.0.0.1:{port}"\n')
+        answer = node.daemon.ask("reload")
+        assert (answer.code, answer.out) == (1, "")
+        assert "1 added, 0 changed, 0 removed, 5 untouched; but service late: " in answer.err
+        assert f"cannot listen on 127.0.0.1:{port}" in answer.err
+        assert "the configuration is in force" in answer.err
+
+
+def test_a_reload_does_not_fail_for_a_server_that_may_come_yet(node: Node) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        port = gone.getsockname()[1]
+    text = f'[service.late]\nkind = "relay-client"\nserver = "127.0.0.1:{port}"\ntarget = "127.0.0.1:1"\n'
+    node.daemon.configure(node.text + text)
+    assert "1 added" in node.daemon.ask("reload").ok()

@@ -69,6 +69,9 @@ MAX_INTERVAL = 60.0
 TOPICS = ("services", "sessions", "channels", "chids", "exchanges", "attempts", "events", "history", "histories")
 """What a :class:`~tunnelconsole.control.messages.Watch` may name."""
 
+SETTLED_WITHIN = 2.0
+"""Seconds that a reload waits for what it has started: listening takes a few milliseconds, or fails in as many."""
+
 T = TypeVar("T")
 
 
@@ -180,12 +183,26 @@ class Answers:
             case PunchAgain(service):
                 return messages.Done(engine.punch_again(service))
             case messages.ReloadConfig():
-                return messages.Done(await self._reload())
+                return await self._reload_config()
             case messages.StopEngine():
                 self._stop("asked over the control socket")
                 return messages.Done("the engine drains and stops")
             case _:
                 raise RequestRefused(f"the engine does not know how to {type(request).__name__}")
+
+    async def _reload_config(self) -> messages.Done:
+        """Has the configuration read again, and waits a little for the services that this has started.
+
+        :raises TunnelConsoleError: it is wrong, or one of them cannot run.
+        """
+        before = dict(self._engine.supervised)
+        done = await self._reload()
+        started = [name for name, found in self._engine.supervised.items() if before.get(name) is not found]
+        failing = await self._engine.failing(started, SETTLED_WITHIN)
+        if failing:
+            hint = "the configuration is in force, and they are tried again; mend it and reload"
+            raise RequestRefused(f"{done}; but {'; '.join(failing)}", hint)
+        return messages.Done(done)
 
     async def _table(self, items: Sequence[T], row: Callable[[T], msgspec.Struct], at_once: int = SLICE) -> msgspec.Raw:
         """Rows as JSON; many are made a slice at a time, and other work of the loop goes on between two slices."""

@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import tempfile
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
@@ -36,7 +36,7 @@ from tunnelconsole.engine.services.service import Service, ServiceSettings
 from tunnelconsole.engine.sessions import Session
 from tunnelconsole.engine.settings import DEFAULT_DRAIN
 from tunnelconsole.engine.store import StoredEvent
-from tunnelconsole.errors import CredentialsRefused, RequestRefused, TunnelConsoleError
+from tunnelconsole.errors import ConnectFailed, CredentialsRefused, RequestRefused, TunnelConsoleError
 
 
 class Supervised:
@@ -142,6 +142,23 @@ class Engine:
         for supervised in list(self.supervised.values()):
             if supervised.task is not None:
                 await supervised.service.settled.wait()
+
+    async def failing(self, names: Iterable[str], within: float) -> list[str]:
+        """Why those of these services do not run that cannot, but for what they connect to, which may come yet.
+
+        :param within: seconds that their first start may take; what is not known by then is not told.
+        """
+        found = [self.supervised[name] for name in names if name in self.supervised]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within):
+                for each in found:
+                    if each.task is not None:
+                        await each.service.settled.wait()
+        return [
+            f"service {each.service.name}: {each.service.error}"
+            for each in found
+            if each.service.state in ("backoff", "failed") and not isinstance(each.error, ConnectFailed)
+        ]
 
     def _add(self, service: Service[Any]) -> None:
         supervised = self.supervised[service.name] = Supervised(service)
