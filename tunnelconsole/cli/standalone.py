@@ -64,7 +64,7 @@ async def forward(
         if isinstance(event, ServiceRetrying) and isinstance(
             error := engine.supervised[_NAME].error, CertificateRejected
         ):
-            event = msgspec.structs.replace(event, error=str(_in_own_words(error)))
+            event = msgspec.structs.replace(event, error=str(in_own_words(error)))
         if isinstance(event, TOLD):
             happened.put_nowait(event)
 
@@ -99,7 +99,7 @@ async def jump(server: HostPort, secret: Secret, target: HostPort, tls: TLSSetti
     try:
         end, early = await reach(dialer, secret, target, CONNECT_TIMEOUT)
     except CertificateRejected as error:
-        raise _in_own_words(error) from error
+        raise in_own_words(error) from error
     except TargetRefused as error:
         raise TargetRefused(f"the jump server did not connect to {target}: {error.message}", error.hint) from error
     await join_stdio(end, early)
@@ -133,10 +133,10 @@ async def channel(
         else:
             end, _, early = await channel_connection.reach(dialer, who, known, CONNECT_TIMEOUT)
     except CertificateRejected as error:
-        raise _in_own_words(error) from error
+        raise in_own_words(error) from error
     except ValueError as error:
         raise TunnelConsoleError(str(error)) from error
-    with _cancelled_by(signal.SIGTERM, signal.SIGHUP):
+    with cancelled_by(signal.SIGTERM, signal.SIGHUP):
         if key is None:
             await join_stdio(end, early)
             return
@@ -147,7 +147,7 @@ async def channel(
 
 
 @contextmanager
-def _cancelled_by(*numbers: signal.Signals) -> Iterator[None]:
+def cancelled_by(*numbers: signal.Signals) -> Iterator[None]:
     """Cancels the task when one of these signals comes, and lets the signal do what it does once that is done."""
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     came: list[signal.Signals] = []
@@ -169,7 +169,7 @@ def _cancelled_by(*numbers: signal.Signals) -> Iterator[None]:
             os.kill(os.getpid(), came[0])
 
 
-def _in_own_words(error: CertificateRejected) -> CertificateRejected:
+def in_own_words(error: CertificateRejected) -> CertificateRejected:
     """The same with the options of the commands in place of the keys of the configuration."""
     return CertificateRejected(
         error.message, "pin a self-signed certificate with --fingerprint, or name its authority with --ca"

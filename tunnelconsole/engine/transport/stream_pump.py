@@ -48,6 +48,7 @@ class StreamPump:
         "bytes_in",
         "bytes_out",
         "over",
+        "reason",
     )
     path = "yamux"
 
@@ -76,6 +77,8 @@ class StreamPump:
         self._end_takes_no_more = False
         """True once the end of what the stream brings has been passed on, or the end is gone: the rest is dropped."""
         self._stream_over = early_end
+        self.reason = ""
+        """Why it broke off; empty while it has not."""
         self._lost = ""
         """Why the stream was lost once it had brought all: what is here of it is still delivered."""
         self.bytes_in = sum(len(data) for data in early)
@@ -145,6 +148,7 @@ class StreamPump:
     def _break(self, reason: str) -> None:
         if self.over:
             return
+        self.reason = reason
         self._stop()
         self._end.abort()
         self._loop.call_soon(self._finished, reason)

@@ -10,7 +10,7 @@ from tunnelconsole.engine.events import TargetFailed
 from tunnelconsole.engine.node import Node
 from tunnelconsole.engine.punch_events import PathChanged, PunchWarning
 from tunnelconsole.engine.rules import Problem, Rule
-from tunnelconsole.engine.services.punch.meeting import Meeting, PairingUser
+from tunnelconsole.engine.services.punch.meeting import Meeting, PairingUser, wrong_with_room
 from tunnelconsole.engine.services.punch.streams import Streams
 from tunnelconsole.engine.services.service import Service, ServiceSettings
 from tunnelconsole.engine.sessions import Flow, Session
@@ -21,7 +21,6 @@ from tunnelconsole.engine.transport.ends import SocketEnd
 from tunnelconsole.engine.transport.listener import Listener
 from tunnelconsole.engine.transport.pump import Finished
 from tunnelconsole.engine.transport.stream_pump import StreamPump
-from tunnelconsole.engine.wire.punch import MAX_ROOM
 from tunnelconsole.engine.wire.punch_offer import Mode, Offer
 from tunnelconsole.errors import ConnectFailed, RequestRefused
 
@@ -40,9 +39,8 @@ def _one_local_end(target: HostPort | None, listen: ListenAddress | None) -> lis
 
 
 def _possible_room(room: str) -> list[Problem]:
-    if not 1 <= len(room) <= MAX_ROOM or not room.isprintable():
-        return [("room", f"must have 1 to {MAX_ROOM} characters, all of them printable")]
-    return []
+    wrong = wrong_with_room(room)
+    return [("room", wrong)] if wrong else []
 
 
 def _some_secret(secret: Secret) -> list[Problem]:

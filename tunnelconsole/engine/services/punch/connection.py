@@ -239,6 +239,11 @@ class RoomJoint:
         self._pump = streams.join(stream_id, near, self._pump_ended, early=early)
 
     @property
+    def reason(self) -> str:
+        """Why it ended, or is about to; empty where it did in order, or has not."""
+        return self._reason or self._pump.reason or self.undelivered
+
+    @property
     def over(self) -> bool:
         """Whether both the stream and the link have ended."""
         return self._pumped and self._link_over
@@ -273,4 +278,4 @@ class RoomJoint:
 
     def _check_over(self) -> None:
         if self.over:
-            self._finished(self._reason or self.undelivered)
+            self._finished(self.reason)

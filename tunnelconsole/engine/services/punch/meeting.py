@@ -6,10 +6,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tunnelconsole.engine.settings import HostPort, Secret, TLSSettings
+from tunnelconsole.engine.wire.punch import MAX_ROOM
 
 if TYPE_CHECKING:
     from tunnelconsole.engine.services.punch.carrier import Carrier
     from tunnelconsole.engine.wire.punch_offer import Mode, Offer
+
+
+def wrong_with_room(room: str) -> str:
+    """What is wrong with the name of a room; empty where it can be one."""
+    if 1 <= len(room) <= MAX_ROOM and room.isprintable():
+        return ""
+    return f"must have 1 to {MAX_ROOM} characters, all of them printable"
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from tunnelconsole.engine.wire.punch import (
     parse_server,
 )
 from tunnelconsole.engine.wire.punch_nat import Nat, classify
+from tunnelconsole.errors import ConnectFailed
 
 OBSERVE_TIME: Final = 2.0
 """Seconds that an endpoint has to say where we are seen from: a lost SYN and its repetition, and the round trips."""
@@ -56,6 +57,17 @@ class Observation:
     def nat(self) -> Nat:
         """What stands in between."""
         return classify(self.local, self.mapped)
+
+    def require(self, endpoints: Sequence[Address]) -> None:
+        """Makes sure that one of them has answered.
+
+        :raises ConnectFailed: none has.
+        """
+        if self.last is None:
+            asked = ", ".join(map(str, endpoints[:ENDPOINTS_ASKED]))
+            raise ConnectFailed(
+                f"nobody answers where the punch server observes: {asked}", "its observe ports must be open to clients"
+            )
 
     def keep(self, end: SocketEnd) -> None:
         """Takes a connection over."""

@@ -27,20 +27,26 @@ class PunchingPort:
 
     ``SO_REUSEPORT`` on every socket lets a listener and any number of connections share it.
 
-    :raises ConnectFailed: there is none.
+    :param number: which one; 0 takes any free one.
+    :raises ConnectFailed: there is none, or another program has it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, number: int = 0) -> None:
         self.listeners: list[socket.socket] = []
-        self.number = 0
+        self.number = number
         try:
+            if number:
+                _make_sure_of(number)
             self.listeners.append(self._listening(socket.AF_INET))
             self.number = self.listeners[0].getsockname()[1]
             if socket.has_ipv6:
                 self._add_ipv6()
         except OSError as error:
             self.close()
-            raise ConnectFailed(f"no port could be taken for the punch: {error.strerror or error}") from error
+            which = f"port {number}" if number else "no port"
+            raise ConnectFailed(
+                f"{which} could {'not ' if number else ''}be taken for the punch: {error.strerror or error}"
+            ) from error
 
     def _add_ipv6(self) -> None:
         try:
@@ -69,6 +75,16 @@ class PunchingPort:
         """Stops listening; connections from and to it live on. Safe to call twice."""
         for sock in self.listeners:
             sock.close()
+
+
+def _make_sure_of(number: int) -> None:
+    """Another program of this user's that shares its port would get half of what comes to us.
+
+    :raises OSError: there is one.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(("", number))
 
 
 def bound(family: int, port: int) -> socket.socket:
