@@ -53,6 +53,10 @@ class ConnectFailed(TunnelConsoleError):
     """The other end cannot be reached, or broke off before the handshake was done."""
 
 
+class HostTaken(ConnectFailed):
+    """The tunnel server says that another client has the host, which may be over at any time."""
+
+
 class CertificateRejected(ConnectFailed):
     """The server's certificate does not chain to a trusted authority, or is for another name."""
 

@@ -6,7 +6,14 @@ import random
 
 import pytest
 
-from tunnelconsole.engine.backoff import FIRST_DELAY, JITTER, LONGEST_DELAY, STABLE_AFTER, Backoff
+from tunnelconsole.engine.backoff import (
+    FIRST_DELAY,
+    JITTER,
+    LONGEST_DELAY,
+    LONGEST_DELAY_FOR_A_PLACE,
+    STABLE_AFTER,
+    Backoff,
+)
 
 
 @pytest.fixture
@@ -20,6 +27,11 @@ def delays(backoff: Backoff, count: int) -> list[float]:
 
 def test_delays_double_from_one_second_to_thirty(no_jitter: None) -> None:
     assert delays(Backoff(), 8) == [1, 2, 4, 8, 16, 30, 30, 30]
+
+
+def test_whose_place_another_has_asks_again_every_few_seconds(no_jitter: None) -> None:
+    backoff = Backoff()
+    assert [backoff.next(LONGEST_DELAY_FOR_A_PLACE) for _ in range(6)] == [1, 2, 4, 5, 5, 5]
 
 
 @pytest.mark.parametrize("share", [-1, 1], ids=["shortest", "longest"])

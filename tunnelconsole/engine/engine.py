@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tunnelconsole.engine.backoff import Backoff
+from tunnelconsole.engine.backoff import LONGEST_DELAY, LONGEST_DELAY_FOR_A_PLACE, Backoff
 from tunnelconsole.engine.events import (
     Crashed,
     EngineStopping,
@@ -36,7 +36,7 @@ from tunnelconsole.engine.services.service import Service, ServiceSettings
 from tunnelconsole.engine.sessions import Session
 from tunnelconsole.engine.settings import DEFAULT_DRAIN
 from tunnelconsole.engine.store import StoredEvent
-from tunnelconsole.errors import ConnectFailed, CredentialsRefused, RequestRefused, TunnelConsoleError
+from tunnelconsole.errors import ConnectFailed, CredentialsRefused, HostTaken, RequestRefused, TunnelConsoleError
 
 
 class Supervised:
@@ -186,7 +186,7 @@ class Engine:
                 service.cut_all("the service failed")
                 return
             backoff.worked_for(worked)  # the time in which it only tried to connect is none of it
-            delay = backoff.next()
+            delay = backoff.next(LONGEST_DELAY_FOR_A_PLACE if isinstance(error, HostTaken) else LONGEST_DELAY)
             supervised.retry_at = time.time() + delay
             supervised.restarts += 1
             text = str(error) if isinstance(error, TunnelConsoleError | OSError) else f"{type(error).__name__}: {error}"

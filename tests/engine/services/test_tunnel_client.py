@@ -38,7 +38,7 @@ from tunnelconsole.engine.services.tunnel.target import Target as TunnelTarget
 from tunnelconsole.engine.services.tunnel.target import TunnelURL
 from tunnelconsole.engine.settings import HostPort, Secret
 from tunnelconsole.engine.units import Duration
-from tunnelconsole.errors import ConfigError
+from tunnelconsole.errors import ConfigError, HostTaken
 from waiting import until
 from yamux_frames import DATA, FIN, GO_AWAY, RST, WINDOW, data, frame
 
@@ -192,6 +192,20 @@ async def test_what_may_pass_is_tried_again(said: bytes) -> None:
         await hears(engine, ServiceRetrying)
         assert told(engine, TunnelDisconnected)
         assert engine.services["app"].state == "backoff"
+
+
+@pytest.mark.parametrize(
+    ("said", "taken"),
+    [
+        (refusal(409, "a tunnel for it exists already"), True),
+        (refusal(400, "tunnel exists already"), True),
+        (refusal(503, "full"), False),
+    ],
+)
+async def test_a_host_that_is_taken_is_told_from_other_refusals(said: bytes, taken: bool) -> None:
+    async with attached(said=said) as (_, engine, _):
+        await hears(engine, ServiceRetrying)
+        assert isinstance(engine.supervised["app"].error, HostTaken) is taken
 
 
 async def test_a_server_that_leaves_is_told_and_tried_again() -> None:

@@ -129,6 +129,16 @@ async def test_a_tunnel_that_may_not_be_is_refused_with_the_reason(
         assert reason in (await hears(at.engine, PeerRefused)).reason
 
 
+async def test_of_two_who_ask_for_a_host_at_once_the_later_is_told_before_it_is_let_in() -> None:
+    async with web() as at:
+        async with at.asking(HOST, NATIVE) as (_, first), at.asking(HOST, NATIVE) as (later, second):
+            assert (first, second) == (b"HTTP/1.1 200", b"HTTP/1.1 409")
+            assert b"exists already" in await later.read_to_end()
+        await until(lambda: not at.service.backends)
+        async with at.asking(HOST, NATIVE) as (_, first):
+            assert first == b"HTTP/1.1 200"
+
+
 @pytest.mark.parametrize(
     ("token", "host", "status"),
     [

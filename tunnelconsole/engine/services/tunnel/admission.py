@@ -34,6 +34,8 @@ class Admission:
         self._tokens = {identity: token.encode() for identity, token in settings.tokens.items()}
         self._keys: dict[bytes, Backend] = {}
         """Clients that make data connections, by the key of these."""
+        self._promised: list[tuple[str, object]] = []
+        """Hosts that have been promised to clients which have not greeted yet, and to whom."""
 
     def forget(self, backend: Backend) -> None:
         """A client's session is over."""
@@ -75,11 +77,23 @@ class Admission:
     async def _attach(self, end: End, peer: str, handshake: TunnelServerHandshake, asked: TunnelAsked) -> None:
         identity, owner = self._identify(asked.token)
         status, reason = await self._judge(asked, peer, identity, owner)
+        if not status and (taken := self._taken(asked.name, owner)):  # by somebody who came while it was judged
+            status, reason = 409, taken
         if status:
             # An original knows 400 and nothing else.
             handshake.refuse(status if asked.native else 400, reason)
             self._turn_away(end, peer, handshake, reason)
             return
+        promise = (asked.name, owner)
+        self._promised.append(promise)
+        try:
+            await self._let_in(end, peer, handshake, asked, identity, owner)
+        finally:
+            self._promised.remove(promise)
+
+    async def _let_in(
+        self, end: End, peer: str, handshake: TunnelServerHandshake, asked: TunnelAsked, identity: str, owner: object
+    ) -> None:
         key = secrets.token_bytes(KEY_LENGTH) if asked.native and self._server.settings.native else None
         handshake.accept(key)
         answer = handshake.data_to_send()
@@ -132,7 +146,10 @@ class Admission:
 
     def _taken(self, host: str, owner: object) -> str:
         tunnel = self._server.routes.find(host)
-        return f"a tunnel for {host} exists already" if tunnel is not None and tunnel.owner != owner else ""
+        owners = [promised for name, promised in self._promised if name == host]
+        if tunnel is not None:
+            owners.append(tunnel.owner)
+        return f"a tunnel for {host} exists already" if any(other != owner for other in owners) else ""
 
     def _full(self, host: str, identity: str) -> str:
         """Why there can be no further session for a host; whoever takes the place of another needs none."""

@@ -27,7 +27,7 @@ from tunnelconsole.engine.wire.tunnel_lines import (
     message_reader,
     parse_message,
 )
-from tunnelconsole.errors import ConnectFailed, CredentialsRefused, TunnelConsoleError
+from tunnelconsole.errors import ConnectFailed, CredentialsRefused, HostTaken, TunnelConsoleError
 
 if TYPE_CHECKING:
     from tunnelconsole.engine.services.tunnel.client import TunnelClient
@@ -35,7 +35,10 @@ if TYPE_CHECKING:
 ANSWER_READ: Final = 4096
 """Bytes read at once of the server's answer."""
 
-PASSING_STATUSES: Final = frozenset((408, 409, 429))
+TAKEN: Final = 409
+"""The refusal of a host that somebody else has."""
+
+PASSING_STATUSES: Final = frozenset((408, 429))
 """Refusals of a tunnel that may be another thing a while later, as those from 500 on."""
 
 
@@ -60,7 +63,9 @@ async def read_answer(end: End) -> tuple[Established, bytes]:
 def _refusal(refused: Refused) -> TunnelConsoleError:
     passes = refused.status in PASSING_STATUSES or refused.status >= 500
     # An original says 400 to everything; of what it says, this alone passes by itself: its dead session is found out.
-    if passes or (refused.status == 400 and "exist" in refused.reason):
+    if refused.status == TAKEN or (refused.status == 400 and "exist" in refused.reason):
+        return HostTaken(f"the tunnel server refused the tunnel: {refused.reason}")
+    if passes:
         return ConnectFailed(f"the tunnel server refused the tunnel: {refused.reason}")
     return CredentialsRefused(f"the tunnel server refused the tunnel: {refused.reason}", "see its administrator")
 
