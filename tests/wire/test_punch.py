@@ -46,9 +46,10 @@ from tunnelconsole.engine.wire.punch import (
 
 NUMBERS = st.binary(min_size=16, max_size=16).map(bytes.hex)
 IDS = st.integers(0, 2**32 - 1)
+WORDS = st.text(st.characters(exclude_categories=["Cc", "Cf", "Cs", "Zl", "Zp"]), max_size=MAX_REASON)
 ADDRESSES = st.sampled_from(["192.0.2.10:7900", "[2001:db8::10]:1", ":7901"])
 FIRST = st.one_of(
-    st.builds(Join, room=st.text(min_size=1, max_size=MAX_ROOM), tag=NUMBERS, seat=NUMBERS),
+    st.builds(Join, room=WORDS.filter(lambda room: 0 < len(room) <= MAX_ROOM), tag=NUMBERS, seat=NUMBERS),
     st.builds(Observe, st.none() | NUMBERS),
     st.builds(Relay, NUMBERS),
 )
@@ -64,8 +65,8 @@ SERVER = st.one_of(
     st.builds(Said, sealed=st.text(max_size=100), seen=st.lists(st.just("192.0.2.1"), max_size=MAX_SEEN)),
     st.builds(Go, step=st.text(max_size=MAX_STEP), rtt=st.floats(0, 100)),
     st.builds(Ping, IDS),
-    st.builds(Notice, st.text(max_size=MAX_REASON)),
-    st.builds(Refused, st.text(max_size=MAX_REASON)),
+    st.builds(Notice, WORDS),
+    st.builds(Refused, WORDS),
     st.builds(Observed, ADDRESSES),
     st.builds(Probed, other_address=st.sampled_from(Reached), other_port=st.sampled_from(Reached)),
 )
@@ -129,6 +130,7 @@ def test_fields_that_are_not_known_are_ignored() -> None:
         f'{{"op":"relay","seat":"{SEAT_NUMBER.upper()}"}}'.encode(),
         f'{{"op":"relay","seat":"{SEAT_NUMBER}\\n"}}'.encode(),
         f'{{"op":"join","room":"","tag":"{SEAT_NUMBER}","seat":"{SEAT_NUMBER}"}}'.encode(),
+        f'{{"op":"join","room":"desk\\u001b[2J","tag":"{SEAT_NUMBER}","seat":"{SEAT_NUMBER}"}}'.encode(),
         f'{{"op":"join","room":"{"r" * (MAX_ROOM + 1)}","tag":"{SEAT_NUMBER}","seat":"{SEAT_NUMBER}"}}'.encode(),
     ],
 )
@@ -141,6 +143,22 @@ def test_a_client_of_another_version_is_told_so() -> None:
     line = encode(Join(room="desk", tag=SEAT_NUMBER, seat=SEAT_NUMBER, version=VERSION + 1))
     with pytest.raises(ProtocolError, match=f"version {VERSION + 1} of the punch protocol, not {VERSION}"):
         parse_first(line)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Notice("\x1b[2J"),
+        Refused("two\nlines"),
+        Notice("\u202egnorw"),
+        Observed("192.0.2.1:80\x1b"),
+        Said(sealed="", seen=["192.0.2.1\n"]),
+        Joined(first=True, address="", endpoints=[":1 "]),
+    ],
+)
+def test_what_would_move_a_terminal_s_cursor_is_said_by_no_server(message: Message) -> None:
+    with pytest.raises(ProtocolError):
+        parse_server(encode(message))
 
 
 @pytest.mark.parametrize(

@@ -49,8 +49,11 @@ SEAT_LENGTH = 16
 Number = Annotated[str, Meta(pattern=rf"\A[0-9a-f]{{{2 * SEAT_LENGTH}}}\Z")]
 """A seat's number, or a tag, in hex."""
 
-Text = Annotated[str, Meta(max_length=MAX_REASON)]
-AddressText = Annotated[str, Meta(max_length=64)]
+_SHOWN = r"\A[^\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]*\Z"
+
+Text = Annotated[str, Meta(max_length=MAX_REASON, pattern=_SHOWN)]
+"""A sentence for people: on their terminals it must not move the cursor, nor turn the direction of writing round."""
+AddressText = Annotated[str, Meta(max_length=64, pattern=r"\A[!-~]*\Z")]
 """``host:port`` with a numeric host, or a numeric host alone."""
 
 
@@ -61,7 +64,7 @@ class Message(msgspec.Struct, frozen=True, tag_field="op"):
 class Join(Message, frozen=True, tag="join", kw_only=True):
     """A client takes a seat."""
 
-    room: Annotated[str, Meta(min_length=1, max_length=MAX_ROOM)]
+    room: Annotated[str, Meta(min_length=1, max_length=MAX_ROOM, pattern=_SHOWN)]
     #: Which secret it has, as :attr:`~tunnelconsole.engine.wire.punch_room.RoomKey.tag` shows without telling it.
     tag: Number
     seat: Number

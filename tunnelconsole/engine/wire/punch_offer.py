@@ -30,6 +30,9 @@ LOWEST_PORT = 1024
 #: SYN segments that one attempt may send, the kernel's repetitions among them: many ports, and some tries.
 SYN_BUDGET = 1300
 
+#: The highest number of a race; 4 bytes of a hello leave room to count on from there.
+MAX_ROUND = 2**31 - 1
+
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -37,6 +40,10 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 LOCAL_NETWORKS: tuple[Network, ...] = tuple(
     map(ipaddress.ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7"))
 )
+
+
+#: Networks behind which a translator reaches IPv4 (RFC 6052, RFC 8215).
+NAT64_NETWORKS: tuple[Network, ...] = tuple(map(ipaddress.ip_network, ("64:ff9b::/96", "64:ff9b:1::/48")))
 
 
 class Kind(enum.Enum):
@@ -94,7 +101,7 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
     #: No more than :data:`MAX_CANDIDATES` are looked at; a few more are no reason to hear nothing at all.
     candidates: Annotated[tuple[Candidate, ...], Meta(max_length=4 * MAX_CANDIDATES)] = ()
     #: Which race of this pair's it is for, from 1 on; 0: none, it only introduces itself.
-    round: Annotated[int, Meta(ge=0, lt=2**32)] = 0
+    round: Annotated[int, Meta(ge=0, le=MAX_ROUND)] = 0
     #: Whether it has no way to the other end, so that both must bring a connection to be relayed.
     relay: bool = False
 
@@ -151,7 +158,7 @@ def judge(candidates: Iterable[Candidate], around: Surroundings) -> list[Judged]
     """Return which of the other end's candidates may be dialled, each once."""
     judged: list[Judged] = []
     known: set[str] = set()
-    unvouched = 0
+    accepted = unvouched = 0
     for candidate in candidates:
         try:
             host, port = candidate.host_port
@@ -167,11 +174,16 @@ def judge(candidates: Iterable[Candidate], around: Surroundings) -> list[Judged]
         if not reason and ip.version == 6 and not _vouched_for(ip, around):
             unvouched += 1
             reason = "" if unvouched <= MAX_IPV6 else f"more than {MAX_IPV6} IPv6 addresses"
-        accepted = sum(not entry.rejected for entry in judged)
-        if not reason and accepted >= MAX_CANDIDATES:
-            reason = f"more than {MAX_CANDIDATES} addresses"
-        judged.append(Judged(Candidate(candidate.kind, address), reason))
+        if not reason:
+            accepted += 1
+            reason = "" if accepted <= MAX_CANDIDATES else f"more than {MAX_CANDIDATES} addresses"
+        judged.append(Judged(Candidate(_kind(candidate.kind, ip, around), address), reason))
     return judged
+
+
+def _kind(kind: Kind, ip: IPAddress, around: Surroundings) -> Kind:
+    """What a candidate is: ports are guessed around a mapped one, so only where the rendezvous has seen its owner."""
+    return kind if kind is Kind.HOST or _seen(ip, around) else Kind.HOST
 
 
 def _forbidden(ip: IPAddress, port: int, address: str, around: Surroundings) -> str:
@@ -188,9 +200,11 @@ def _forbidden(ip: IPAddress, port: int, address: str, around: Surroundings) -> 
         return "it is link-local"
     if str(ip) in around.rendezvous and str(ip) not in around.seen_theirs:
         return "it is the rendezvous"
-    if isinstance(ip, ipaddress.IPv6Address) and (ip.ipv4_mapped or ip.sixtofour or ip.teredo):
-        return "it hides an IPv4 address"
-    return ""
+    return "it hides an IPv4 address" if isinstance(ip, ipaddress.IPv6Address) and _hides_ipv4(ip) else ""
+
+
+def _hides_ipv4(ip: ipaddress.IPv6Address) -> bool:
+    return bool(ip.ipv4_mapped or ip.sixtofour or ip.teredo) or any(ip in network for network in NAT64_NETWORKS)
 
 
 def _foreign(ip: IPAddress, around: Surroundings) -> str:
@@ -203,8 +217,11 @@ def _foreign(ip: IPAddress, around: Surroundings) -> str:
 
 
 def _vouched_for(ip: IPAddress, around: Surroundings) -> bool:
-    seen = str(ip) in list(around.seen_theirs)[:MAX_SEEN]
-    return seen or (_is_local(ip) and any(ip in network for network in around.networks))
+    return _seen(ip, around) or (_is_local(ip) and any(ip in network for network in around.networks))
+
+
+def _seen(ip: IPAddress, around: Surroundings) -> bool:
+    return str(ip) in list(around.seen_theirs)[:MAX_SEEN]
 
 
 def _is_local(ip: IPAddress) -> bool:
