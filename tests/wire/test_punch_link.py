@@ -355,6 +355,55 @@ def test_a_late_word_of_a_move_that_was_given_up_moves_nothing() -> None:
     assert world.b.heard == b"on the old path"
 
 
+def test_a_link_s_first_bytes_follow_its_first_words_without_an_answer() -> None:
+    world = World()
+    world.a.link.send(b"at once")
+    world.a.link.move_to(world.attach())
+    world.say("a", 1)
+    world.arrive("a", 1, 1000)
+    assert world.b.heard == b"at once"
+    world.settle()
+    assert world.b.heard == b"at once"
+    assert world.a.moved == [1]
+
+
+def test_a_first_path_that_dies_before_it_answers_loses_nothing() -> None:
+    world = World()
+    world.a.link.send(b"at once")
+    world.a.link.move_to(world.attach())
+    world.say("a", 1)
+    world.cut(1)
+    world.a.link.move_to(world.attach())
+    world.settle()
+    assert world.b.heard == b"at once"
+
+
+def test_the_last_acknowledgement_counts_though_the_link_was_led_elsewhere_meanwhile() -> None:
+    world = pair(2)
+    for peer in (world.a, world.b):
+        peer.link.send_eof()
+    for role in "ab":
+        world.say(role, 1)
+        world.arrive(role, 1, 1000)
+    for peer in (world.a, world.b):
+        peer.take_all()
+    world.say("a", 1)
+    world.arrive("a", 1, 1000)
+    world.say("b", 1)
+    assert world.b.link.finished
+    world.a.link.move_to(2)
+    world.arrive("b", 1, 1000)
+    assert world.a.link.finished
+
+
+def test_an_acknowledgement_that_comes_late_takes_nothing_back() -> None:
+    world = pair(2)
+    world.b.link.send(b"abc")
+    world.say("b", 1)
+    assert world.b.link.receive_data(1, number(ACK, 3) + number(ACK, 1)) == []
+    assert world.b.link.room == LINK_WINDOW
+
+
 def test_only_one_end_decides() -> None:
     world = pair()
     with pytest.raises(RuntimeError, match="the other end decides"):
@@ -474,7 +523,6 @@ def test_pings_that_nobody_lets_us_answer_take_no_memory() -> None:
     ("words", "why"),
     [
         (number(ACK, 4), "passed on 4 bytes of 3"),
-        (number(ACK, 2) + number(ACK, 1), "passed on 1 bytes of 3"),
         (switch("a", turn=2, received=4), "received 4 bytes of 3"),
         (number(ACK, 2) + switch("a", turn=2, received=1), "received 1 bytes of 3"),
         (FIN_FRAME + encode_frame(DATA, b"x"), "behind the end"),

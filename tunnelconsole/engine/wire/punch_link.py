@@ -137,11 +137,14 @@ class _Outgoing:
         return frames
 
     def acknowledge(self, count: int) -> None:
-        """:raises ProtocolError: it cannot have passed on so much, or so little."""
-        if not self.passed_on <= count <= self._next:
+        """Learns how much has been passed on; less than is known comes late, from a path before.
+
+        :raises ProtocolError: it cannot be so much.
+        """
+        if count > self._next:
             raise ProtocolError(f"it says that it has passed on {count} bytes of {self._next}")
-        self.passed_on = count
-        while self._sent and self._sent_from + weight(self._sent[0]) <= count:
+        self.passed_on = max(self.passed_on, count)
+        while self._sent and self._sent_from + weight(self._sent[0]) <= self.passed_on:
             self._sent_from += weight(self._sent.popleft())
 
     def resume(self, received: int) -> None:
@@ -166,10 +169,12 @@ class _Outgoing:
 class _Path:
     """What one path has to say beside the stream."""
 
-    __slots__ = ("ping", "pong", "reader", "reset", "switch")
+    __slots__ = ("carried", "ping", "pong", "reader", "reset", "switch")
 
     def __init__(self) -> None:
         self.reader = FrameReader()
+        self.carried = False
+        """Whether it carries the link, or has."""
         self.switch = self.ping = self.pong = self.reset = b""
 
     def take(self) -> list[bytes]:
@@ -216,6 +221,13 @@ class Link:
     def room(self) -> int:
         """Bytes that :meth:`send` may take now."""
         return self._out.room
+
+    @property
+    def _begins(self) -> bool:
+        """Whether this end leads a link to its first path: the other has received nothing, so no answer is due before
+        the stream begins.
+        """
+        return self._role == "a" and self._turn == 1
 
     @property
     def has_unsent(self) -> bool:
@@ -293,7 +305,7 @@ class Link:
     def data_to_send(self, path: int, most: int = MAX_DATA) -> bytes:
         """Return what is to be sent on ``path`` now: ``most`` bytes or a frame more; nothing of it is given again."""
         frames = self._paths[path].take()
-        if path == self._current and self.open and not self.over:
+        if path == self._current and (self.open or self._begins) and not self.over:
             if self._tell:
                 frames.append(encode_frame(ACK, NUMBER.pack(self._passed_on)))
                 self._told, self._pieces, self._tell = self._passed_on, 0, False
@@ -326,6 +338,8 @@ class Link:
             events.append(Ponged(path, NUMBER.unpack(body)[0]))
         elif kind == RESET:
             self._take_reset(bytes(body), events)
+        elif kind == ACK and self._paths[path].carried:
+            self._take_acknowledgement(body, events)
         elif path == self._current and self.open:
             self._take_stream(kind, body, events)
         elif self._turn == 0:
@@ -333,12 +347,7 @@ class Link:
 
     def _take_stream(self, kind: int, body: bytes | memoryview, events: list[Event]) -> None:
         """What the path that carries the link brings; of any other it is thrown away, because it comes again."""
-        if kind == ACK:
-            try:
-                self._out.acknowledge(NUMBER.unpack(body)[0])
-            except ProtocolError as error:
-                self._violated(str(error), events)
-        elif self._peer_ended:
+        if self._peer_ended:
             self._violated("it went on behind the end of its stream", events)
         elif kind == FIN:
             self._peer_ended = True
@@ -350,6 +359,13 @@ class Link:
             self._received += len(body)
             self._pieces += 1
             events.append(Received(memoryview(body)))
+
+    def _take_acknowledgement(self, body: bytes | memoryview, events: list[Event]) -> None:
+        """Holds wherever it comes from; and the last one may come on the path before, from an end that is done."""
+        try:
+            self._out.acknowledge(NUMBER.unpack(body)[0])
+        except ProtocolError as error:
+            self._violated(str(error), events)
 
     def _take_switch(self, path: int, body: bytes, events: list[Event]) -> None:
         link, role, nonce, turn, received = SWITCH_BODY.unpack(body)
@@ -370,7 +386,8 @@ class Link:
 
     def _resume(self, path: int, received: int, events: list[Event]) -> None:
         try:
-            self._out.resume(received)
+            if not self._begins:  # else what was sent is behind this answer's question, and will arrive
+                self._out.resume(received)
         except ProtocolError as error:
             self._violated(str(error), events)
             return
@@ -379,7 +396,7 @@ class Link:
                 self._paths[self._current].switch = b""
             self._paths[path].switch = self._switch()
         self._current = path
-        self.open = True
+        self.open = self._paths[path].carried = True
         self._tell = self._passed_on > 0  # what was told on another path may be lost
         events.append(Moved(path))
 
