@@ -529,6 +529,26 @@ async def test_the_word_of_a_trusted_proxy_is_taken_and_no_other() -> None:
             assert at.service.seen[0].value("X-Forwarded-For") == expected
 
 
+@pytest.mark.parametrize(
+    ("trusted", "told", "visitor"),
+    [
+        ((), "192.0.2.7", "127.0.0.1:"),
+        (("127.0.0.0/8",), "192.0.2.7", "192.0.2.7"),
+        (("127.0.0.0/8",), "198.51.100.1, 192.0.2.7", "192.0.2.7"),
+        (("127.0.0.0/8", "192.0.2.0/24"), "2001:db8::7, 192.0.2.7", "2001:db8::7"),
+        (("127.0.0.0/8",), "nobody", "127.0.0.1:"),
+    ],
+)
+async def test_the_inspector_names_the_visitor_and_not_a_trusted_proxy(
+    trusted: tuple[str, ...], told: str, visitor: str
+) -> None:
+    async with Piped(trusted_proxies=tuple(map(NetworkPattern, trusted))) as at:
+        await at.visitor.get("/", f"X-Forwarded-For: {told}")
+        await until(lambda: at.web.service.inspector.count)
+        (kept,) = at.web.service.inspector
+        assert kept.peer.startswith(visitor)
+
+
 async def test_clients_of_one_identity_share_a_host_and_the_least_busy_one_gets_each_request() -> None:
     async with (
         web(shared=True, tokens={"alice": Secret("a")}) as at,

@@ -92,6 +92,18 @@ def test_a_trusted_proxy_is_believed_and_added_to() -> None:
     assert sum(line.lower().startswith("x-forwarded-for") for line in lines) == 1
 
 
+@pytest.mark.parametrize("said", ["for=[2001:db8::7]", 'for="a', "for=a;;", ",", "for", "for=a, =b", 'for="a"b'])
+def test_what_cannot_be_read_of_a_trusted_proxys_word_is_not_passed_on_before_ours(said: str) -> None:
+    lines = sent_on(request(f"Forwarded: {said}"), TRUSTED)
+    assert "Forwarded: for=10.0.0.1;host=app.example.net;proto=http" in lines
+
+
+@pytest.mark.parametrize("said", ['for="[2001:db8::7]:1"; by=_x ,for=unknown', 'for=a;host="b\\"c"'])
+def test_what_can_be_read_of_a_trusted_proxys_word_stands_before_ours(said: str) -> None:
+    lines = sent_on(request(f"Forwarded: {said}"), TRUSTED)
+    assert f"Forwarded: {said}, for=10.0.0.1;host=app.example.net;proto=http" in lines
+
+
 def test_a_trusted_proxy_that_says_nothing_is_the_visitor() -> None:
     lines = sent_on(request(), TRUSTED)
     assert "X-Forwarded-For: 10.0.0.1" in lines

@@ -11,6 +11,7 @@ from tunnelconsole.engine.services.tunnel.backend import Backend
 from tunnelconsole.engine.services.tunnel.hooks import NOT_JUDGED, Judge, Request, Verdict
 from tunnelconsole.engine.services.tunnel.http_pump import HttpPump, label_of
 from tunnelconsole.engine.services.tunnel.inspector import Exchange
+from tunnelconsole.engine.services.tunnel.proxied import visitor_of
 from tunnelconsole.engine.services.tunnel.rates import Allowance
 from tunnelconsole.engine.services.tunnel.raw import RawFlow
 from tunnelconsole.engine.services.tunnel.routes import Tunnel
@@ -125,7 +126,9 @@ class Visitor(HttpPump):
         if tunnel is None:
             return self._answer(404, "there is no tunnel for this host")
         if tunnel.log is not None:
-            self._exchange = tunnel.log.begin(self._peer, event.head, event.target, self.exchanges)
+            self._exchange = tunnel.log.begin(
+                visitor_of(self._peer, event.head.values, self._server.trusts), event.head, event.target, self.exchanges
+            )
         if self._server.limits_rates and (wait := self._wait_for_rate(tunnel)):
             seconds = str(math.ceil(wait))
             return self._answer(429, f"too many requests; try again in {seconds} s", (("Retry-After", seconds),))

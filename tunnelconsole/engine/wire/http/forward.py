@@ -8,6 +8,7 @@ in their order and case.
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 
@@ -34,6 +35,12 @@ def _spellings(*names: str) -> frozenset[str]:
 
 
 _FORWARDING = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto")
+_WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
+_PAIRS = rf'{_WORD}=(?:{_WORD}|"(?:[^"\\]|\\.)*+")'
+_ELEMENT = rf"{_PAIRS}(?:[ \t]*+;[ \t]*+{_PAIRS})*+"
+_FORWARDED = re.compile(rf"{_ELEMENT}(?:[ \t]*+,[ \t]*+{_ELEMENT})*+")
+"""A ``Forwarded`` as RFC 7239 has it, section 4."""
+
 _OF_ONE_CONNECTION = frozenset(
     ("connection", "keep-alive", "proxy-connection", "te", "transfer-encoding", "upgrade", "http2-settings")
 )
@@ -289,11 +296,16 @@ def _forwarding_fields(route: Route, peer: Peer, values: Mapping[str, str]) -> l
     lines = [
         f"X-Forwarded-For: {_added(values.get('x-forwarded-for'), peer.address)}",
         f"X-Forwarded-Proto: {values.get('x-forwarded-proto') or peer.scheme}",
-        f"Forwarded: {_added(values.get('forwarded'), element)}",
+        f"Forwarded: {_added(_well_formed(values.get('forwarded')), element)}",
     ]
     if forwarded_host := values.get("x-forwarded-host") or route.host:
         lines.append(f"X-Forwarded-Host: {forwarded_host}")
     return lines
+
+
+def _well_formed(forwarded: str | None) -> str | None:
+    """What a proxy says of those before it, where it can be read: behind anything else, ours could not be either."""
+    return forwarded if forwarded and _FORWARDED.fullmatch(forwarded) else None
 
 
 def _added(before: str | None, last: str) -> str:
