@@ -6,14 +6,21 @@ import asyncio
 import socket
 from typing import Final
 
+from tunnelconsole.engine.access import plain_address
 from tunnelconsole.engine.transport import descriptors
 from tunnelconsole.engine.transport.dialer import numeric
 from tunnelconsole.engine.transport.ends import SocketEnd, reset
-from tunnelconsole.engine.wire.hostport import parse_host_port
+from tunnelconsole.engine.wire.hostport import format_host_port, parse_host_port
 from tunnelconsole.engine.wire.punch import Probed, Reached
 
 PROBE_TIME: Final = 1.0
 """Seconds that a client's NAT has to answer a stranger: the kernel sends no second SYN before."""
+
+
+def seen_as(peer: str) -> str:
+    """Where ``peer`` (``host:port``) comes from, as others dial it: a listener for both families sees IPv4 in IPv6."""
+    host, port = parse_host_port(peer)
+    return format_host_port(str(plain_address(host)), port)
 
 
 async def probe(observing: SocketEnd, peer: str, alternate: str) -> Probed:
@@ -41,7 +48,10 @@ async def _dial(source: str, peer: str) -> Reached:
     address = numeric(*parse_host_port(peer))
     if address is None:
         return Reached.UNTRIED
-    sock = socket.socket(address.family, socket.SOCK_STREAM)
+    try:
+        sock = socket.socket(address.family, socket.SOCK_STREAM)
+    except OSError:
+        return Reached.UNTRIED
     try:
         if sock.fileno() >= descriptors.ceiling():
             return Reached.UNTRIED

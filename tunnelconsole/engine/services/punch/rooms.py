@@ -8,12 +8,14 @@ from collections.abc import Callable
 from typing import Final
 
 from tunnelconsole.engine.access import source_of
+from tunnelconsole.engine.services.punch.observer import seen_as
 from tunnelconsole.engine.sessions import Session
 from tunnelconsole.engine.transport.ends import End
 from tunnelconsole.engine.transport.link import EndLink, Link
 from tunnelconsole.engine.wire.errors import ProtocolError
 from tunnelconsole.engine.wire.hostport import parse_host_port
 from tunnelconsole.engine.wire.punch import (
+    MAX_REASON,
     MAX_SEEN,
     Go,
     Join,
@@ -25,6 +27,7 @@ from tunnelconsole.engine.wire.punch import (
     Ping,
     Pong,
     Ready,
+    Refused,
     Said,
     Say,
     SeatLine,
@@ -53,6 +56,9 @@ SAYS_AT_ONCE: Final = 40.0
 OVERTAKING_TIME: Final = 2.0
 """Seconds that a relay connection may be here before its seat is taken: both are dialled at once."""
 
+LONGEST_LEAD: Final = 0.5
+"""Seconds by which one of the two may be sent off before the other: half the longest round trip that anybody bears."""
+
 NOTICE_INTERVAL: Final = 5.0
 """Seconds between two notices to one seat: whoever knows the room's name can bring them about."""
 
@@ -78,6 +84,8 @@ class Seat:
         self._pings: dict[int, float] = {}
         self._ping_ids = itertools.count()
         self._heard = True
+        self._wanted = False
+        """Whether somebody else waits for the seat."""
         self._says = SAYS_AT_ONCE
         self._said_at = loop.time()
         self._noticed_at = -NOTICE_INTERVAL
@@ -91,7 +99,7 @@ class Seat:
         """The step that it is ready for."""
         self.rtt: float | None = None
         """Seconds of its last round trip."""
-        self.seen: dict[str, None] = {parse_host_port(peer)[0]: None}
+        self.seen: dict[str, None] = {parse_host_port(seen_as(peer))[0]: None}
         """Hosts from which it was seen."""
         self.waiting: tuple[End, bytes] | None = None
         """Its relay connection, until there is one of the other seat's, and what came on it."""
@@ -132,15 +140,26 @@ class Seat:
 
     def must_answer(self) -> None:
         """Gives the seat up unless something is heard of it soon."""
+        if not self._wanted:  # else its time runs already, however often the seat is asked for
+            self._wanted = True
+            self._ask(EVICTION_TIME)
+
+    def _ask(self, patience: float) -> None:
+        """Wants to hear something within so many seconds."""
         self._timer.cancel()
         self._heard = False
         self.ping()
-        self._timer = self._loop.call_later(EVICTION_TIME, self._check)
+        if not self.over:
+            self._timer = self._loop.call_later(patience, self._check)
 
     def see(self, host: str) -> None:
         """Takes note of a host from which the client was seen."""
         if len(self.seen) < MAX_SEEN:
             self.seen[host] = None
+
+    def dismiss(self, reason: str) -> None:
+        """Empties the seat and tells the client why; safe to call twice."""
+        self.leave(reason, encode(Refused(reason[:MAX_REASON])))
 
     def leave(self, reason: str, last: bytes = b"") -> None:
         """Empties the seat; safe to call twice.
@@ -154,21 +173,24 @@ class Seat:
         if last:
             self._link.write(last)
         self._link.close()
-        if self.waiting is not None:
-            self.waiting[0].close()
-            self.waiting = None
+        self.stop_waiting()
         if self.cut_relay is not None:
             self.cut_relay(reason)
         self.room.leave(self)
         self._gone(self, reason)
 
+    def stop_waiting(self) -> None:
+        """Closes its relay connection, if that is not joined."""
+        if self.waiting is not None:
+            self.waiting[0].close()
+            self.waiting = None
+
     def _check(self) -> None:
         if not self._heard:
-            self.leave("nothing heard of it")
+            self.dismiss("nothing heard of it")
             return
-        self._heard = False
-        self.ping()
-        self._timer = self._loop.call_later(PING_INTERVAL, self._check)
+        self._wanted = False
+        self._ask(PING_INTERVAL)
 
     def link_received(self, link: Link, data: bytes) -> None:
         """Part of :class:`~tunnelconsole.engine.transport.link.LinkOwner`."""
@@ -178,7 +200,7 @@ class Seat:
                 if not self.over:
                     self._take(parse_seat(line))
         except ProtocolError as error:
-            self.leave(str(error))
+            self.dismiss(str(error))
 
     def _take(self, message: SeatLine) -> None:
         match message:
@@ -248,18 +270,19 @@ class Room:
 
     def introduce(self) -> None:
         """Tells both that they are there, once they are."""
-        if len(self.seats) == SEATS:
-            for seat in list(self.seats):
+        for seat in list(self.seats):
+            if len(self.seats) == SEATS:  # still: whom it cannot be told is gone
                 seat.tell(Peer())
 
     def leave(self, seat: Seat) -> None:
         """Takes note that a seat is empty."""
         self.seats.remove(seat)
-        for other in list(self.seats):
-            other.step = ""
-            other.tell(Left())
         if not self.seats:
             self._emptied(self)
+        for other in list(self.seats):
+            other.step = ""
+            other.stop_waiting()  # it was for the one that has left; there is another for the next
+            other.tell(Left())
 
     def pass_on(self, seat: Seat, sealed: str) -> None:
         """Tells the other seat what this one says; nobody where it is empty."""
@@ -278,7 +301,7 @@ class Room:
         for seat, rtt in ((one, one.rtt), (two, two.rtt)):
             message = Go(step=seat.step, rtt=rtt)
             seat.step = ""
-            ahead = (slowest - rtt) / 2
+            ahead = min(LONGEST_LEAD, (slowest - rtt) / 2)
             if ahead > 0:
                 self._loop.call_later(ahead, seat.tell, message)
             else:
@@ -336,7 +359,8 @@ class Rooms:
 
     def strangers(self, room: Room) -> list[Seat]:
         """Those in rooms of the same name with another secret."""
-        return [seat for other in self._rooms[room.name].values() if other is not room for seat in other.seats]
+        same_name = self._rooms.get(room.name, {})
+        return [seat for other in same_name.values() if other is not room for seat in other.seats]
 
     def add(self, room: Room, seat: Seat) -> None:
         """Gives somebody a seat in a room that :meth:`find` returned just now."""
@@ -359,6 +383,8 @@ class Rooms:
             async with asyncio.timeout(OVERTAKING_TIME):
                 return await asyncio.shield(taken)
         except TimeoutError:
+            if number in self.seats:  # another connection for the same seat ended the wait for it just before
+                return self.seats[number]
             raise ProtocolError("it wants to be relayed for a seat that is not taken") from None
         finally:
             if self._awaited.get(number) is taken:

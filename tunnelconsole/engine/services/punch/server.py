@@ -16,7 +16,7 @@ from tunnelconsole.engine.node import Node
 from tunnelconsole.engine.punch_events import ObserverUnavailable, RoomEntered
 from tunnelconsole.engine.rules import Problem, Rule
 from tunnelconsole.engine.services.listening import ListeningService, ListeningSettings
-from tunnelconsole.engine.services.punch.observer import probe
+from tunnelconsole.engine.services.punch.observer import probe, seen_as
 from tunnelconsole.engine.services.punch.rooms import Room, Rooms, Seat
 from tunnelconsole.engine.settings import ListenAddress, PortRange
 from tunnelconsole.engine.transport.ends import End, SocketEnd, receive, send_all
@@ -117,6 +117,12 @@ class PunchServer(ListeningService[PunchServerSettings]):
         else:
             self._observers.append(observer)
 
+    async def run(self) -> None:
+        try:
+            await super().run()
+        finally:  # also where the observers could listen and the service could not
+            self.stop_accepting()
+
     def stop_accepting(self) -> None:
         super().stop_accepting()
         observers, self._observers = self._observers, []
@@ -187,12 +193,12 @@ class PunchServer(ListeningService[PunchServerSettings]):
         room = self.rooms.find(join, peer)
         seat = Seat(self.node.loop, EndLink(self.node.loop, end), join, peer, self._left)
         self.rooms.add(room, seat)
-        seat.session = self.open_session(peer, seat.leave)
+        seat.session = self.open_session(peer, seat.dismiss)
         self.notes["rooms"] = str(len(self.rooms))
         self.node.bus.publish(
             RoomEntered(service=self.name, session=seat.session.id, peer=peer, room=room.name, seats=len(room.seats))
         )
-        seat.tell(Joined(first=len(room.seats) == 1, address=peer, endpoints=self._endpoints()))
+        seat.tell(Joined(first=len(room.seats) == 1, address=seen_as(peer), endpoints=self._endpoints()))
         seat.begin(early)
         self._warn_of_other_secret(room, seat)
         room.introduce()
@@ -271,7 +277,7 @@ class PunchServer(ListeningService[PunchServerSettings]):
             async with asyncio.timeout(OBSERVATION_TIME):
                 line, rest = await self._first_line(end)
                 self._take_note(line, peer)
-                await send_all(end, encode(Observed(peer)))
+                await send_all(end, encode(Observed(seen_as(peer))))
                 while True:
                     for line in lines.feed(rest):
                         parse_observing(line)
@@ -298,4 +304,4 @@ class PunchServer(ListeningService[PunchServerSettings]):
             raise ProtocolError("it wants something else than to be observed at a port for that")
         seat = self.rooms.seats.get(message.seat or "")
         if seat is not None:
-            seat.see(parse_host_port(peer)[0])
+            seat.see(parse_host_port(seen_as(peer))[0])
