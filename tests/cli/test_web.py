@@ -186,6 +186,18 @@ def test_http_takes_the_token_from_a_file_or_the_environment(program: Program, n
         assert command.returns() == 0
 
 
+def test_http_says_how_to_do_without_tls_and_who_cannot_be_reached(program: Program, node: Node) -> None:
+    where = ("--connect", f"127.0.0.1:{node.port}", "--fingerprint", "ab" * 32)
+    command = program.start("http", node.origin, "--server", f"https://a.example.net:{node.port}", *where)
+    until_true(lambda: "begin the URL with http://" in command.err)
+    command.sends(signal.SIGINT)
+    assert command.returns() == 0
+    gone = program.start("http", node.origin, "--server", "http://a.example.net", "--connect", "127.0.0.1:1")
+    until_true(lambda: "cannot reach the tunnel server 127.0.0.1:1: " in gone.err)
+    gone.sends(signal.SIGINT)
+    assert gone.returns() == 0
+
+
 @pytest.mark.parametrize("token", ["", "guessed"])
 def test_http_gives_up_when_it_is_refused(program: Program, node: Node, token: str) -> None:
     address = node.daemon.address("guarded")

@@ -66,6 +66,24 @@ async def test_what_cuts_something_asks_first_and_says_what(
         await desk.asked(request_)
 
 
+@pytest.mark.parametrize(
+    ("command", "told"), [(":kick s999", "There is no session s999"), (":close c999", "There is no channel c999")]
+)
+async def test_what_is_not_there_is_told_and_not_asked_about(tmp_path: Path, command: str, told: str) -> None:
+    async with console(tmp_path, evening()) as desk:
+        await desk.press(*command, "enter")
+        await desk.arrive()
+        assert told in desk.text()
+        assert not isinstance(desk.app.screen, Question)
+
+
+async def test_a_session_that_no_screen_shows_is_asked_about_with_what_it_costs(tmp_path: Path) -> None:
+    async with console(tmp_path, evening()) as desk:
+        await desk.press(*":kick s1", "enter")
+        await desk.arrive()
+        assert "Kick session s1: cuts 8 channels" in desk.text()
+
+
 @pytest.mark.parametrize("answer", ["n", "escape", "enter"])
 async def test_a_question_that_is_not_answered_with_yes_changes_nothing(tmp_path: Path, answer: str) -> None:
     async with console(tmp_path, evening()) as desk:

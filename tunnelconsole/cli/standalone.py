@@ -172,5 +172,5 @@ def cancelled_by(*numbers: signal.Signals) -> Iterator[None]:
 def in_own_words(error: CertificateRejected) -> CertificateRejected:
     """The same with the options of the commands in place of the keys of the configuration."""
     return CertificateRejected(
-        error.message, "pin a self-signed certificate with --fingerprint, or name its authority with --ca"
+        error.message, error.hint.replace("tls.fingerprint", "--fingerprint").replace("tls.ca", "--ca")
     )

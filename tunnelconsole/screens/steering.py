@@ -10,11 +10,14 @@ from msgspec.structs import replace
 from tunnelconsole.control import figures
 from tunnelconsole.control.messages import (
     ChannelRow,
+    Channels,
     ChidRow,
     Chids,
     CloseChannel,
     Done,
+    GetChannels,
     GetChids,
+    GetSessions,
     KickSession,
     ReloadConfig,
     Reply,
@@ -22,6 +25,7 @@ from tunnelconsole.control.messages import (
     RestartService,
     ServiceRow,
     SessionRow,
+    Sessions,
     SetReceivers,
     StartService,
     Status,
@@ -173,10 +177,15 @@ class Steering:
     async def kick_id(self, key: str) -> None:
         """Ends the session of this id."""
         row = self._operator.latest.session(key)
-        if row is not None:
+        if row is None:
+            found = await self._asked(GetSessions())
+            if found is None:
+                return
+            row = next((each for each in found.rows if each.id == key), None) if isinstance(found, Sessions) else None
+        if row is None:
+            self._operator.tell(f"There is no session {key}", hint="it may have ended; 3 lists them", trouble=True)
+        else:
             await self.kick(row)
-        elif await self._operator.confirm(f"Kick session {key}: cuts every channel in it", [], "Kick it"):
-            await self._carry_out(KickSession(key))
 
     async def close(self, row: ChannelRow) -> None:
         """Closes a channel."""
@@ -195,10 +204,23 @@ class Steering:
     async def close_id(self, key: str) -> None:
         """Closes the channel of this id."""
         row = self._operator.latest.channel(key)
-        if row is not None:
+        if row is None:
+            found = await self._asked(GetChannels())
+            if found is None:
+                return
+            row = next((each for each in found.rows if each.id == key), None) if isinstance(found, Channels) else None
+        if row is None:
+            self._operator.tell(f"There is no channel {key}", hint="it may have ended; 4 lists them", trouble=True)
+        else:
             await self.close(row)
-        elif await self._operator.confirm(f"Close channel {key}: cuts what it carries", [], "Close it"):
-            await self._carry_out(CloseChannel(key))
+
+    async def _asked(self, request: Request) -> Reply | None:
+        """The answer to a question; None where there is none, and the operator is told why."""
+        try:
+            return await self._operator.ask(request)
+        except TunnelConsoleError as error:
+            self._operator.tell(error.message, hint=error.hint, trouble=True)
+            return None
 
     async def disconnect(self, row: ChidRow) -> None:
         """Disconnects a client of a channel server."""

@@ -335,7 +335,7 @@ async def test_another_certificate_than_the_pinned_one_is_final() -> None:
 async def test_a_certificate_that_nobody_vouches_for_is_told_with_what_to_do() -> None:
     tls = TLSSettings()
     async with edge(tls=tls) as at, running(shop=relay_client(at.address, NOWHERE, tls=tls)) as engine:
-        await hears(engine, ServiceRetrying, "set tls.fingerprint to pin a self-signed certificate")
+        await hears(engine, ServiceRetrying, "pin a self-signed certificate with tls.fingerprint")
 
 
 async def test_data_connections_to_a_server_whose_certificate_was_replaced_are_an_event_and_no_fault(

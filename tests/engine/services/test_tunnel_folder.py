@@ -85,6 +85,15 @@ def test_a_file_is_served_with_its_type(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     "target",
+    ["/./page.html", "/sub/../page.html", "/a/b/../../page.html", "/../page.html", "/%2e/sub/%2E%2e/page.html"],
+)
+def test_dots_in_a_path_lead_where_they_lead_in_any_url(folder: Path, target: str) -> None:
+    head, _ = ask(folder, target)
+    assert head.status == 200
+
+
+@pytest.mark.parametrize(
+    "target",
     [
         "/missing",
         "/.env",

@@ -202,6 +202,7 @@ def test_the_answer_to_head_only_tells_the_length_of_the_page() -> None:
 
 def test_every_status_has_a_phrase() -> None:
     assert phrase_of(504) == "Gateway Timeout"
+    assert phrase_of(414) == "URI Too Long"
     assert phrase_of(599) == "Error"
 
 

@@ -345,10 +345,20 @@ _TLS_ON = "set [service.NAME.tls] on this client, or give a command --tls"
 class ServerDialer:
     """A client's way to its server: the address, ``connect`` in its place, TLS, and the time for it all.
 
+    :param without_tls: how this client is told to do without TLS.
     :raises ConnectFailed: the file of the authorities to trust cannot be used.
     """
 
-    def __init__(self, server: HostPort, connect: HostPort | None, tls: TLSSettings | None, timeout: float) -> None:
+    def __init__(
+        self,
+        server: HostPort,
+        connect: HostPort | None,
+        tls: TLSSettings | None,
+        timeout: float,
+        *,
+        without_tls: str = "leave tls out at this client",
+    ) -> None:
+        self._without_tls = without_tls
         self._server = server
         self._address = connect or server
         self._tls = tls
@@ -412,7 +422,7 @@ class ServerDialer:
                 check_fingerprint(end, tls.fingerprint)
         except (ssl.SSLError, NotTLS) as error:
             end.abort()
-            raise explain(error) from error
+            raise explain(error, self._without_tls) from error
         except OSError as error:
             end.abort()
             raise ConnectFailed(f"the server broke off the TLS handshake: {error.strerror or error}") from error

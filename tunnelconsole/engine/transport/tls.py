@@ -263,21 +263,31 @@ def client_context(ca: Path | None, fingerprint: str) -> ssl.SSLContext:
     return context
 
 
-def explain(error: ssl.SSLError | NotTLS) -> ConnectFailed:
+_OTHER_NAME = (62, 64)
+"""OpenSSL's numbers for a certificate of another host name, and of another IP address (x509_vfy.h)."""
+
+
+def explain(error: ssl.SSLError | NotTLS, without_tls: str) -> ConnectFailed:
     """A failed client handshake as an error with something to do.
 
     :param error: of :func:`complete_handshake`.
+    :param without_tls: how this client is told to do without TLS.
     """
     if isinstance(error, NotTLS):
         seen = f"; it began like plain {error.spoken}" if error.spoken else ""
         return ConnectFailed(
             f"the server does not speak TLS{seen}",
-            "leave tls out at this client, or set [service.NAME.tls] on the server",
+            f"{without_tls}, or set [service.NAME.tls] on the server",
         )
     if isinstance(error, ssl.SSLCertVerificationError):
+        if error.verify_code in _OTHER_NAME:
+            return CertificateRejected(
+                f"the server's certificate is for another name: {error.verify_message}",
+                "call the server by a name that is in it, or pin it with tls.fingerprint",
+            )
         return CertificateRejected(
             f"the server's certificate is not trusted: {error.verify_message}",
-            "set tls.fingerprint to pin a self-signed certificate, or tls.ca to its authority",
+            "pin a self-signed certificate with tls.fingerprint, or name its authority with tls.ca",
         )
     return ConnectFailed(f"the TLS handshake failed: {why(error)}", "is the server's listener a TLS one, on this port?")
 

@@ -214,7 +214,9 @@ class TunnelClient(Service[TunnelClientSettings]):
             tls = TLSSettings()
         if tls is not None and settings.server.scheme == "http":
             raise ConnectFailed(f"{url} is without TLS, and there is a tls table", "leave that out, or write https://")
-        dialer = ServerDialer(settings.server.address, settings.connect, tls, timeout)
+        dialer = ServerDialer(
+            settings.server.address, settings.connect, tls, timeout, without_tls="begin the URL with http://"
+        )
         await self._wait_if_stopping()
         self.enter("connecting")
         self.node.bus.publish(TunnelConnecting(service=self.name, url=url))
@@ -253,7 +255,7 @@ class TunnelClient(Service[TunnelClientSettings]):
         """
         settings = self.settings
         spare = min(settings.spare_connections, MAX_WANTED) if settings.native else None
-        end = await dialer.dial()
+        end = await dialer.reach("tunnel server")
         try:
             await send_all(end, tunnel_request(settings.server.host, token=self.token, spare=spare))
             established, early = await read_answer(end)

@@ -90,7 +90,13 @@ class Folder:
 
         :raises OSError: there is none, or none that may be served.
         """
-        names = [os.fsdecode(unquote_to_bytes(part)) for part in path.split("/") if part]
+        names: list[str] = []
+        for part in path.split("/"):  # RFC 3986, section 5.2.4
+            name = os.fsdecode(unquote_to_bytes(part))
+            if name == "..":
+                names = names[:-1]
+            elif name not in ("", "."):
+                names.append(name)
         if not path.startswith("/") or any("/" in name or _is_hidden(name) for name in names):
             raise FileNotFoundError
         return self._inside(self._root.joinpath(*names))

@@ -41,9 +41,13 @@ def plain_response(
     return serialize(f"HTTP/1.1 {status} {phrase_of(status)}", lines) + (page if body else b"")
 
 
+_RENAMED = {413: "Content Too Large", 414: "URI Too Long", 416: "Range Not Satisfiable", 422: "Unprocessable Content"}
+"""What RFC 9110 calls otherwise than earlier standards did, which Python may still follow."""
+
+
 def phrase_of(status: int) -> str:
     """Return the reason phrase of a status (RFC 9110, section 15), or a word that fits every error."""
     try:
-        return HTTPStatus(status).phrase
+        return _RENAMED.get(status) or HTTPStatus(status).phrase
     except ValueError:
         return "Error"
