@@ -115,8 +115,9 @@ def documents(process: Process) -> list[dict[str, Any]]:
 def test_help_names_every_command(program: Program, flag: str) -> None:
     named = re.findall(r"^  (\w+)  ", program.run(flag).ok(), re.MULTILINE)
     assert named == [
-        *("attach", "check", "status", "services", "sessions", "channels", "chids", "events", "requests", "request"),
-        *("start", "stop", "restart", "kick", "receivers", "replay", "reload", "tcp", "http", "jump", "channel"),
+        *("attach", "check", "status", "services", "sessions", "channels", "chids", "events", "attempts"),
+        *("requests", "request", "start", "stop", "restart", "kick", "receivers", "replay", "retry", "reload"),
+        *("tcp", "http", "jump", "channel"),
     ]
 
 

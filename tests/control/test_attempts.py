@@ -129,10 +129,12 @@ async def test_another_round_is_refused_with_the_reason_where_it_would_be_of_no_
 async def test_a_client_that_is_to_stay_on_the_relay_says_so(tmp_path: Path) -> None:
     async with rendezvous() as (engine, server), controlled(engine, tmp_path) as client:
         meet = engine.services["meet"].settings
-        await engine.apply({"meet": meet, "here": punch_client(server, direct=False)})
-        await until(lambda: any(each.service == "here" for each in engine.node.attempts))
+        ends = {"here": punch_client(server, direct=False, leads=True), "there": punch_client(server, direct=False)}
+        await engine.apply({"meet": meet, **ends})
+        await until(lambda: engine.services["here"].notes.get("path") == "relay")
         with pytest.raises(RequestRefused, match="room desk is to stay on the relay"):
             await client.ask(PunchAgain("here"))
+        assert await attempts(client) == []
 
 
 async def test_a_link_on_the_relay_begins_another_round_at_once(

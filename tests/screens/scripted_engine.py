@@ -10,7 +10,9 @@ from typing import Self
 
 import msgspec
 
+from attempt_rows import brief
 from tunnelconsole.control import messages
+from tunnelconsole.control.attempts import AttemptRow, Attempts, GetAttempts
 from tunnelconsole.control.messages import (
     Answer,
     Ask,
@@ -65,6 +67,8 @@ class Script:
     """Requests as they are shown, by id and whether their secrets are."""
     replayed: Exchange | None = None
     """What becomes of a request that is sent again."""
+    attempts: list[AttemptRow] = field(default_factory=list)
+    """As they are asked for; updates have them in brief."""
     events: list[EventRow] = field(default_factory=list)
     history: History = field(default_factory=lambda: History(interval=1.0, rate_in=[], rate_out=[]))
     histories: list[History] = field(default_factory=list)
@@ -133,6 +137,7 @@ class ScriptedEngine:
             channels=[row for row in script.channels if of in ("", row.service)] if "channels" in topics else None,
             chids=[row for row in script.chids if of in ("", row.service)] if "chids" in topics else None,
             exchanges=Exchanges(script.exchanges, script.missed) if "exchanges" in topics else None,
+            attempts=list(map(brief, script.attempts)) if "attempts" in topics else None,
             events=Events(fresh, self.dropped) if "events" in topics else None,
             history=script.history if "history" in topics else None,
             histories=script.histories if "histories" in topics else None,
@@ -163,6 +168,14 @@ class ScriptedEngine:
             with contextlib.suppress(ConnectionError):
                 await writer.wait_closed()
 
+    def _one(self, request: GetExchange | GetAttempts) -> Reply:
+        """What is opened by its id."""
+        if isinstance(request, GetExchange):
+            gone = Refused(f"there is no request {request.id}", "only the last of each tunnel are kept")
+            return self.script.opened.get((request.id, request.reveal), gone)
+        found = [row for row in self.script.attempts if row.id == request.id]
+        return Attempts(found) if found else Refused(f"there is no attempt {request.id}", "only the last are kept")
+
     def _reply(self, writer: asyncio.StreamWriter, ask: Ask) -> None:
         script, request = self.script, ask.request
         refusal = script.refusals.get(type(request))
@@ -185,11 +198,10 @@ class ScriptedEngine:
                 self._answer(writer, ask.id, Chids([row for row in script.whole_chids if row.session == session]))
             case GetChids():
                 self._answer(writer, ask.id, Chids(script.chids))
+            case GetExchange() | GetAttempts():
+                self._answer(writer, ask.id, self._one(request))
             case GetEvents():
                 self._answer(writer, ask.id, Events(script.events))
-            case GetExchange(key, reveal):
-                gone = Refused(f"there is no request {key}", "only the last of each tunnel are kept")
-                self._answer(writer, ask.id, script.opened.get((key, reveal), gone))
             case ReplayExchange():
                 assert script.replayed is not None
                 self._answer(writer, ask.id, script.replayed)

@@ -6,6 +6,7 @@ import math
 
 from msgspec.structs import replace
 
+from attempt_rows import CONE, attempt, candidate, direct, moments, relayed
 from exchange_rows import exchange, exchange_row, message
 from screens.rows import NOW, channel, chid, event, history, service, session, status
 from screens.scripted_engine import Script
@@ -217,3 +218,52 @@ def tunnels() -> Script:
         },
         replayed=again,
     )  # fmt: skip
+
+
+def punches() -> Script:
+    """Punch clients of some rooms: tries that came to everything that they can, and two under way."""
+    words = "NAT with the next port for each destination; drops strangers"
+    counting = replace(CONE, mapping="sequential", words=words, address="203.0.113.7:40777")
+    guessed = [f"203.0.113.7:{40778 + number}" for number in range(6)]
+    attempts = [
+        direct("p1", started=NOW - 7300),
+        relayed("p2", service="to-lab", room="lab", started=NOW - 600),
+        attempt(
+            "p3", service="to-lab", room="lab", state="failed", started=NOW - 400, seconds=3.4, syns=61, ours=CONE,
+            theirs=counting,
+            reason=f"no connection came through within 3 s (here: {CONE.words}; there: {counting.words}): relaying",
+            candidates=[
+                candidate("203.0.113.7:40777", "mapped", "silent", tries=2, ms=3390.0),
+                *(candidate(guess, "predicted", "refused" if at % 2 else "silent", tries=9, ms=900.0 + 7 * at)
+                  for at, guess in enumerate(guessed)),
+                candidate("198.51.100.9:51000", "accepted", "wrong peer", tries=0, ms=2100.0),
+            ],
+            timeline=moments(
+                (0.0, "observing"), (190.0, "offered"), (240.0, "tries the next 20 ports of its NAT"),
+                (300.0, "racing"), (301.0, "trying", "203.0.113.7:40777"),
+                *((302.0 + at, "trying", guess) for at, guess in enumerate(guessed)),
+                *((900.0 + 7 * at, "refused", guess) for at, guess in enumerate(guessed) if at % 2),
+                (2000.0, "accepted", "198.51.100.9:51000"), (2001.0, "connected", "198.51.100.9:51000"),
+                (2100.0, "wrong peer", "198.51.100.9:51000"), (3390.0, "silent", "203.0.113.7:40777"),
+                *((3390.0, "silent", guess) for at, guess in enumerate(guessed) if at % 2 == 0), (3400.0, "failed"),
+            ),
+        ),
+        attempt("p4", service="to-attic", room="attic", state="left", seconds=12.0, started=NOW - 300,
+                reason="the other side left"),
+        attempt(
+            "p5", service="to-lab", room="lab", state="racing", started=NOW - 1.2, syns=4, ours=CONE,
+            theirs=replace(CONE, address="203.0.113.7:40790"),
+            candidates=[candidate("203.0.113.7:40790", "mapped", "trying", tries=3, ms=420.0),
+                        candidate("192.168.7.9:40790", "host", "unreachable", tries=2, ms=421.0)],
+            timeline=moments((0.0, "observing"), (210.0, "offered"), (300.0, "dials its addresses"), (410.0, "racing"),
+                             (420.0, "trying", "203.0.113.7:40790"), (421.0, "unreachable", "192.168.7.9:40790")),
+        ),
+        attempt("p6", service="to-attic", room="attic", started=NOW - 200),
+    ]  # fmt: skip
+    names = {"to-desk": "desk", "to-lab": "lab", "to-attic": "attic"}
+    services = [
+        service(name, kind="punch-client", state="connected", address="127.0.0.1:5901", sessions=1,
+                target=f"room {room} at meet.example.net:7900", notes={"room": room})
+        for name, room in names.items()
+    ]  # fmt: skip
+    return Script(status=status(services=3, sessions=2), services=services, attempts=attempts)

@@ -17,7 +17,7 @@ from syrupy.location import PyTestLocation
 import waiting
 from screens.desk import Desk, console
 from screens.scripted_engine import Script
-from screens.stories import crowded_hub, evening, hub, nothing, quiet, tunnels
+from screens.stories import crowded_hub, evening, hub, nothing, punches, quiet, tunnels
 from tunnelconsole.screens import themes
 from tunnelconsole.screens.places import Place
 
@@ -115,6 +115,30 @@ async def test_tunnels(tmp_path: Path, kept: SnapshotAssertion, size: tuple[int,
 async def test_request(tmp_path: Path, kept: SnapshotAssertion, key: str, size: tuple[int, int]) -> None:
     async with console(tmp_path, tunnels(), size) as desk:
         desk.app.go(Place("request", "web", request=key))
+        await desk.arrive()
+        assert await _picture(desk) == kept
+
+
+@pytest.mark.parametrize("size", [PHONE, SMALL, USUAL, LARGE], ids=lambda size: f"{size[0]}x{size[1]}")
+async def test_punches(tmp_path: Path, kept: SnapshotAssertion, size: tuple[int, int]) -> None:
+    async with console(tmp_path, punches(), size) as desk:
+        await desk.command("punches")
+        await desk.arrive()
+        assert await _picture(desk) == kept
+
+
+@pytest.mark.parametrize("size", [PHONE, SMALL, USUAL, LARGE], ids=lambda size: f"{size[0]}x{size[1]}")
+@pytest.mark.parametrize("key", ["p1", "p2", "p3", "p5"])
+async def test_punch(tmp_path: Path, kept: SnapshotAssertion, key: str, size: tuple[int, int]) -> None:
+    async with console(tmp_path, punches(), size) as desk:
+        desk.app.go(Place("attempt", attempt=key))
+        await desk.arrive()
+        assert await _picture(desk) == kept
+
+
+async def test_punch_without_colour(tmp_path: Path, kept: SnapshotAssertion) -> None:
+    async with console(tmp_path, punches(), SMALL, no_color=True) as desk:
+        desk.app.go(Place("attempt", attempt="p3"))
         await desk.arrive()
         assert await _picture(desk) == kept
 

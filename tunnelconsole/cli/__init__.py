@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tunnelconsole import __version__
+from tunnelconsole.cli.attempts import attempts, retry
 from tunnelconsole.cli.complaint import PROGRAM, complain
 from tunnelconsole.cli.options import (
     LEVELS,
@@ -234,6 +235,7 @@ def events(shared: Shared, limit: int, level: Level | None, *, follow: bool) -> 
     print_rows(EVENTS, rows, empty=empty, as_json=shared.json)
 
 
+cli.add_command(attempts)
 cli.add_command(requests)
 cli.add_command(request)
 
@@ -290,6 +292,7 @@ def receivers(shared: Shared, session: str, chids: str) -> None:
 
 
 cli.add_command(replay)
+cli.add_command(retry)
 
 
 @cli.command()

@@ -27,7 +27,7 @@ LOOPBACK = "127.0.0.1"
 END_TIMEOUT = 5.0
 """Seconds that a child may take to end once it has been told; then it is killed."""
 
-SERVERS = ("jump", "jump_tls", "edge", "hub", "web")
+SERVERS = ("jump", "jump_tls", "edge", "hub", "web", "meet")
 """The servers that clients of the same configuration connect to, so that their ports must be known beforehand."""
 
 ORIGINS = ("pages", "desk", "shell", "shop")
@@ -140,6 +140,43 @@ server = "http://shop.localhost:{web_port}"
 connect = "{web}"
 token = "{erin}"
 target = "{shop}"
+
+# punch: two ends that meet in a room; the relay joins them at once, and a direct connection as soon as there is one
+
+[service.meet]
+kind = "punch-server"
+listen = "{meet}"
+observe_ports = "0"
+
+[service.room-desk]
+kind = "punch-client"
+server = "{meet}"
+room = "desk"
+secret = "{frank}"
+target = "{desk}"
+
+[service.room-laptop]
+kind = "punch-client"
+server = "{meet}"
+room = "desk"
+secret = "{frank}"
+listen = "127.0.0.1:0"
+
+[service.attic-shell]
+kind = "punch-client"
+server = "{meet}"
+room = "attic"
+secret = "{grace}"
+target = "{shell}"
+direct = false               # as where no punch succeeds
+
+[service.attic]
+kind = "punch-client"
+server = "{meet}"
+room = "attic"
+secret = "{grace}"
+listen = "127.0.0.1:0"
+direct = false
 """
 
 
@@ -195,7 +232,7 @@ def _write_config(folder: Path, ports: dict[str, socket.socket]) -> None:
             fingerprint=certificates.certificate_fingerprint(certificate),
             **{name: f"{LOOPBACK}:{sock.getsockname()[1]}" for name, sock in ports.items()},
             web_port=ports["web"].getsockname()[1],
-            **{name: secrets.token_urlsafe() for name in ("alice", "bob", "carol", "dave", "erin")},
+            **{name: secrets.token_urlsafe() for name in ("alice", "bob", "carol", "dave", "erin", "frank", "grace")},
         )
     )
 

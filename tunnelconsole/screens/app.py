@@ -17,6 +17,7 @@ from textual.app import SystemCommand
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
 
+from tunnelconsole.control.attempts import AttemptRow
 from tunnelconsole.control.messages import LEVELS, ChannelRow, ChidRow, EventRow, ExchangeRow, ServiceRow, SessionRow
 from tunnelconsole.screens import keys, themes
 from tunnelconsole.screens.chids import LIST_BELOW, ChidsPane
@@ -69,7 +70,7 @@ class ConsoleApp(Operating):
 
     def action_show(self, screen: keys.Screen, service: str = "") -> None:
         """Shows a screen, narrowed to one service where one is named."""
-        if service and screen not in ("sessions", "channels", "events", "chids", "tunnels"):
+        if service and screen not in ("sessions", "channels", "events", "chids", "tunnels", "punches"):
             service = ""
         self.go(Place(screen, service))
 
@@ -100,6 +101,8 @@ class ConsoleApp(Operating):
             self.go(Place("channels", row.service, row.id))
         elif isinstance(row, ExchangeRow):
             self.go(Place("request", row.service, request=row.id))
+        elif isinstance(row, AttemptRow):
+            self.go(Place("attempt", row.service, attempt=row.id))
         elif isinstance(row, ChidRow) or (
             isinstance(row, EventRow) and row.session and self.latest.session(row.session)
         ):

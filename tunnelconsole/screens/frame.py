@@ -17,6 +17,7 @@ from textual.screen import Screen
 
 from tunnelconsole.control.messages import LEVELS, Events, Reply, Request, Update, Watch
 from tunnelconsole.screens import copying, themes
+from tunnelconsole.screens.attempt import AttemptPane
 from tunnelconsole.screens.channels import ChannelsPane
 from tunnelconsole.screens.chids import ChidsPane
 from tunnelconsole.screens.commands import Takes, complete
@@ -28,6 +29,7 @@ from tunnelconsole.screens.pane import Pane, Scene
 from tunnelconsole.screens.picture import Gathering, Picture
 from tunnelconsole.screens.places import Place, Trail
 from tunnelconsole.screens.preferences import Preferences, PreferencesFile
+from tunnelconsole.screens.punches import PunchesPane
 from tunnelconsole.screens.request import RequestPane
 from tunnelconsole.screens.services import ServicesPane
 from tunnelconsole.screens.sessions import SessionsPane
@@ -56,7 +58,8 @@ TOAST, TROUBLE_TOAST = 4.0, 9.0
 """Seconds that a toast stays; one that says what went wrong has a hint to read."""
 
 PANES: tuple[type[Pane], ...] = (
-    OverviewPane, ServicesPane, SessionsPane, ChannelsPane, EventsPane, ChidsPane, TunnelsPane, HelpPane, RequestPane,
+    OverviewPane, ServicesPane, SessionsPane, ChannelsPane, EventsPane, ChidsPane, TunnelsPane, PunchesPane, HelpPane,
+    RequestPane, AttemptPane,
 )  # fmt: skip
 """The screens, in the order of their tabs."""
 

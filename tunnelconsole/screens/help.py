@@ -8,7 +8,8 @@ from textual.app import ComposeResult
 from textual.containers import VerticalScroll
 
 from tunnelconsole.control import figures
-from tunnelconsole.screens import cells, chids
+from tunnelconsole.control.punch_words import OUTCOMES
+from tunnelconsole.screens import cells, chids, punches, race
 from tunnelconsole.screens.commands import COMMANDS
 from tunnelconsole.screens.keys import ALL, DIALOG_KEYS, GROUPS, SCREENS, Key, Screen, grouped
 from tunnelconsole.screens.pane import Pane, Scene
@@ -25,6 +26,7 @@ WORDS = (
     ("channel", "one piped stream inside a session; in is what came from the remote party"),
     ("chid", "the name of a client of a channel server, by which others send to it"),
     ("identity", "who a session was authenticated as: a token's name, a key's fingerprint, or anonymous"),
+    ("punch", "one try of a direct connection through NATs, which the commands call an attempt"),
     ("event", "one thing that happened"),
     ("node", "one running engine"),
 )
@@ -97,6 +99,12 @@ def sections(width: int) -> list[list[Line]]:
         lines += _entry(f"{sign} {name}", chids.MEANINGS[name], width, role=role, room=14)
     for marks, meaning in MARKS:
         lines += _entry(marks, meaning, width, role="in", room=14)
+    pieces.append(lines)
+    lines = [rule((Span("Signs of punches", "title"),), (), width)]
+    for name, (sign, role) in punches.STATES.items():
+        lines += _entry(f"{sign} {name}", OUTCOMES[name], width, role=role, room=14)
+    for sign, role, words in race.MARKS.values():
+        lines += _entry(sign, words, width, role=role, room=14)
     pieces.append(lines)
     lines = [rule((Span("Words", "title"),), (), width)]
     for word, meaning in WORDS:

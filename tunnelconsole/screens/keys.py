@@ -9,12 +9,24 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-Screen = Literal["overview", "services", "sessions", "channels", "events", "chids", "tunnels", "help", "request"]
+Screen = Literal[
+    "overview",
+    "services",
+    "sessions",
+    "channels",
+    "events",
+    "chids",
+    "tunnels",
+    "punches",
+    "help",
+    "request",
+    "attempt",
+]
 """The names of the screens, in the order of their tabs."""
 
 ALL: tuple[Screen, ...] = get_args(Screen)
 
-INSIDE: dict[Screen, Screen] = {"request": "tunnels"}
+INSIDE: dict[Screen, Screen] = {"request": "tunnels", "attempt": "punches"}
 """Screens that are reached through another one, whose tab they have."""
 
 SCREENS: tuple[Screen, ...] = tuple(screen for screen in ALL if screen not in INSIDE)
@@ -23,6 +35,7 @@ SCREENS: tuple[Screen, ...] = tuple(screen for screen in ALL if screen not in IN
 ABOUT: dict[Screen, frozenset[str]] = {
     "chids": frozenset({"channel-server"}),
     "tunnels": frozenset({"tunnel-server", "tunnel-client"}),
+    "punches": frozenset({"punch-client"}),
 }
 """Screens that are about some kinds of service: with a tab where there is one, with a key and a command always."""
 
@@ -43,6 +56,7 @@ CHIDS: frozenset[Screen] = frozenset({"chids"})
 SERVICES: frozenset[Screen] = frozenset({"overview", "services"})
 REQUEST: frozenset[Screen] = frozenset({"request"})
 REQUESTS: frozenset[Screen] = REQUEST | {"tunnels"}
+PUNCHES: frozenset[Screen] = frozenset({"punches", "attempt"})
 EVERYWHERE: frozenset[Screen] = frozenset(ALL)
 
 
@@ -82,9 +96,11 @@ KEYS: tuple[Key, ...] = (
     _go(5, "events", "What happened, newest first"),
     _go(6, "chids", "Who sends to whom at the channel servers"),
     _go(7, "tunnels", "Which requests came through tunnels, and how they were answered"),
+    _go(8, "punches", "Which hole punches were tried, and what they came to"),
     Key(("question_mark",), "?", "show('help')", "help", "This help", "go", footer=90),
     Key(("enter",), "Enter", "open", "open",
-        "Into the selected row: a service's sessions, a session's channels, a request", "go", TABLES, footer=10),
+        "Into the selected row: a service's sessions, a session's channels, a request, a punch", "go", TABLES,
+        footer=10),
     Key(("escape",), "Esc", "go_back", "back", "Clear the filter, else go back", "go", footer=11),
     Key(("tab",), "Tab", "next_screen(1)", "next", "The next screen", "go"),
     Key(("shift+tab",), "Shift-Tab", "next_screen(-1)", "previous", "The screen before", "go"),
@@ -96,7 +112,8 @@ KEYS: tuple[Key, ...] = (
     Key(("slash",), "/", "filter", "filter", "Only rows with these words; /!word: those without", "look", TABLES,
         footer=30),
     Key(("p",), "p", "freeze", "freeze", "Hold the picture still, to read or copy from it", "look", footer=50),
-    Key(("y",), "y", "copy", "copy", "Copy the selected row's address, peer, label or text", "look", TABLES | REQUEST,
+    Key(("y",), "y", "copy", "copy", "Copy the selected row's address, peer, label or text", "look",
+        TABLES | REQUEST | PUNCHES,
         footer=55),
     Key(("Y",), "Y", "copy_row", "copy row", "Copy the whole selected row as JSON", "look", TABLES),
     Key(("l",), "l", "level", "level", "Show events from the next level up; after error, all with debug", "look",
@@ -124,6 +141,8 @@ KEYS: tuple[Key, ...] = (
         footer=21),
     Key(("r",), "r", "replay", "replay", "Send the request to its service again; asks first", "steer", REQUESTS,
         footer=20),
+    Key(("r",), "r", "retry", "try again", "Look for a direct way at once, where a punch is on the relay", "steer",
+        PUNCHES, footer=20),
     Key(("R",), "R", "reload", "reload", "Read the configuration again", "steer", footer=60),
 
     Key(("down", "j"), "↓ j", "move(1)", "down", "One row down", "move"),
@@ -142,7 +161,7 @@ KEYS: tuple[Key, ...] = (
     _sort("E", "sessions", "number of sessions", "overview", "services"),
     _sort("C", "channels", "number of channels", "overview", "services", "sessions"),
     _sort("C", "chid", "chid", "chids"),
-    _sort("S", "service", "service", "sessions", "channels", "events", "chids", "tunnels"),
+    _sort("S", "service", "service", "sessions", "channels", "events", "chids", "tunnels", "punches"),
     _sort("P", "peer", "peer", "sessions", "channels", "chids"),
     _sort("D", "identity", "identity", "sessions", "chids"),
     _sort("T", "receivers", "receivers", "chids"),
@@ -156,15 +175,20 @@ KEYS: tuple[Key, ...] = (
     _sort("B", "bytes_in", "bytes in", "overview", "services", "sessions", "channels", "chids"),
     _sort("U", "bytes_out", "bytes out", "overview", "services", "sessions", "channels", "chids"),
     _sort("A", "since", "age", "overview", "services", "sessions", "channels", "chids"),
-    _sort("T", "time", "time", "events", "tunnels"),
+    _sort("T", "time", "time", "events", "tunnels", "punches"),
     _sort("L", "level", "level", "events"),
     _sort("E", "type", "type", "events", "tunnels"),
-    _sort("M", "method", "method", "tunnels"),
+    _sort("M", "method", "method", "tunnels", "punches"),
     _sort("P", "target", "path", "tunnels"),
     _sort("U", "status", "status", "tunnels"),
-    _sort("K", "seconds", "how long it took", "tunnels"),
+    _sort("K", "seconds", "how long it took", "tunnels", "punches"),
     _sort("Q", "request_bytes", "size of the request", "tunnels"),
     _sort("W", "response_bytes", "size of the answer", "tunnels"),
+    _sort("O", "state", "what it came to, the worst first", "punches"),
+    _sort("N", "room", "room", "punches"),
+    _sort("P", "peer", "what was reached", "punches"),
+    _sort("H", "here", "NAT here", "punches"),
+    _sort("E", "there", "NAT there", "punches"),
     _sort("V", "peer", "visitor", "tunnels"),
     _sort("H", "host", "host", "tunnels"),
 )  # fmt: skip

@@ -9,12 +9,12 @@ from typing import Any
 
 from tunnelconsole.control.messages import ChannelRow, ChidRow, ServiceRow, SessionRow
 from tunnelconsole.screens import sending
-from tunnelconsole.screens.inspecting import Inspecting
+from tunnelconsole.screens.punching import Punching
 from tunnelconsole.screens.steering import Steering, why_receivers_stay
 from tunnelconsole.screens.widgets.prompt import Prompt
 
 
-class Operating(Inspecting):
+class Operating(Punching):
     """The frame, with the actions that change something.
 
     Its parameters are those of :class:`~tunnelconsole.screens.frame.Frame`.

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from heapq import merge
 from typing import NamedTuple
 
+from tunnelconsole.control.attempts import AttemptRow
 from tunnelconsole.control.messages import (
     ChannelRow,
     ChidRow,
@@ -90,6 +91,7 @@ class Picture:
     channels: tuple[ChannelRow, ...] | None = None
     chids: tuple[ChidRow, ...] | None = None
     exchanges: tuple[ExchangeRow, ...] | None = None
+    attempts: tuple[AttemptRow, ...] | None = None
     history: History | None = None
     events: tuple[EventRow, ...] = ()
     """Oldest first."""
@@ -119,6 +121,10 @@ class Picture:
     def exchange(self, key: str) -> ExchangeRow | None:
         """The request of this id, where requests are known."""
         return next((row for row in self.exchanges or () if row.id == key), None)
+
+    def attempt(self, key: str) -> AttemptRow | None:
+        """The hole punch of this id, where they are known; see there what is left out of it."""
+        return next((row for row in self.attempts or () if row.id == key), None)
 
     def faults(self) -> list[ServiceRow]:
         """The services that are not well, what is final before what is being retried."""
@@ -180,6 +186,7 @@ class Gathering:
             channels=None if update.channels is None else tuple(update.channels),
             chids=None if update.chids is None else tuple(update.chids),
             exchanges=None if update.exchanges is None else tuple(self._exchanges.values()),
+            attempts=None if update.attempts is None else tuple(update.attempts),
             history=update.history,
             events=self._merged() if update.events is None or update.events.rows else self.picture.events,
             dropped=self._dropped,

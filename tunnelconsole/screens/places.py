@@ -20,6 +20,8 @@ class Place:
     session: str = ""
     request: str = ""
     """The one that is shown, on the screen of one request."""
+    attempt: str = ""
+    """The one that is shown, on the screen of one hole punch."""
     filter: Filter = field(default_factory=Filter)
 
     @property

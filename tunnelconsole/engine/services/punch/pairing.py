@@ -144,7 +144,7 @@ class Pairing:
             seat = await take_seat(dialer, meeting.room, key, number)
             self.address, self.local, self.alone = seat.address, seat.local_address, seat.first
             self._user.seated()
-            self._attempt = self._node.attempts.begin(self._service, meeting.room)
+            self._await_peer()
             endpoints = await seat.endpoints((meeting.connect or meeting.server).host)
             seen, _ = parse_host_port(seat.address)
             ours = Ours(key, identity, meeting.mode, self._known_nat, endpoints, seen)
@@ -170,8 +170,7 @@ class Pairing:
             case Left() if pair is not None:
                 relaying = pair.part("the other side left")
                 self._pair = Pair(self, seat, ours)
-                if self._attempt is None:
-                    self._attempt = self._node.attempts.begin(self._service, self.meeting.room)
+                self._await_peer()
                 if relaying or not self.path:
                     self._pair.relay()
             case Offered() if pair is not None:
@@ -182,6 +181,11 @@ class Pairing:
                 self._user.warned(reason)
             case _:
                 pass  # of a pair that is no more
+
+    def _await_peer(self) -> None:
+        """Registers an attempt that waits for the other side, where there is to be one."""
+        if self._attempt is None and self.meeting.direct:
+            self._attempt = self._node.attempts.begin(self._service, self.meeting.room)
 
     def _part(self, reason: str) -> None:
         if self._pair is not None:
