@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from tunnelconsole.cli import tables
@@ -51,6 +52,14 @@ def test_columns_are_as_wide_as_their_widest_cell_and_figures_stand_at_the_right
         "NAME  KIND         STATE      ADDRESS         TARGET  SESSIONS  CHANNELS       IN  OUT   RATE IN  RATE OUT",
         "home  jump-server  listening  127.0.0.1:9527  -              2     5,000  1.5 KiB  0 B  4.2 MB/s     0 B/s",
     ]
+
+
+def test_where_visitors_come_without_tls_stands_beside_the_address() -> None:
+    row = msgspec.structs.replace(SERVICE, notes={"http": "127.0.0.1:8080"})
+    shown = list(tables.table(tables.SERVICES, [row, SERVICE], NOW))
+    assert "ADDRESS         HTTP" in shown[0]
+    assert "127.0.0.1:9527  127.0.0.1:8080" in shown[1]
+    assert "127.0.0.1:9527  -  " in shown[2]
 
 
 def test_a_column_that_would_be_empty_throughout_is_left_out() -> None:

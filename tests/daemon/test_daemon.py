@@ -101,6 +101,12 @@ class TestWhatItSays:
         assert edge == f"listening service=edge kind=relay-server address={daemon.address('edge')}"
         assert ready == "ready"
 
+    def test_where_visitors_come_without_tls_is_said_too(self, program: Program) -> None:
+        text = '[service.web]\nkind = "tunnel-server"\nlisten = "127.0.0.1:0"\nlisten_http = "127.0.0.1:0"\ntls = {}\n'
+        daemon = program.daemon(text)
+        (row,) = daemon.json("services")
+        assert f"address={row['address']} http={row['notes']['http']} " in daemon.process.out
+
     def test_the_same_as_json(self, program: Program) -> None:
         daemon = Daemon(program, JUMP, 'log_format = "json"')
         daemon.launch()

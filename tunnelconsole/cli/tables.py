@@ -68,6 +68,11 @@ SERVICES: tuple[Column[ServiceRow], ...] = (
     Column("KIND", lambda row, now: row.kind),
     Column("STATE", lambda row, now: row.state, alarming=True),
     Column("ADDRESS", lambda row, now: row.address or "-"),
+    Column(
+        "HTTP",
+        lambda row, now: row.notes.get("http", "-"),
+        shown=lambda rows: any("http" in row.notes for row in rows),
+    ),
     Column("TARGET", lambda row, now: row.target or "-"),
     Column("SESSIONS", lambda row, now: count(row.sessions), right=True),
     Column("CHANNELS", lambda row, now: count(row.channels), right=True),

@@ -298,6 +298,8 @@ def _standing(supervised: Supervised) -> tuple[str, dict[str, str]]:
     fields = {"service": service.name, "kind": service.kind}
     if service.address:
         fields["address"] = service.address
+        if "http" in service.notes:
+            fields["http"] = service.notes["http"]
     if service.error:
         fields["error"] = service.error
     if "fingerprint" in service.notes:
