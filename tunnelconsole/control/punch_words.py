@@ -105,7 +105,7 @@ def became(row: CandidateRow) -> str:
 
 def happened(row: MomentRow) -> str:
     """A moment, as a sentence."""
-    return MOMENTS.get(row.what, row.what).format(row.candidate or "it")
+    return MOMENTS.get(row.what, row.what).replace("{}", row.candidate or "it")
 
 
 def advice(row: AttemptRow) -> str:
