@@ -2,9 +2,10 @@
 
 What a program of your own can use, typed, and loaded when it is first touched:
 
-- :mod:`tunnelconsole.jump`, :mod:`tunnelconsole.relay`, :mod:`tunnelconsole.channel` and :mod:`tunnelconsole.tunnel`:
-  one system each, for a connection through a jump host, for a public port of a local service, for a stream to others by
-  their channel ids, and for a public hostname of a local web service.
+- :mod:`tunnelconsole.jump`, :mod:`tunnelconsole.relay`, :mod:`tunnelconsole.channel`, :mod:`tunnelconsole.tunnel` and
+  :mod:`tunnelconsole.punch`: one system each, for a connection through a jump host, for a public port of a local
+  service, for a stream to others by their channel ids, for a public hostname of a local web service, and for a direct
+  connection between two hosts behind NATs.
 - :class:`Engine`: any number of services on your own event loop, each described by its settings
   (:class:`JumpServerSettings` and so on), which are made of :class:`HostPort`, :class:`ListenAddress`,
   :class:`PortRange`, :class:`Secret` and :class:`TLSSettings`.
@@ -16,12 +17,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tunnelconsole import channel, errors, jump, relay, tunnel
+    from tunnelconsole import channel, errors, jump, punch, relay, tunnel
     from tunnelconsole.engine.engine import Engine
     from tunnelconsole.engine.services.channel.client import ChannelClientSettings
     from tunnelconsole.engine.services.channel.server import ChannelServerSettings
     from tunnelconsole.engine.services.jump.client import JumpClientSettings
     from tunnelconsole.engine.services.jump.server import JumpServerSettings
+    from tunnelconsole.engine.services.punch.client import PunchClientSettings
+    from tunnelconsole.engine.services.punch.server import PunchServerSettings
     from tunnelconsole.engine.services.relay.client import RelayClientSettings
     from tunnelconsole.engine.services.relay.server import RelayServerSettings
     from tunnelconsole.engine.services.tunnel.client import TunnelClientSettings
@@ -39,6 +42,8 @@ __all__ = [
     "JumpServerSettings",
     "ListenAddress",
     "PortRange",
+    "PunchClientSettings",
+    "PunchServerSettings",
     "RelayClientSettings",
     "RelayServerSettings",
     "Secret",
@@ -49,11 +54,12 @@ __all__ = [
     "channel",
     "errors",
     "jump",
+    "punch",
     "relay",
     "tunnel",
 ]
 
-_MODULES = ("channel", "errors", "jump", "relay", "tunnel")
+_MODULES = ("channel", "errors", "jump", "punch", "relay", "tunnel")
 _CLASSES = {
     "ChannelClientSettings": "tunnelconsole.engine.services.channel.client",
     "ChannelServerSettings": "tunnelconsole.engine.services.channel.server",
@@ -63,6 +69,8 @@ _CLASSES = {
     "JumpServerSettings": "tunnelconsole.engine.services.jump.server",
     "ListenAddress": "tunnelconsole.engine.settings",
     "PortRange": "tunnelconsole.engine.settings",
+    "PunchClientSettings": "tunnelconsole.engine.services.punch.client",
+    "PunchServerSettings": "tunnelconsole.engine.services.punch.server",
     "RelayClientSettings": "tunnelconsole.engine.services.relay.client",
     "RelayServerSettings": "tunnelconsole.engine.services.relay.server",
     "Secret": "tunnelconsole.engine.settings",

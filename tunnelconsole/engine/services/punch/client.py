@@ -134,6 +134,7 @@ class PunchClient(Service[PunchClientSettings], PairingUser):
     def seated(self) -> None:
         if self._link is None:
             self.enter("connecting")
+        self.settled.set()  # it has come to what it can come to alone: a daemon is ready then
 
     def linked(self, carrier: Carrier, offer: Offer, seen: str, *, leads: bool) -> None:
         self._link = Link(self, carrier, seen, leads=leads)

@@ -234,14 +234,18 @@ class RoomJoint:
         self._reason = ""
         self._pumped = False
         self._link_over = carrier.over
-        self.undelivered = ""
-        """Why what the local end has sent may not have arrived; empty where it has."""
+        self._link_reason = ""
         self._pump = streams.join(stream_id, near, self._pump_ended, early=early)
 
     @property
     def reason(self) -> str:
         """Why it ended, or is about to; empty where it did in order, or has not."""
-        return self._reason or self._pump.reason or self.undelivered
+        return self._reason or self._pump.reason or self._link_reason
+
+    @property
+    def undelivered(self) -> str:
+        """Why what the local end has sent may not have arrived; empty where it has, or where it sent nothing."""
+        return (self._link_reason or self._reason) if self._pump.bytes_out else ""
 
     @property
     def over(self) -> bool:
@@ -273,7 +277,7 @@ class RoomJoint:
         :param reason: empty where both ends have all that was sent.
         """
         self._link_over = True
-        self.undelivered = reason
+        self._link_reason = reason
         self._check_over()
 
     def _check_over(self) -> None:
