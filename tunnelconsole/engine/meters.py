@@ -55,7 +55,7 @@ class Meter:
     def sample(self, elapsed: float) -> None:
         """Takes the rates since the last sample, ``elapsed`` seconds ago, and appends them to the history."""
         self.rate_in = (self.bytes_in - self._marked_in) / elapsed
-        self.rate_out = (self.bytes_out - self._marked_out) / elapsed
+        self.rate_out = max(0, self.bytes_out - self._marked_out) / elapsed  # less: some turned out to be lost
         self._marked_in = self.bytes_in
         self._marked_out = self.bytes_out
         self.samples += 1

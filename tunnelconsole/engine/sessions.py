@@ -104,7 +104,7 @@ class Session:
     def tick(self, elapsed: float) -> None:
         """Takes the rates since the last tick, ``elapsed`` seconds ago."""
         self.rate_in = (self.bytes_in - self._ticked_in) / elapsed
-        self.rate_out = (self.bytes_out - self._ticked_out) / elapsed
+        self.rate_out = max(0, self.bytes_out - self._ticked_out) / elapsed  # less: some turned out to be lost
         self._ticked_in = self.bytes_in
         self._ticked_out = self.bytes_out
 

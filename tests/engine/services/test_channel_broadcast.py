@@ -40,7 +40,7 @@ KEY = Secret("only the two of us know")
 @pytest.fixture(autouse=True)
 def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits long between two tries, and keys cost no tenth of a second."""
-    monkeypatch.setattr(Backoff, "next", lambda _self: 0.05)
+    monkeypatch.setattr(Backoff, "next", lambda _self, _longest=0.0: 0.05)
     monkeypatch.setattr(sealed_key, "derive_key", lambda key, salt: sha256(key + salt))
     monkeypatch.setattr(sealed_halves, "FIRST_HELLO", 0.02)
 

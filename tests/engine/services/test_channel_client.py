@@ -52,7 +52,7 @@ def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits long for silence, or between two tries."""
     monkeypatch.setattr(bridge, "SILENCE", 0.2)
     monkeypatch.setattr(bridge, "SHORT_SILENCE", 0.05)
-    monkeypatch.setattr(Backoff, "next", lambda _self: 0.05)
+    monkeypatch.setattr(Backoff, "next", lambda _self, _longest=0.0: 0.05)
 
 
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])

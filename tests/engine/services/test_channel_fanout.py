@@ -18,7 +18,9 @@ from tunnelconsole.engine.services.channel import drops as drops_module
 from tunnelconsole.engine.services.channel import hold as hold_module
 from tunnelconsole.engine.services.channel import hub as hub_module
 from tunnelconsole.engine.settings import HostPort
+from tunnelconsole.engine.transport.ends import READ_SIZE, unacknowledged
 from tunnelconsole.engine.units import Duration, Size
+from tunnelconsole.engine.wire.sealed_beginnings import BEGINNING_LENGTH, NOTHING, beginning_of
 from tunnelconsole.errors import RequestRefused
 from waiting import until
 
@@ -178,12 +180,38 @@ async def test_with_disconnect_the_slow_receiver_is_closed_with_an_event_and_oth
             sent, read = await asyncio.gather(flood(a), digest_of(quick, FLOOD * PIECE))
             assert sent == read
             event = await hears(at.engine, ReceiverDisconnected, "slow")
-            assert 0 < event.waiting <= BUFFER
+            assert BUFFER <= event.waiting < BUFFER + READ_SIZE
             assert await slow.broken()
             assert at.chids == ["quick", "a"]
             await hears(at.engine, SessionClosed, "it reads too slowly")
         lost = [event for event in told(at.engine, BytesDropped) if event.chid == "slow"]
         assert sum(event.count for event in lost) == event.waiting
+
+
+@pytest.mark.parametrize("on_slow", ["drop", "disconnect"])
+async def test_a_receiver_is_not_slow_before_a_buffer_full_waits_for_it(on_slow: str) -> None:
+    async with (
+        hub(on_slow=on_slow, buffer=BUFFER) as at,
+        slow_client(at, "slow") as slow,
+        at.client("a", ["slow"]) as a,
+    ):
+        party = at.party("slow")
+        sent = 0
+        while party.waiting + SEGMENT <= BUFFER:
+            await a.send(bytes(SEGMENT))
+            sent += SEGMENT
+            await until(lambda sent=sent: at.party("a").bytes_in == sent)  # type: ignore[misc]
+        left = party.outbox.room
+        await a.send(bytes(left - 1))
+        await until(lambda: at.party("a").bytes_in == sent + left - 1)
+        at.service.hub.pass_on(at.party("a"), bytes(SEGMENT))  # as one read, which does not fit
+        assert party.dropped == 0
+        assert "slow" in at.chids
+        at.service.hub.pass_on(at.party("a"), b"one too many")
+        assert party.dropped
+        assert ("slow" in at.chids) == (on_slow == "drop")
+        if on_slow == "drop":
+            assert await slow.read(sent + left - 1 + SEGMENT) == bytes(sent + left - 1 + SEGMENT)
 
 
 async def test_bytes_for_a_receiver_that_is_not_there_are_dropped_and_counted() -> None:
@@ -200,6 +228,27 @@ async def test_bytes_for_a_receiver_that_is_not_there_are_dropped_and_counted() 
         events = told(at.engine, BytesDropped)
         assert sum(event.count for event in events) == 31
         assert {(event.chid, event.reason) for event in events} == {("a", "their receiver is not there")}
+
+
+@pytest.mark.parametrize("hold", [0, 1024])
+async def test_beginnings_of_a_sealed_stream_that_nobody_hears_are_counted_and_not_told(hold: int) -> None:
+    hello = beginning_of(b"salt of 16 bytes")
+    async with hub(hold=Size(hold)) as at, at.client("a", ["b"]) as a:
+        await a.send(hello)
+        await a.send(NOTHING + hello)
+        await until(lambda: at.party("a").undelivered == 3 * BEGINNING_LENGTH)
+        assert not told(at.engine, BytesDropped)
+        async with at.client("b", ["a"]) as b:
+            await a.send(hello + b"a record")
+            assert await b.read(BEGINNING_LENGTH + 8) == hello + b"a record"
+
+
+async def test_what_follows_the_beginning_of_a_sealed_stream_is_told_when_it_is_dropped() -> None:
+    async with hub() as at, at.client("a", ["b"]) as a:
+        for words in (NOTHING + b"a record", NOTHING[:-1]):
+            await a.send(words)
+        await until(lambda: at.party("a").bytes_in == 2 * BEGINNING_LENGTH + 7)
+        await hears(at.engine, BytesDropped)
 
 
 async def test_bytes_to_all_are_counted_when_nobody_else_is_there() -> None:
@@ -444,15 +493,37 @@ async def test_with_hold_what_waits_for_a_client_that_turns_out_to_be_reset_is_c
             assert await b.read(len(rest)) == rest
 
 
-async def test_a_half_closed_client_that_is_gone_is_noticed_when_something_is_sent_to_it() -> None:
-    async with hub() as at, at.client("b", ["a"]) as b:
+@pytest.mark.parametrize("receivers", [["a"], ["a", "nobody"], []], ids=["spliced", "queued", "to all"])
+async def test_a_half_closed_client_that_is_gone_is_noticed_by_the_first_that_is_sent_to_it(
+    receivers: list[str],
+) -> None:
+    async with hub() as at, at.client("b", receivers) as b:
         async with at.client("a", ["b"]):
             pass
-        await until(lambda: at.party("a").ended)
-        while "a" in at.chids:
-            await b.send(b"are you there?")
-            await until(lambda: at.party("b").bytes_in % 14 == 0)
-        await at.serves()
+        gone = at.party("a")
+        await until(lambda: gone.ended)
+        await b.send(b"are you there?")
+        await until(lambda: at.chids == ["b"])
+        assert (gone.bytes_out, gone.dropped) == (0, 14)
+        lost = [event for event in told(at.engine, BytesDropped) if event.chid == "a"]
+        assert [event.count for event in lost] == [14]
+        assert (await hears(at.engine, SessionClosed)).cause == "connection reset"
+        await b.send(b"nobody?")
+        await until(lambda: at.party("b").undelivered >= 7)
+
+
+async def test_what_a_half_closed_client_has_got_before_it_vanished_counts_as_sent() -> None:
+    async with hub() as at, at.client("b", ["a"]) as b:
+        async with at.client("a", ["b"]) as a:
+            gone = at.party("a")
+            a.half_close()
+            await until(lambda: gone.ended)
+            await b.send(b"you get this, ")
+            assert await a.read(14) == b"you get this, "
+            await until(lambda: not unacknowledged(gone.end))
+        await b.send(b"but not this")
+        await until(lambda: at.chids == ["b"])
+        assert (gone.bytes_out, gone.dropped) == (14, 12)
 
 
 async def test_receivers_can_be_changed_while_a_client_sends() -> None:

@@ -49,6 +49,12 @@ def find_beginning(data: bytes | bytearray) -> tuple[int, bool]:
     return next((start for start in last if MAGIC.startswith(data[start:])), len(data)), False
 
 
+def is_beginnings(data: bytes) -> bool:
+    """Return whether ``data`` is beginnings, and nothing else."""
+    places = range(0, len(data), BEGINNING_LENGTH)
+    return not len(data) % BEGINNING_LENGTH and all(data.startswith(MAGIC, place) for place in places)
+
+
 def find_caller(data: bytes | bytearray) -> tuple[int, bool]:
     """As :func:`find_beginning`, but for those that say :data:`NOTHING`."""
     place, is_whole = find_beginning(data)

@@ -18,8 +18,10 @@ from tunnelconsole.engine.services.channel.drops import Drops, Loss, Report
 from tunnelconsole.engine.services.channel.hold import Hold
 from tunnelconsole.engine.services.channel.party import Party
 from tunnelconsole.engine.services.channel.routes import Routes
+from tunnelconsole.engine.transport.breaks import BreakWatch
 from tunnelconsole.engine.transport.ends import READ_SIZE, SocketEnd
 from tunnelconsole.engine.transport.pacing import Pace
+from tunnelconsole.engine.wire.sealed_beginnings import is_beginnings
 
 OnSlow = Literal["wait", "drop", "disconnect"]
 
@@ -67,6 +69,8 @@ class Hub:
         self.buffer = buffer
         self.parties: dict[Party, None] = {}
         """Everybody who is here, in the order in which they came."""
+        self.breaks = BreakWatch(node.loop)
+        """Shows which of those that have closed their sending side are gone."""
         self.routes = Routes()
         self._plane = node.plane
         self._on_slow = on_slow
@@ -130,8 +134,8 @@ class Hub:
             if receiver is sender or not receiver.receives:  # or it went while the others were served
                 continue
             heard = True
-            if self._on_slow == "wait" or receiver.outbox.room >= size:
-                receiver.deliver(data)
+            if self._on_slow == "wait" or receiver.outbox.room > 0:
+                receiver.deliver(data)  # all of it, even beyond its room: with less than a buffer full it is not slow
             elif self._on_slow == "drop":
                 receiver.lose(size, SLOW)
             else:
@@ -207,6 +211,9 @@ class Hub:
     # How it is done.
 
     def _keep_for_absent(self, sender: Party, data: bytes) -> None:
+        if is_beginnings(data):
+            sender.undelivered += len(data) * max(1, len(sender.absent))
+            return  # no loss: they are said until somebody answers, and whoever comes hears the next ones
         lost = sum(len(data) - self._hold.keep(chid, data) for chid in sender.absent)
         if not sender.absent:
             lost = len(data)  # it sends to all, or to itself alone, and nobody else is there

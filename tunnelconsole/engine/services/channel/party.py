@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from tunnelconsole.engine.services.channel.outbox import Outbox
-from tunnelconsole.engine.transport.ends import End
+from tunnelconsole.engine.transport.ends import End, unacknowledged
 from tunnelconsole.engine.transport.plane import CAN_SPLICE
 from tunnelconsole.engine.transport.watch import InputWatch
 
@@ -207,7 +207,10 @@ class Party:
         self.receives = False
         self._wait_to_write(wanted=False)
         self._hub.unreachable(self)
-        self.lose(size + self.outbox.clear(), "it broke off before it had taken them")
+        size += self.outbox.clear()
+        if self.ended:
+            size += self._take_back_unconfirmed()
+        self.lose(size, "it broke off before it had taken them")
         if self.ended:
             self.finish(_cause(error))
 
@@ -225,6 +228,8 @@ class Party:
             return
         self.over = True
         self.receives = False
+        if self.ended:
+            self._hub.breaks.remove(self.end.fileno())
         self._hub.leave(self)
         self._stop_pausing()
         self._input.stop()
@@ -241,9 +246,19 @@ class Party:
         self.ended = True
         self._input.stop()
         if self.receives:
+            self._hub.breaks.add(self.end.fileno(), self.fail)
             self._hub.ended(self)
         else:
             self.finish("connection reset")
+
+    def _take_back_unconfirmed(self) -> int:
+        """Counts as not sent what its kernel has not confirmed: it had closed before that came, or has vanished.
+
+        Over TLS that may be some bytes too many, since the kernel counts ciphertext.
+        """
+        size = min(self.sent, unacknowledged(self.end))
+        self.sent -= size
+        return size
 
     def _stop_pausing(self) -> None:
         if self._pause is not None:
