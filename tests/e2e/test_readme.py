@@ -43,13 +43,16 @@ SAYS = {
     "export": "",
     "FINGERPRINT=": "",
     "(umask": "",
-    "echo": "hello, desk\n",
+    'echo "hello, desk"': "hello, desk\n",
+    'echo "hello through': "hello through the wall\n",
     "wait": "",
     "curl": PAGE,
     "printf": PAGE,
-    "tunnelconsole check": "config ok: 6 services\n",
+    "tunnelconsole check": "config ok: 7 services\n",
     "tunnelconsole status": "version",
     "tunnelconsole channel": "",
+    "tunnelconsole punch": "",
+    "tunnelconsole nat": "no NAT",
     "tunnelconsole events": "listening on",
     "tunnelconsole restart": "via-home",
     "tunnelconsole reload": "1 added, 0 changed, 0 removed",
@@ -62,7 +65,11 @@ MAKES = {"make run": "tunnelconsole --demo", "make test": "pytest"}
 INSTALLS = "sudo "
 """How the commands begin that change the machine; only looked at."""
 
-PRINTS = {"through_jump.py": r"b'HTTP/1.0 200 OK\r\n'", "two_ends.py": r"b'hello, right\n'"}
+PRINTS = {
+    "through_jump.py": r"b'HTTP/1.0 200 OK\r\n'",
+    "two_ends.py": r"b'hello, right\n'",
+    "two_peers.py": r"b'hello, peer\n' came by",
+}
 """What the programs print that end by themselves."""
 
 SERVES = {

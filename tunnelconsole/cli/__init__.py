@@ -36,6 +36,7 @@ from tunnelconsole.cli.options import (
     tls_options,
     tls_settings,
 )
+from tunnelconsole.cli.punch import nat, punch
 from tunnelconsole.cli.web import http, replay, request, requests
 from tunnelconsole.errors import ConfigError, TunnelConsoleError
 
@@ -409,6 +410,10 @@ def channel(
     key, password = secret_of("--key-file", key_file), secret_of("--password-file", password_file)
     password = None if broadcast else password or secret_of_environment()
     run(join(server, who, key, password, tls_settings(fingerprint, ca, tls=tls)))
+
+
+cli.add_command(punch)
+cli.add_command(nat)
 
 
 def _steer(shared: Shared, request: Request) -> None:
