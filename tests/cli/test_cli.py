@@ -117,7 +117,7 @@ def test_help_names_every_command(program: Program, flag: str) -> None:
     assert named == [
         *("attach", "check", "status", "services", "sessions", "channels", "chids", "events", "attempts"),
         *("requests", "request", "start", "stop", "restart", "kick", "receivers", "replay", "retry", "reload"),
-        *("tcp", "http", "jump", "channel"),
+        *("tcp", "http", "jump", "channel", "punch", "nat"),
     ]
 
 
