@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
@@ -206,13 +206,14 @@ class Meddler(HandMadeHub):
         """Sends something to all others, as if ``guest`` had."""
         for other in self.guests:
             if other is not guest and not other.writer.is_closing():
-                await other.send(data)
+                with suppress(ConnectionError):  # who has left is no reason to throw out who sends
+                    await other.send(data)
 
 
 @asynccontextmanager
-async def meddler(change: Change = as_it_is) -> AsyncIterator[Meddler]:
-    """A running :class:`Meddler`."""
-    made = Meddler(change=change)
+async def meddler(change: Change = as_it_is, made: Meddler | None = None) -> AsyncIterator[Meddler]:
+    """A running :class:`Meddler`, or ``made``."""
+    made = made or Meddler(change=change)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         guest = await made.admit(reader, writer)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import subprocess
 from collections.abc import Iterator
 
 import pytest
 
+from channel_client_peers import Kind, meddler
 from complaint import is_one_line
 from installed import Daemon, Process, Program
+from tunnelconsole.engine.wire.sealed_records import Kind as RecordKind
 from waiting import until_true
 
 PASSWORD = "only for these tests"
@@ -192,6 +195,29 @@ def test_what_was_written_just_before_a_hangup_is_still_sent(
     ends[0].close()
     ends[1].process.says("hello, and goodbye")
     assert ends[0].process.returns() == -signal.SIGHUP
+
+
+@pytest.mark.parametrize("way", ["dropped", "changed", "repeated"])
+@pytest.mark.parametrize("chid", ["g", "h"])
+async def test_with_a_key_both_ends_fail_when_the_server_tampers_with_how_one_of_them_ends(
+    program: Program, key: str, chid: str, way: str
+) -> None:
+    def tamper(sender: str, kind: Kind, _number: int, data: bytes) -> list[bytes]:
+        if (sender, kind) != (chid, "record") or data[0] >> 6 != RecordKind.END:
+            return [data]
+        return {"dropped": [], "changed": [data[:-1] + bytes([data[-1] ^ 1])], "repeated": [data, data]}[way]
+
+    async with meddler(tamper) as server:
+        options = ["--server", str(server.address), "--key-file", key]
+        ends = [Piped(program, name, "--to", other, *options) for name, other in (("g", "h"), ("h", "g"))]
+        for end in ends:
+            end.write(b"all there is")
+            end.close()
+        codes = [await asyncio.to_thread(end.process.returns) for end in ends]
+    assert codes == [1, 1]
+    for end in ends:
+        assert is_one_line(end.process.err)
+        assert "sealed" in end.process.err
 
 
 def test_a_server_that_goes_is_an_error(program: Program, key: str) -> None:

@@ -61,10 +61,12 @@ class Farewell:
 
     :param over: told when ``end`` is closed.
     :param reset: see :meth:`Farewells.bid`.
+    :param heard: told what the peer still says, however much; says whether that was its last word.
     """
 
     __slots__ = (
         "_end",
+        "_heard",
         "_heard_all",
         "_input",
         "_left",
@@ -86,8 +88,10 @@ class Farewell:
         over: Callable[[Farewell], None],
         *,
         reset: bool = False,
+        heard: Callable[[bytes], bool] | None = None,
     ) -> None:
         self._loop = loop
+        self._heard = heard
         self._end = end
         self._words = memoryview(words)
         self._over = over
@@ -140,8 +144,12 @@ class Farewell:
         except OSError:
             self.close()
             return
-        self._left -= len(data)
-        if self._left < 0:
+        if self._heard is not None:
+            last = self._heard(data)
+        else:
+            self._left -= len(data)
+            last = self._left < 0
+        if last:
             self.close()
         elif not data:
             self._heard_all = True

@@ -32,9 +32,9 @@ class Pump:
     :param finished: see :data:`Finished`; never called from within the constructor.
     """
 
-    __slots__ = ("_ended", "_finished", "_loop", "_reason", "left", "left_to_right", "right", "right_to_left")
-    undelivered = ""
-    """TCP tells nobody whether what was sent has been read."""
+    __slots__ = ("_ended", "_finished", "_loop", "left", "left_to_right", "reason", "right", "right_to_left")
+    undelivered = None
+    """Nobody can tell: TCP does not say whether what was sent has been read."""
 
     def __init__(
         self,
@@ -49,7 +49,8 @@ class Pump:
     ) -> None:
         self._loop = plane.loop
         self._finished = finished
-        self._reason = ""
+        self.reason = ""
+        """Why it ended, or is about to; empty where it did in order, or has not."""
         self._ended = False
         self.left = left
         self.right = right
@@ -85,7 +86,7 @@ class Pump:
         """Cuts both directions now, with a reset to both sides."""
         if self._ended:
             return
-        self._reason = self._reason or reason
+        self.reason = self.reason or reason
         self.left_to_right.cut()
         self.right_to_left.cut()
         self._end(broken=True)
@@ -110,14 +111,14 @@ class Pump:
         """
         at_left = (half is self.left_to_right) != sending
         side = "client" if at_left else "target"
-        self._reason = self._reason or f"{side}: {_cause(error)}"
+        self.reason = self.reason or f"{side}: {_cause(error)}"
         half.cut()
         if sending:
             other = self.right_to_left if half is self.left_to_right else self.left_to_right
             other.source_broken = not isinstance(error, BrokenPipeError)
             self.half_ended()
         else:
-            self.abort(self._reason)
+            self.abort(self.reason)
 
     def _end(self, *, broken: bool) -> None:
         self._ended = True
@@ -126,7 +127,7 @@ class Pump:
                 end.abort()
             else:
                 end.close()
-        self._loop.call_soon(self._finished, self._reason)
+        self._loop.call_soon(self._finished, self.reason)
 
 
 def _cause(error: OSError) -> str:

@@ -20,8 +20,12 @@ class Joint(Protocol):
     """What joins a local end with one that leads away, as :class:`~tunnelconsole.engine.transport.pump.Pump` does."""
 
     @property
-    def undelivered(self) -> str:
-        """Why what the local end has sent may not have arrived; empty where it has, or where nobody can tell."""
+    def reason(self) -> str:
+        """Why it ended, or is about to; empty where it did in order, or has not."""
+
+    @property
+    def undelivered(self) -> str | None:
+        """Why what the local end has sent may not have arrived; empty where it has, None where nobody can tell."""
 
     def abort(self, reason: str) -> None:
         """Cuts both directions now."""
@@ -117,9 +121,11 @@ class _Bridge:
 
     def __init__(self, far: socket.socket, join: Join) -> None:
         far.setblocking(False)
-        self._far = _PairEnd(far)
+        self._far = _PairEnd(far, self._tell)
         self._over = asyncio.Event()
         self._reader: asyncio.StreamReader | None = None
+        self._untold = False
+        """Whether it broke in a way that the streams have not shown."""
         self._plane = Plane(asyncio.get_running_loop())
         self._joint = join(self._plane, self._far, self._ended)
 
@@ -129,12 +135,17 @@ class _Bridge:
 
     def _ended(self, reason: str) -> None:
         self._over.set()
-        if self._far.cut and self._reader is not None:
-            self._reader.set_exception(ConnectionResetError(reason))
+
+    def _tell(self) -> None:
+        """Tells the reader that its end, which it sees next, is a break."""
+        if self._reader is not None:
+            self._untold |= self._reader.at_eof()
+            self._reader.set_exception(ConnectionResetError(self._joint.reason))
 
     def break_off(self) -> None:
         """The streams end, but what was written is not complete."""
-        self._joint.abort("the far side did not take what was written in time")
+        self._untold = True
+        self._joint.abort("what was written last was not taken in time")
 
     async def deliver(self, timeout: float) -> None:
         """Waits until what was written is with the far side; after ``timeout`` seconds no more.
@@ -145,7 +156,9 @@ class _Bridge:
         with suppress(TimeoutError):  # a far side that does not read is cut by close()
             async with asyncio.timeout(timeout):
                 await self._over.wait()
-        if reason := self._joint.undelivered:
+        if self._joint.undelivered is None:
+            return
+        if reason := self._joint.undelivered or (self._untold and self._joint.reason):
             raise ConnectionResetError(reason)
 
     async def close(self) -> None:
@@ -156,14 +169,17 @@ class _Bridge:
 
 
 class _PairEnd(SocketEnd):
-    """An end of a socket pair: remembers that it was cut, because a pair has no reset that would show it."""
+    """An end of a socket pair: says that it is cut, because a pair has no reset that would show it.
 
-    __slots__ = ("cut",)
+    :param cut: told before the other end can see anything.
+    """
 
-    def __init__(self, sock: socket.socket) -> None:
+    __slots__ = ("_cut",)
+
+    def __init__(self, sock: socket.socket, cut: Callable[[], None]) -> None:
         super().__init__(sock)
-        self.cut = False
+        self._cut = cut
 
     def abort(self) -> None:
-        self.cut = True
+        self._cut()
         super().abort()

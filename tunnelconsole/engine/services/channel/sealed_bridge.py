@@ -51,12 +51,13 @@ class SealedBridge:
         "_patience",
         "_patience_timer",
         "_peer_key",
-        "_reason",
         "_sealer",
         "_to_hub",
         "_to_local",
+        "_unread",
         "_vigil",
         "hub",
+        "reason",
     )
     path = "sealed"
 
@@ -78,7 +79,9 @@ class SealedBridge:
         self._key = key
         self._ended = ended
         self._over = False
-        self._reason = ""
+        self.reason = ""
+        """Why it ended; empty where it did in order, or has not."""
+        self._unread = False
         self._leaves = False
         self._garbage_timer: asyncio.TimerHandle | None = None
         self._patience = patience
@@ -111,12 +114,11 @@ class SealedBridge:
 
         Once nothing but that is waited for, any other end than an orderly one counts.
         """
-        if self._reason and self._leaves:
-            return self._reason
         sent, accounts = self._to_hub, self._accounts
-        if not sent.total or (sent.text_over and accounts is not None and accounts.has_all_text):
+        has_all = not sent.total or (sent.text_over and accounts is not None and accounts.has_all_text)
+        if has_all and not self._unread and not (self.reason and self._leaves):
             return ""
-        return self._reason or "the other end has not confirmed that it has all that was sent"
+        return self.reason or "the other end has not confirmed that it has all that was sent"
 
     def abort(self, reason: str) -> None:
         """Ends it now, with a reset to the local end; the other end is told, unless it has all that it can have."""
@@ -177,14 +179,14 @@ class SealedBridge:
         self._end("the local end broke off")
 
     def broken_off(self, reason: str) -> None:
-        self._end(f"the other end broke off: {reason}" if reason else "the other end broke off", told=True)
+        self._end(f"the other end broke off: {reason}" if reason else "the other end broke off", answer=NOTHING)
 
     def superseded(self, reason: str) -> None:
         accounts = self._accounts
         if accounts is not None and (accounts.done or (accounts.other_is_done and accounts.has_all_text)):
-            self._end("", told=True)
+            self._end("", answer=b"")
         else:
-            self.broken_off(reason)
+            self._end(f"the other end broke off: {reason}", answer=b"")
 
     def garbage(self) -> None:
         if self._garbage_timer is None:
@@ -228,6 +230,9 @@ class SealedBridge:
         self._say(Mark.ASKS)
 
     def give_up(self) -> None:
+        if self._leaves and not self._to_hub.total:
+            self.part()  # it takes no more, and has sent nothing that could be missing
+            return
         self._end(f"the other end has not confirmed within {CONFIRM_TIME:g} s that it has all", gives_up=True)
 
     def part(self) -> None:
@@ -238,9 +243,8 @@ class SealedBridge:
     def _open_when_ready(self, _: object = None) -> None:
         """Opens both directions once both keys are made: who sees that something is wrong can then say so."""
         peer_key = self._peer_key
-        if self._over or self._sealer is not None or peer_key is None:
-            return
-        if not (peer_key.done() and self._own_key.done()):
+        ready = peer_key is not None and peer_key.done() and self._own_key.done()
+        if self._over or self._sealer is not None or peer_key is None or not ready:
             return
         self._sealer = self._to_hub.open(self._own_key.result())
         self._accounts = Accounts(self._sealer)
@@ -309,38 +313,52 @@ class SealedBridge:
 
     def _lose_hub(self, reason: str) -> None:
         if self._accounts is not None and self._accounts.done:
-            self._end("", told=True)
+            self._end("", answer=b"")
         else:
             self._end(reason, hub_lost=True)
 
     def _end(
-        self, reason: str, *, hub_lost: bool = False, fault: bool = False, told: bool = False, gives_up: bool = False
+        self,
+        reason: str,
+        *,
+        hub_lost: bool = False,
+        fault: bool = False,
+        answer: bytes | None = None,
+        gives_up: bool = False,
     ) -> None:
         """Ends it.
 
         :param reason: empty where both streams are over in order.
-        :param told: the other end is done with it, and need not be told.
+        :param answer: all that is still to be said, to an end that is done with it; None where it does not know yet.
         :param gives_up: the other end does not answer; where it hears this, it shall not be content either.
         """
         if self._over:
             return
         self._over = True
-        self._reason = reason
+        self.reason = reason
         for timer in (self._garbage_timer, self._patience_timer):
             if timer is not None:
                 timer.cancel()
         if self._vigil is not None:
             self._vigil.stop()
         left = b"" if fault else self._to_local.leftover
-        unsent = b"" if hub_lost or told else self._last_words(reason, fault=fault, gives_up=gives_up)
+        unsent = self._last_words(reason, fault=fault, gives_up=gives_up) if answer is None else answer
         in_order = not reason or reason == _REFUSED
+        self._unread = not self._to_hub.text_over and self._holds_unread()
         self._to_local.cut()
         self._to_hub.cut()
         if in_order:
             self._local.close()
         else:
             self._local.abort()
-        self._loop.call_soon(self._ended, Outcome(reason, left, unsent, hub_lost, fault))
+        self._loop.call_soon(self._ended, Outcome(reason, left, b"" if hub_lost else unsent, hub_lost, fault))
+
+    def _holds_unread(self) -> bool:
+        """Whether the local end has said something that was not even read."""
+        try:
+            return bool(self._local.receive(1))
+        except OSError:  # nothing, or not any more
+            return False
 
     def _last_words(self, reason: str, *, fault: bool, gives_up: bool) -> bytes:
         """What is still to be sent, so that the other end does not wait for us."""

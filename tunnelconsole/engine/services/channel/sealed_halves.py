@@ -10,7 +10,7 @@ from tunnelconsole.engine.transport.ends import End
 from tunnelconsole.engine.transport.half import HalfOwner
 from tunnelconsole.engine.transport.pacing import Pace
 from tunnelconsole.engine.wire.errors import ProtocolError
-from tunnelconsole.engine.wire.sealed_beginnings import NOBODYS, beginning_of
+from tunnelconsole.engine.wire.sealed_beginnings import NOBODYS, NOTHING, beginning_of
 from tunnelconsole.engine.wire.sealed_records import (
     BrokenOff,
     Ended,
@@ -172,7 +172,8 @@ class SealingHalf(BufferedHalf):
         words = self.unsaid()
         if self.sealer is None and key is not None and self._answered != NOBODYS:
             self.sealer = Sealer(key, self._salt, self._answered)
-        return words if self.sealer is None else words + self.sealer.break_off(did_not_open=did_not_open)
+        # The last is for an end that cannot open what is sealed, or is not given it.
+        return words if self.sealer is None else words + self.sealer.break_off(did_not_open=did_not_open) + NOTHING
 
     def unsaid(self) -> bytes:
         """What was begun to be said, and is still to be sent."""
@@ -202,6 +203,7 @@ class SealingHalf(BufferedHalf):
 
     def _arrived(self, data: bytes) -> None:
         if data and self.unwanted:
+            self.total += len(data)
             self._exchange.refused()
             return
         if not data:

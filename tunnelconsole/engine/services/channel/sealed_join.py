@@ -6,6 +6,7 @@ Importing this loads the ciphers.
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import partial
 
 from tunnelconsole.engine.services.channel.bridge import Outcome
 from tunnelconsole.engine.services.channel.sealed_bridge import SealedBridge
@@ -15,6 +16,7 @@ from tunnelconsole.engine.transport.farewell import Farewell
 from tunnelconsole.engine.transport.plane import Plane
 from tunnelconsole.engine.transport.pump import Finished
 from tunnelconsole.engine.transport.streams import Join
+from tunnelconsole.engine.wire.sealed_beginnings import NOTHING
 
 
 def sealed_join(hub: End, key: str, early: bytes) -> Join:
@@ -22,11 +24,13 @@ def sealed_join(hub: End, key: str, early: bytes) -> Join:
 
     def join(plane: Plane, local: End, finished: Finished) -> SealedBridge:
         def ended(outcome: Outcome) -> None:
-            words = _say_at_once(hub, outcome.unsent)
-            if words:
-                Farewell(plane.loop, hub, words, lambda _: finished(outcome.reason), reset=True).begin()
+            if outcome.unsent and outcome.reason:
+                # The other end may still send to us: a connection that is closed then is reset, and the server may see
+                # that before it has read what we said.
+                over = partial(_finish, finished, outcome.reason)
+                Farewell(plane.loop, hub, outcome.unsent, over, heard=_LastWord().is_in).begin()
             else:
-                _part(hub)
+                _part(hub, outcome.unsent)
                 finished(outcome.reason)
 
         return SealedBridge(plane.loop, local, hub, SharedKey(key), ended, early=early)
@@ -34,22 +38,29 @@ def sealed_join(hub: End, key: str, early: bytes) -> Join:
     return join
 
 
-def _say_at_once(hub: End, words: bytes) -> bytes:
-    """Says as much of our last words as the channel server's connection takes now; returns the rest."""
-    rest = memoryview(words)
-    try:
+def _finish(finished: Finished, reason: str, _: Farewell) -> None:
+    finished(reason)
+
+
+class _LastWord:
+    """Looks for what an end says that knows of no exchange any more, in whatever it said before."""
+
+    def __init__(self) -> None:
+        self._tail = b""
+
+    def is_in(self, data: bytes) -> bool:
+        """Whether it was said, now that ``data`` has come."""
+        seen = self._tail + data
+        self._tail = seen[1 - len(NOTHING) :]
+        return NOTHING in seen
+
+
+def _part(hub: End, words: bytes) -> None:
+    """Closes the connection to a channel server, with as much of our last words as it takes now."""
+    with suppress(OSError):
+        rest = memoryview(words)
         while rest:
             rest = rest[hub.send(rest) :]
-        return b""
-    except BlockingIOError:
-        return bytes(rest)
-    except OSError:  # it is gone
-        return b""
-
-
-def _part(hub: End) -> None:
-    """Closes the connection to a channel server."""
-    with suppress(OSError):
         hub.send_eof()
     with suppress(OSError):
         while hub.receive(READ_SIZE):
