@@ -371,6 +371,52 @@ def _is_free(port: int) -> bool:
     return True
 
 
+@pytest.mark.parametrize("_", range(5))
+async def test_by_hand_both_choose_the_same_of_several_connections(_: int) -> None:
+    async with punch.by_hand() as one, punch.by_hand() as other:
+
+        def addresses(hand: punch.Hand) -> list[str]:
+            return [_on_loopback(hand).replace("127.0.0.1", host) for host in ("127.0.0.2", "127.0.0.1", "127.0.0.3")]
+
+        ours, theirs = await asyncio.gather(
+            _waited(one.attempt(addresses(other))), _waited(other.attempt(addresses(one)))
+        )
+        async with ours, theirs:
+            await exchange(ours, theirs)
+
+
+async def test_by_hand_the_original_is_met_which_takes_its_first_connection_and_closes_the_others() -> None:
+    """It listens at one port, for its own network, and dials from another; it says nothing, and tries three times."""
+    first: asyncio.Future[Caller] = asyncio.get_running_loop().create_future()
+    dials_from = steady_port()
+
+    def arrive(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if first.done():
+            writer.close()
+        else:
+            first.set_result(Caller(reader, writer))
+
+    async def dial(port: int) -> None:
+        for _ in range(3):
+            with suppress(OSError):
+                arrive(*await asyncio.open_connection("127.0.0.1", port, local_addr=("127.0.0.1", dials_from)))
+                return
+
+    server = await asyncio.start_server(arrive, "127.0.0.1", 0)
+    theirs = [f"127.0.0.1:{dials_from}", f"127.0.0.1:{server.sockets[0].getsockname()[1]}"]
+    async with punch.by_hand() as hand:
+        port = int(hand.local_address.rpartition(":")[2])
+        _, conn = await asyncio.gather(dial(port), _waited(hand.attempt(theirs)))
+        original = await first
+        async with conn:
+            conn.writer.write(b"hello, original")
+            assert await original.read(15) == b"hello, original"
+            await original.send(b"hello")
+            assert await conn.reader.readexactly(5) == b"hello"
+        await original.close()
+    server.close()
+
+
 async def test_by_hand_a_punch_server_tells_the_public_address() -> None:
     async with rendezvous() as at, punch.by_hand(server=at.address) as hand:
         assert hand.public_address == _on_loopback(hand)

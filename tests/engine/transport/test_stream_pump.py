@@ -307,6 +307,30 @@ async def test_the_end_of_the_session_cuts_every_pump_with_a_reset(tls: bool) ->
             assert (await visitor.program.read_until_broken())[1]
 
 
+async def test_what_a_stream_has_brought_to_its_end_is_delivered_although_the_session_ends(tls: bool) -> None:
+    async with relay(tls=tls, buffer=SMALL) as joined:
+        visitor, target = await joined.visit(buffer=SMALL)
+        data = random.randbytes(100_000)
+        await target.program.send(data)
+        await target.program.half_close()
+        await until(lambda: visitor.pump.bytes_in == len(data) and joined.backend.mux.flushed)
+        joined.backend.mux.close()
+        assert await visitor.program.read_until_broken() == (data, False)
+        assert await visitor.ended() == "the session ended"
+        assert visitor.pump.brought_all
+
+
+async def test_a_pump_that_receives_no_more_ends_once_the_rest_is_sent(tls: bool) -> None:
+    async with relay(tls=tls) as joined:
+        visitor, target = await joined.visit()
+        await target.program.send(b"nobody wants this any more")
+        await visitor.program.send(b"last words")
+        visitor.pump.stop_receiving()
+        await visitor.program.half_close()
+        assert await visitor.ended() == ""
+        assert await target.program.read_to_end() == b"last words"
+
+
 @pytest.mark.parametrize("moment", ["at once", "while idle", "while busy", "when one side has ended"])
 async def test_an_abort_resets_both_sides_once(tls: bool, moment: str) -> None:
     async with relay(tls=tls) as joined:
