@@ -155,5 +155,7 @@ def test_a_race_tries_something(ours: Nat, theirs: Nat, same_network: bool) -> N
 
 @pytest.mark.parametrize("nat", ALL)
 def test_each_kind_has_words_for_its_user(nat: Nat) -> None:
-    assert "; " in str(nat)
+    mapping, _, filtering = str(nat).partition("; ")
+    assert "NAT" in mapping
+    assert bool(filtering) is (nat.filtering is not Filtering.UNKNOWN)
     assert nat.prospects()

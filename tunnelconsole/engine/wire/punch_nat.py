@@ -80,11 +80,12 @@ class Nat(msgspec.Struct, frozen=True, kw_only=True):
             Mapping.RANDOM: "NAT with a random port for each destination",
             Mapping.UNKNOWN: "NAT of unknown kind",
         }[self.mapping]
+        if self.filtering is Filtering.UNKNOWN:
+            return mapping
         filtering = {
             Filtering.OPEN: "lets strangers in",
             Filtering.ADDRESS: "lets in whom it has dialled, from any port",
             Filtering.PORT: "refuses strangers" if self.refuses else "drops strangers",
-            Filtering.UNKNOWN: "unknown to strangers",
         }[self.filtering]
         return f"{mapping}; {filtering}"
 
