@@ -93,6 +93,14 @@ GOALS = (
         False,
         "{:.1f} KiB",
     ),
+    # no slower, as far as two runs of the same differ here
+    Goal(
+        "tunnel, the last of a million requests",
+        lambda results: None if results.wear is None else results.wear.last / results.wear.first,
+        0.9,
+        True,
+        "{:.2f} of the first",
+    ),
     Goal("jump, memory of an idle channel", _idle(lambda idle: idle.bytes_each / 1024), 12, False, "{:.1f} KiB"),
     Goal("jump, processor while all idle", _idle(lambda idle: idle.cpu_percent), 1, False, "{:.2f} %"),
     Goal("jump, idle channels lost", _idle(lambda idle: idle.lost), 0, False, "{:.0f}"),

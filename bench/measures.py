@@ -50,6 +50,10 @@ class Effort:
     """Tunnels that one server holds while its memory is taken."""
     repeats: int
     """How often a command is timed."""
+    wear_requests: int
+    """Requests that a tunnel answers until it is asked whether it has become slower."""
+    wear_seconds: int
+    """For which its rate is taken before and after."""
 
 
 FULL = Effort(
@@ -62,6 +66,8 @@ FULL = Effort(
     hold_seconds=60,
     tunnels=2000,
     repeats=5,
+    wear_requests=1_000_000,
+    wear_seconds=10,
 )
 QUICK = Effort(
     rounds=2,
@@ -73,6 +79,8 @@ QUICK = Effort(
     hold_seconds=3,
     tunnels=200,
     repeats=2,
+    wear_requests=20_000,
+    wear_seconds=1,
 )
 
 
@@ -146,7 +154,7 @@ def take_requests(_flow: Flow, route: Route, effort: Effort) -> Taken:
     wrk = shutil.which("wrk")
     if wrk is None or route.handshake or route.speaks == "channel":
         return {}
-    small, large = (_wrk(wrk, route, path, effort) for path in ("/", "/large"))
+    small, large = (_wrk(wrk, route, path, effort.wrk_seconds) for path in ("/", "/large"))
     return {
         REQUESTS: requests_per_second(small),
         REQUEST_P99: p99_milliseconds(small),
@@ -154,10 +162,39 @@ def take_requests(_flow: Flow, route: Route, effort: Effort) -> Taken:
     }
 
 
-def _wrk(wrk: str, route: Route, path: str, effort: Effort) -> str:
-    options = [f"-t{WRK_THREADS}", f"-c{WRK_CONNECTIONS}", f"-d{effort.wrk_seconds}s", "--latency"]
+@dataclass(frozen=True)
+class Wear:
+    """What many requests did to a route."""
+
+    requests: int
+    first: float
+    """Requests a second of the first ones."""
+    last: float
+    """And of the last ones."""
+    grown: int
+    """Bytes that the memory of all its programs together has grown by, from after the first ones on."""
+
+
+def take_wear(route: Route, effort: Effort) -> Wear | None:
+    """Asks a route for small answers, so many times that what is kept of each would show; None where wrk is missing.
+
+    :raises BenchError: a request failed.
+    """
+    wrk = shutil.which("wrk")
+    if wrk is None:
+        return None
+    rates, seconds = [requests_per_second(_wrk(wrk, route, "/", effort.wear_seconds))], effort.wear_seconds
+    before = memory(route.programs)
+    while sum(rates) * seconds < effort.wear_requests:
+        rates.append(requests_per_second(_wrk(wrk, route, "/", seconds)))
+    rates.append(requests_per_second(_wrk(wrk, route, "/", seconds)))
+    return Wear(round(sum(rates) * seconds), rates[0], rates[-1], memory(route.programs) - before)
+
+
+def _wrk(wrk: str, route: Route, path: str, seconds: int) -> str:
+    options = [f"-t{WRK_THREADS}", f"-c{WRK_CONNECTIONS}", f"-d{seconds}s", "--latency"]
     command = [wrk, *options, "-H", f"Host: {route.host}", f"http://127.0.0.1:{route.port}{path}"]
-    answer = subprocess.run(command, capture_output=True, text=True, check=False, timeout=effort.wrk_seconds + SLACK)
+    answer = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds + SLACK)
     return answer.stdout
 
 

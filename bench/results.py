@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from statistics import median
 
-from bench.measures import Effort, Figure, Idle, Taken
+from bench.measures import Effort, Figure, Idle, Taken, Wear
 from bench.route import Contender
 
 
@@ -36,6 +36,8 @@ class Results:
     """Gbit/s on one stream, where iperf3 is installed."""
     tunnel_bytes: float | None = None
     """Bytes of a tunnel server's memory for each of many tunnels; None where that was not measured."""
+    wear: Wear | None = None
+    """What many requests did to the tunnel; None where that was not measured."""
     status_seconds: list[float] = field(default_factory=list)
     first_paint_seconds: list[float] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)

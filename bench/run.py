@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bench.console import first_paint_seconds, status_seconds
 from bench.flow import Flow
-from bench.measures import MEASUREMENTS, Effort, hold_idle, iperf3
+from bench.measures import MEASUREMENTS, Effort, hold_idle, iperf3, take_wear
 from bench.ours import tunnel_memory
 from bench.processes import BenchError, free_port, running, wait_until
 from bench.results import Failure, Results
@@ -21,7 +21,7 @@ DESCRIPTORS_EACH = 2
 """Descriptors that a relay needs for a channel."""
 
 TUNNEL = "tunnel, native"
-"""The contender whose server's memory is measured with many tunnels."""
+"""The contender whose server's memory is measured with many tunnels, and which is asked for many requests."""
 
 DESCRIPTORS_SPARE = 500
 """Descriptors that a relay needs besides."""
@@ -57,6 +57,7 @@ class Run:
             self._hold_channels(sink)
             self._check_sink(sink)
             self._hold_tunnels(sink)
+            self._wear_tunnel(sink)
         if shutil.which("iperf3"):
             server = free_port()
             with running(["iperf3", "--server", "--bind", "127.0.0.1", "--port", str(server)], self._folder):
@@ -111,6 +112,20 @@ class Run:
                 self.results.tunnel_bytes = tunnel_memory(self._folder, sink, self._effort.tunnels)
             except BenchError as error:
                 self._failed(contender, "tunnels", error)
+
+    def _wear_tunnel(self, sink: int) -> None:
+        for contender in self._contenders:
+            if contender.name != TUNNEL:
+                continue
+            with ExitStack() as stack:
+                route = self._open(stack, contender, sink)
+                if route is None:
+                    continue
+                tell(f"{contender.name}: {self._effort.wear_requests:,} requests")
+                try:
+                    self.results.wear = take_wear(route, self._effort)
+                except BenchError as error:
+                    self._failed(contender, "many requests", error)
 
     def _take_waits(self, route: Route) -> None:
         if route.config is None or not route.handshake:  # once is enough: with the jump server

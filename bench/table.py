@@ -41,6 +41,7 @@ def render(results: Results) -> str:
         _figures(results, TCP_FIGURES),
         _figures(results, HTTP_FIGURES),
         _idle(results),
+        _wear(results),
         _iperf3(results),
         _goals(results),
         _notes(results),
@@ -113,6 +114,15 @@ def _iperf3(results: Results) -> str:
         return ""
     rows = [[name, f"{value:.1f}"] for name, value in results.iperf3.items()]
     return _table(["one stream to the target, by iperf3", "Gbit/s"], rows)
+
+
+def _wear(results: Results) -> str:
+    wear = results.wear
+    if wear is None:
+        return ""
+    head = ["tunnel, native", "requests", "the first, /s", "the last, /s", "memory grown meanwhile, KiB"]
+    row = ["", f"{wear.requests:,}", f"{wear.first:,.0f}", f"{wear.last:,.0f}", f"{wear.grown / 1024:,.0f}"]
+    return _table(head, [row])
 
 
 def _goals(results: Results) -> str:
