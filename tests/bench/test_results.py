@@ -59,6 +59,7 @@ def test_a_goal_says_whether_its_bound_is_reached(jump: float, verdict: str) -> 
 def test_every_goal_can_be_reached_by_what_is_measured() -> None:
     everything = Results(QUICK, "direct", status_seconds=[0.1], first_paint_seconds=[0.5])
     everything.tunnel_bytes = 16384
+    everything.wear = Wear(1_000_000, 10_000, 9_900, 4096)
     everything.idle["jump"] = Idle(1000, 3, 2048, 0.1, 0)
     figures = dict.fromkeys(FIGURES, 1.0)
     everything.rounds = {contender.name: [figures] for contender in CONTENDERS}
