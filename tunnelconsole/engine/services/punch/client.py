@@ -157,7 +157,7 @@ class PunchClient(Service[PunchClientSettings], PairingUser):
         self.notes["path"] = "none"
         if link is not None:
             link.close(reason)
-        if not self._stopping:
+        if self._pairing is not None and not self._stopping:  # else the run is over, and that is its state
             self.enter("connecting", reason or None)
 
     def warned(self, reason: str) -> None:

@@ -26,6 +26,9 @@ from tunnelconsole.engine.wire.punch_room import HELLO_LENGTH, Role
 MAX_CONTACTS: Final = 64
 """Connections at once that have not proved themselves: the other side makes a few, and strangers may make more."""
 
+ACCEPTED: Final = "accepted"
+"""The method of a connection from an address that was not offered."""
+
 SETTLE: Final = 0.3
 """Seconds by hand from the first connection to the choice: those that cross arrive meanwhile at both sides, and the
 original closes all but its first at once."""
@@ -72,20 +75,24 @@ class Contacts(ABC):
     def __init__(self, loop: asyncio.AbstractEventLoop, attempt: Attempt) -> None:
         self._loop = loop
         self._attempt = attempt
-        self._contacts: set[Contact] = set()
+        self._contacts: dict[Contact, None] = {}
+        """The oldest first."""
         self.won: asyncio.Future[Reached] = loop.create_future()
         """The one that was chosen."""
 
     def meet(self, sock: socket.socket, method: str, label: str) -> None:
         """Takes a connection, which it owns from here on."""
         if len(self._contacts) >= MAX_CONTACTS:
-            reset(sock)
-            return
+            oldest = next((each for each in self._contacts if each.method == ACCEPTED and not each.verified), None)
+            if oldest is None:
+                reset(sock)
+                return
+            self._drop(oldest, "lost")  # a crowd of silent strangers must not keep the other side out
         contact = Contact(sock, method, label)
         contact.input = InputWatch(self._loop, sock.fileno(), functools.partial(self._hear, contact))
         if self._greet(contact):
             self._attempt.fate(label, "connected")
-            self._contacts.add(contact)
+            self._contacts[contact] = None
             contact.input.start()
         else:
             sock.close()
@@ -102,13 +109,13 @@ class Contacts(ABC):
         if self.won.done():
             return
         contact.input.stop()
-        self._contacts.discard(contact)
+        self._contacts.pop(contact, None)
         self._attempt.fate(contact.label, "won")
         self.won.set_result(Reached(contact.sock, contact.label, contact.method))
 
     def _drop(self, contact: Contact, fate: Fate) -> None:
         contact.input.stop()
-        self._contacts.discard(contact)
+        self._contacts.pop(contact, None)
         contact.sock.close()
         self._attempt.fate(contact.label, fate)
 

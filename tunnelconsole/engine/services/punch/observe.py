@@ -25,6 +25,9 @@ from tunnelconsole.engine.wire.punch import (
 from tunnelconsole.engine.wire.punch_nat import Nat, classify
 from tunnelconsole.errors import ConnectFailed
 
+OBSERVING_TIME: Final = 3.5
+"""Seconds for all endpoints: the other side waits for our offer no longer than five."""
+
 OBSERVE_TIME: Final = 2.0
 """Seconds that an endpoint has to say where we are seen from: a lost SYN and its repetition, and the round trips."""
 
@@ -88,8 +91,11 @@ async def observe(port: PunchingPort, endpoints: Sequence[Address], seat: str | 
     """
     observation = Observation()
     try:
+        loop = asyncio.get_running_loop()
+        over = loop.time() + OBSERVING_TIME
         for endpoint in endpoints[:ENDPOINTS_ASKED]:
-            observation.mapped.append(await _ask(observation, port, endpoint, seat))
+            patience = min(OBSERVE_TIME, over - loop.time())
+            observation.mapped.append(await _ask(observation, port, endpoint, seat, patience))
     except BaseException:
         observation.close()
         raise
@@ -97,7 +103,7 @@ async def observe(port: PunchingPort, endpoints: Sequence[Address], seat: str | 
 
 
 async def _ask(
-    observation: Observation, port: PunchingPort, endpoint: Address, seat: str | None
+    observation: Observation, port: PunchingPort, endpoint: Address, seat: str | None, patience: float
 ) -> tuple[str, int] | None:
     """Where one endpoint sees us; None when it does not answer as it should."""
     try:
@@ -107,7 +113,7 @@ async def _ask(
     end = SocketEnd(sock)
     observation.keep(end)
     try:
-        async with asyncio.timeout(OBSERVE_TIME):
+        async with asyncio.timeout(patience):
             await asyncio.get_running_loop().sock_connect(sock, endpoint.sockaddr)
             observation.local = sock.getsockname()[:2]
             await send_all(end, encode(Observe(seat)))
@@ -121,7 +127,10 @@ async def probe_filter(endpoint: Address, seat: str | None) -> Probed | None:
 
     A port of its own: whom the punched one has dialled is a stranger to it no more.
     """
-    port = PunchingPort()
+    try:
+        port = PunchingPort()
+    except ConnectFailed:
+        return None
     try:
         end = SocketEnd(port.dialling(endpoint))
         try:

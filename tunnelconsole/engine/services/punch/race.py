@@ -16,8 +16,16 @@ from collections.abc import Iterator
 from typing import Final
 
 from tunnelconsole.engine.attempts import Attempt, Fate
-from tunnelconsole.engine.services.punch.contacts import Contacts, Hello, PlainContacts, ProvingContacts, Reached
+from tunnelconsole.engine.services.punch.contacts import (
+    ACCEPTED,
+    Contacts,
+    Hello,
+    PlainContacts,
+    ProvingContacts,
+    Reached,
+)
 from tunnelconsole.engine.services.punch.port import PunchingPort, bound
+from tunnelconsole.engine.transport import descriptors
 from tunnelconsole.engine.transport.dialer import Address, numeric
 from tunnelconsole.engine.transport.watch import InputWatch
 from tunnelconsole.engine.wire.hostport import format_host_port
@@ -46,7 +54,7 @@ MANY_REDIAL: Final = 0.25
 """Seconds until one of many sockets dials again after a refusal: there are others."""
 
 FIRST_REPETITION: Final = 1.0
-"""Seconds after which the kernel repeats a SYN (RFC 6298, section 2), and again after twice that."""
+"""Seconds after which the kernel repeats a SYN (RFC 6298, section 2); Linux 6.5 and later do so each time that long."""
 
 PROBE_LIFE: Final = 0.9
 """Seconds that one of many ports has to answer: with the kernel's repetition they would be two thousand SYNs."""
@@ -54,6 +62,7 @@ PROBE_LIFE: Final = 0.9
 BATCH: Final = 64
 """Dials in one turn of the loop: some 2 ms, so that answers to the first are heard before the last is sent."""
 
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _PENDING = (0, errno.EINPROGRESS, errno.EWOULDBLOCK)
 _UNREACHABLE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL, errno.EACCES, errno.EPERM)
 
@@ -150,8 +159,7 @@ class Race:
         """Lets go of everything but the winner, pair by pair, so that none of it resets the winner (rule 12)."""
         if self._next_batch is not None:
             self._next_batch.cancel()
-        for watch in self._listening:
-            watch.stop()
+        self._stop_listening()
         for dial in self._dials:
             self._let_go(dial)
         self._contacts.close()
@@ -170,7 +178,7 @@ class Race:
     def _start(self, dial: Dial) -> None:
         """Dials, unless that would be one too many."""
         dial.timer = None
-        if self._syns + self._held >= SYN_BUDGET:
+        if self._syns + self._held > SYN_BUDGET - 2:  # it sends one, and the kernel may repeat it
             return
         dial.started = self._loop.time()
         try:
@@ -196,15 +204,18 @@ class Race:
         self._held += dial.repeats is Repeats.HELD
         self._loop.add_writer(sock.fileno(), self._answered, dial)
         patience = PROBE_LIFE if dial.repeats is Repeats.NEVER else FIRST_REPETITION
-        dial.timer = self._loop.call_later(patience, self._unanswered, dial, patience)
+        dial.timer = self._loop.call_later(patience, self._unanswered, dial)
 
-    def _unanswered(self, dial: Dial, waited: float) -> None:
+    def _unanswered(self, dial: Dial) -> None:
         """Gives a dial up, or counts the SYN that the kernel has repeated."""
         if dial.repeats is Repeats.NEVER:
             self._let_go(dial)
             return
         self._syns += 1
-        dial.timer = self._loop.call_later(2 * waited, self._unanswered, dial, 2 * waited)
+        if self._syns + self._held > SYN_BUDGET:
+            self._let_go(dial)
+            return
+        dial.timer = self._loop.call_later(FIRST_REPETITION, self._unanswered, dial)
 
     def _answered(self, dial: Dial) -> None:
         sock = self._release(dial)
@@ -265,18 +276,30 @@ class Race:
         watch.start()
         self._listening.append(watch)
 
+    def _stop_listening(self) -> None:
+        """Without descriptors accepting would fail for ever; what has been dialled goes on."""
+        for watch in self._listening:
+            watch.stop()
+
     def _accept(self, listener: socket.socket) -> None:
         while not self._won.done():
             try:
                 sock, peer = listener.accept()
             except BlockingIOError:
                 return
-            except OSError:
+            except OSError as error:
+                if error.errno in _EXHAUSTED:
+                    self._stop_listening()
+                    return
                 continue  # it left before it was accepted (accept(2), "Error handling")
+            if sock.fileno() >= descriptors.ceiling():
+                sock.close()
+                self._stop_listening()
+                return
             sock.setblocking(False)
             address = format_host_port(peer[0], peer[1])
             self._attempt.accepted(address)
-            self._contacts.meet(sock, self._kinds.get(address, "accepted"), address)
+            self._contacts.meet(sock, self._kinds.get(address, ACCEPTED), address)
 
 
 def _dials(candidates: list[Candidate], plan: Plan) -> Iterator[Dial]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from tunnelconsole.engine.transport.dialer import Address, numeric, resolve
 from tunnelconsole.engine.transport.ends import End, SocketEnd, receive, send_all
 from tunnelconsole.engine.transport.tls import TLSEnd
 from tunnelconsole.engine.wire.errors import ProtocolError
-from tunnelconsole.engine.wire.hostport import format_host_port, parse_host_port
+from tunnelconsole.engine.wire.hostport import check_port, format_host_port, parse_host_port
 from tunnelconsole.engine.wire.punch import (
     SEAT_LENGTH,
     Go,
@@ -128,9 +129,17 @@ class Seat:
         for text in self._endpoints:
             name, _, port = text.rpartition(":")
             address = numeric(name.strip("[]"), int(port)) if name else (await resolve(host, int(port)))[0]
-            if address is not None:
+            if address is not None and self._may_observe(address):
                 found.append(address)
         return found
+
+    def _may_observe(self, address: Address) -> bool:
+        """A rendezvous elsewhere has no business on this host or beside it: what it names there is not dialled."""
+        ip = ipaddress.ip_address(address.host)
+        if ip.is_unspecified or ip.is_multicast:
+            return False
+        ours = ipaddress.ip_address(self.local)
+        return (ours.is_loopback or not ip.is_loopback) and (ours.is_link_local or not ip.is_link_local)
 
     async def next(self) -> News:
         """What happens next.
@@ -233,7 +242,7 @@ async def take_seat(dialer: ServerDialer, room: str, key: RoomKey, number: str) 
             answer = await lines.next()
         match answer:
             case Joined() as joined:
-                pass
+                _check_addresses(joined)
             case Refused(reason) if "full" in reason:
                 raise RoomFull(f"the rendezvous refuses us: {reason}")
             case Refused(reason):
@@ -252,6 +261,19 @@ async def take_seat(dialer: ServerDialer, room: str, key: RoomKey, number: str) 
         end.close()
         raise
     return Seat(end, number, key, joined, dialer, lines)
+
+
+def _check_addresses(joined: Joined) -> None:
+    """Makes sure that a seat's addresses are some.
+
+    :raises ConnectFailed: they are not.
+    """
+    try:
+        parse_host_port(joined.address)
+        for endpoint in joined.endpoints:
+            check_port(endpoint.rpartition(":")[2])
+    except ValueError as error:
+        raise ConnectFailed(f"what answers is no punch server: {error}") from None
 
 
 def new_number() -> str:
