@@ -15,6 +15,18 @@ PATIENCE = 10.0
 PAUSE = 0.01
 """Seconds between two looks: short beside anything a test waits for, long enough not to burn a core."""
 
+CALM = 3
+"""Turns of a loop with nothing to do after which it is idle: in each it looks at its sockets, which may bring more."""
+
+
+async def idle(*_: float) -> None:
+    """Returns when asyncio's own loop would sleep: what follows from what was done is done, but what timers do."""
+    ready = asyncio.get_running_loop()._ready  # type: ignore[attr-defined]
+    calm = 0
+    while calm < CALM:
+        await asyncio.sleep(0)  # noqa: TID251 no time passes, only the others have their turn
+        calm = 0 if ready else calm + 1
+
 
 async def until(condition: Callable[[], T], within: float = PATIENCE) -> T:
     """Looks again and again, letting the event loop run, until ``condition`` gives something true, and gives that.

@@ -6,6 +6,8 @@ import os
 
 import pytest
 
+import waiting
+
 SURROUNDINGS = (
     "NO_COLOR", "COLUMNS", "LINES", "DISPLAY", "WAYLAND_DISPLAY", "TMUX", "STY", "SSH_CONNECTION", "SSH_TTY",
     "SSH_CLIENT",
@@ -19,3 +21,10 @@ def _nowhere_in_particular(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (*SURROUNDINGS, *(name for name in os.environ if name.startswith("TEXTUAL"))):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("sys.platform", "linux")
+
+
+@pytest.fixture(autouse=True)
+def _the_loop_tells_when_it_is_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Textual's pilot looks in steps of 20 ms whether the process uses the processor: most of a test's time."""
+    monkeypatch.setattr("textual.pilot.wait_for_idle", waiting.idle)
+    monkeypatch.setattr("textual.app.wait_for_idle", waiting.idle)

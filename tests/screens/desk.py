@@ -70,13 +70,22 @@ class Desk:
             await self.settle()
 
     async def settle(self) -> None:
-        """Waits until nothing is under way any more, or a question is asked, and until the screen stands still."""
+        """Waits until nothing is under way any more, or a question is asked, and until the screen stands still.
+
+        What changes on a screen is drawn in steps of 17 ms; here it is drawn at once, the screens below a question too.
+        """
         await waiting.until(lambda: len(self.app.screen_stack) > 1 or not self._busy())
         await waiting.until(lambda: self.app.fits)
-        before = ""
-        while (shown := self.text()) != before:
+        before: list[Any] = []
+        while (shown := self._strips()) != before or self._under_way():
             before = shown
+            for screen in self.app._background_screens:
+                screen._on_timer_update()
             await self.pilot.pause()
+
+    def _under_way(self) -> bool:
+        """Whether the screen has to be laid out anew, or has calls to make when it has been drawn."""
+        return self.app.is_running and bool(self.app.screen._layout_required or self.app.screen._callbacks)
 
     def _busy(self) -> bool:
         return any(not worker.is_finished for worker in self.app.workers if worker.name != "feed")
@@ -171,6 +180,7 @@ async def console(
     try:
         async with app.run_test(size=size, notifications=True) as pilot:
             desk = Desk(app, pilot, engine, clock)
+            app.prompt.query_one(Input).cursor_blink = False
             if running:
                 await desk.arrive()
             else:
