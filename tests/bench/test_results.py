@@ -17,6 +17,7 @@ from bench.measures import (
     REQUEST_P99,
     REQUESTS,
     Idle,
+    Wear,
     p99_milliseconds,
     requests_per_second,
 )
