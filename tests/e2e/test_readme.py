@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 UNIT = (ROOT / "docs" / "tunnelconsole.service").read_text()
 
-pytestmark = [pytest.mark.e2e, pytest.mark.system("bash", "make", "curl")]
+pytestmark = [pytest.mark.e2e, pytest.mark.system("bash", "make", "curl", "ssh", "ssh-keygen")]
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 HEREDOC = re.compile(r"<<'END'\n.*?^END$", re.MULTILINE | re.DOTALL)
@@ -40,6 +40,9 @@ SAYS = {
     "mkdir": "",
     "cat": "",
     "chmod": "",
+    "cp": "",
+    "ssh-keygen": "",
+    "ssh -i": "alice",
     "export": "",
     "FINGERPRINT=": "",
     "(umask": "",
@@ -48,7 +51,7 @@ SAYS = {
     "wait": "",
     "curl": PAGE,
     "printf": PAGE,
-    "tunnelconsole check": "config ok: 7 services\n",
+    "tunnelconsole check": "config ok: 8 services\n",
     "tunnelconsole status": "version",
     "tunnelconsole channel": "",
     "tunnelconsole punch": "",

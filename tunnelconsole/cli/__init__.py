@@ -41,7 +41,7 @@ from tunnelconsole.cli.web import http, replay, request, requests
 from tunnelconsole.errors import ConfigError, TunnelConsoleError
 
 if TYPE_CHECKING:
-    from tunnelconsole.control.messages import Level, Request
+    from tunnelconsole.control.messages import Level, Request, Role
     from tunnelconsole.engine.settings import HostPort
 
 STDERR = 2
@@ -114,15 +114,18 @@ def cli(context: click.Context, *, demo: bool, daemon: bool) -> int | None:
 
 
 @cli.command()
+@click.option("--role", type=click.Choice(["operate", "view"]), default="operate", help="view refuses what steers.")
+@click.option("--no-files", is_flag=True, help="Save nothing here: for a console that is shown elsewhere.")
 @pass_shared
-def attach(shared: Shared) -> None:
+def attach(shared: Shared, role: Role, *, no_files: bool) -> None:
     """The console of an engine that runs already."""
     from tunnelconsole.cli import consoles
     from tunnelconsole.control.messages import GetStatus, Status
 
     shared.no_json()
+    consoles.take_terminal()
     shared.ask(GetStatus(), Status)  # says why not where there is none
-    consoles.attach(shared.control())
+    consoles.attach(shared.control(), role=role, files=not no_files)
 
 
 @cli.command()

@@ -7,9 +7,12 @@ two times and not their sum.
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import subprocess
 import sys
+import termios
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
@@ -18,7 +21,7 @@ import click
 from tunnelconsole.background import BackgroundEngine, StartFailed
 from tunnelconsole.config import load
 from tunnelconsole.control.client import ControlClient, answers
-from tunnelconsole.control.messages import StopEngine
+from tunnelconsole.control.messages import Role, StopEngine
 from tunnelconsole.demo import running
 from tunnelconsole.errors import EngineUnreachable, TunnelConsoleError
 
@@ -46,13 +49,15 @@ def open_console(config: Path | None, control: Path, log_level: str | None, log_
         click.echo(f"the engine goes on (process {engine.pid}); come back with: tunnelconsole attach", err=True)
 
 
-def attach(control: Path) -> None:
+def attach(control: Path, *, role: Role = "operate", files: bool = True) -> None:
     """The console of the engine at ``control``.
 
+    :param role: ``view`` has it refuse whatever changes something.
+    :param files: False has it save nothing on this machine.
     :raises TunnelConsoleError: there is no terminal.
     """
     _check_terminal()
-    if _show(control):
+    if _show(control, role=role, files=files):
         asyncio.run(_stop_engine(control))
 
 
@@ -64,6 +69,16 @@ def demonstrate() -> None:
     _check_terminal()
     with running(meanwhile=_load_framework) as control:
         _show(control, owns_engine=True, demo=True)
+
+
+def take_terminal() -> None:
+    """Makes the terminal on standard input the one that controls this process, where it leads a session without one.
+
+    So it was started by the SSH server. Without this nobody would tell it that the window has another size.
+    """
+    if os.getsid(0) == os.getpid() and os.isatty(0):
+        with suppress(OSError):  # it has one already
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
 def _check_terminal() -> None:
@@ -103,11 +118,14 @@ def _load_framework() -> None:
     import_module("tunnelconsole.screens.app")
 
 
-def _show(control: Path, *, owns_engine: bool = False, demo: bool = False) -> bool:
+def _show(
+    control: Path, *, owns_engine: bool = False, demo: bool = False, role: Role = "operate", files: bool = True
+) -> bool:
     """Runs the console until the operator leaves; True when the engine is to be stopped."""
     from tunnelconsole.screens.app import ConsoleOutcome, run_console  # noqa: PLC0415 - see above
 
-    return run_console(control, owns_engine=owns_engine, demo=demo) is ConsoleOutcome.STOP_ENGINE
+    outcome = run_console(control, owns_engine=owns_engine, demo=demo, role=role, files=files)
+    return outcome is ConsoleOutcome.STOP_ENGINE
 
 
 async def _stop_engine(control: Path) -> None:

@@ -28,6 +28,9 @@ MAX_ANSWER = 64 * 1024 * 1024
 Level = Literal["debug", "info", "warning", "error"]
 """How much an event matters."""
 
+Role = Literal["view", "operate"]
+"""What a console may do: only look, or steer too."""
+
 LEVELS: Final[tuple[Level, ...]] = get_args(Level)
 """Every level, the mildest first."""
 
@@ -99,7 +102,7 @@ class ChannelRow(msgspec.Struct, frozen=True, kw_only=True):
     rate_in: float
     rate_out: float
     path: str
-    """How its bytes travel: ``splice`` (through the kernel), ``tls``, ``yamux`` or ``sealed`` (through buffers)."""
+    """How its bytes travel: ``splice`` (through the kernel), ``tls``, ``yamux``, ``sealed``, ``ssh`` (buffered)."""
 
 
 class ChidRow(msgspec.Struct, frozen=True, kw_only=True):

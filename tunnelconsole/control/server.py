@@ -10,6 +10,7 @@ import asyncio
 import os
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -17,11 +18,13 @@ import msgspec
 from tunnelconsole.control import messages
 from tunnelconsole.control.answers import Answers, Told, check_topics
 from tunnelconsole.control.messages import MAX_REQUEST, MIN_INTERVAL, NOT_JSON, PROTOCOL, Refused, Watch, encode
+from tunnelconsole.control.roles import refusal
 from tunnelconsole.control.snapshot import Snapshot
 from tunnelconsole.control.unix_socket import UnixSocket, peer_uid
 from tunnelconsole.engine.bus import Reader
 from tunnelconsole.engine.engine import Engine
 from tunnelconsole.engine.events import PeerRefused
+from tunnelconsole.engine.node import Role
 from tunnelconsole.errors import RequestRefused
 
 MAX_CLIENTS = 64
@@ -35,8 +38,15 @@ STALL = 30.0
 """Seconds a client may leave what it was sent unread before it is dropped: a terminal may be stopped for a moment."""
 
 
+VIEW_SUFFIX = ".view"
+"""What is added to the control socket's path for the socket at which nobody can change anything."""
+
+
 class ControlServer:
     """The control socket of a running engine.
+
+    Consoles that may only look get a socket of their own, made when the first of them comes: whatever is asked there,
+    the engine changes nothing.
 
     :param engine: need not be started before :meth:`serve`.
     :param path: of the socket.
@@ -64,6 +74,8 @@ class ControlServer:
         self._stop = stop
         self._place: UnixSocket | None = None
         self._server: asyncio.Server | None = None
+        self._view_place: UnixSocket | None = None
+        self._view_server: asyncio.Server | None = None
         self._clients: set[_Client] = set()
 
     def claim(self) -> UnixSocket:
@@ -84,11 +96,35 @@ class ControlServer:
         self._snapshot = Snapshot(self.engine, self._version, self._config)
         self.answers = Answers(self.engine, self._snapshot, self._reload, self._stop)
         self.tasks = self.engine.node.tasks_of("control")
-        self._server = await asyncio.start_unix_server(self._connected, sock=place.socket, limit=MAX_REQUEST)
+        self._server = await self._answer(place, "operate")
+        self.engine.node.control = self.socket_for
+
+    async def socket_for(self, role: Role) -> Path:
+        """The socket for consoles of a role, which belongs to the engine's user alone.
+
+        :raises ListenFailed: the one for those who may only look cannot be made.
+        :raises NotPrivate: others could put something else in its place.
+        """
+        if role == "operate":
+            return self._path
+        if self._view_place is None:
+            self._view_place = UnixSocket(Path(f"{self._path}{VIEW_SUFFIX}"))
+            self._view_server = await self._answer(self._view_place, role)
+        return self._view_place.path
+
+    async def _answer(self, place: UnixSocket, role: Role) -> asyncio.Server:
+        connected = partial(self._connected, role)
+        return await asyncio.start_unix_server(connected, sock=place.socket, limit=MAX_REQUEST)
 
     async def close(self) -> None:
         """Takes no more clients, ends those there are, and removes the socket; safe to call twice."""
+        if self._view_server is not None:
+            self._view_server.close()
+            self._view_server = None
+        if self._view_place is not None:
+            self._view_place.close()
         if self._server is not None:
+            self.engine.node.control = None
             self._server.close()
             self._server = None
             await self.tasks.close()
@@ -98,8 +134,8 @@ class ControlServer:
         if self._place is not None:
             self._place.close()
 
-    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        client = _Client(self, reader, writer)
+    def _connected(self, role: Role, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        client = _Client(self, role, reader, writer)
         uid = peer_uid(writer.get_extra_info("socket"))
         if uid not in (None, 0, os.geteuid()):
             reason = "the control socket is for the user who runs the engine, and for root"
@@ -130,8 +166,11 @@ class _Client:
     A question is answered before the next is read, so a client that asks and does not read holds up itself only.
     """
 
-    def __init__(self, server: ControlServer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(
+        self, server: ControlServer, role: Role, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         self._server = server
+        self._role = role
         self._engine = server.engine
         self._reader = reader
         self._writer = writer
@@ -177,6 +216,9 @@ class _Client:
         if ask.protocol != PROTOCOL:
             self.refuse(_other_version(ask.protocol), ask.id)
             return False
+        if refused := refusal(self._role, ask.request):
+            await self._send(ask.id, refused)
+            return True
         if not isinstance(ask.request, Watch):
             await self._send(ask.id, await self._server.answers.answer(ask.request))
             return True

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 from tunnelconsole.engine.attempts import Attempts
 from tunnelconsole.engine.bus import Bus
@@ -15,6 +16,9 @@ from tunnelconsole.engine.sessions import Sessions
 from tunnelconsole.engine.tasks import Tasks
 from tunnelconsole.engine.transport.farewell import Farewells
 from tunnelconsole.engine.transport.plane import Plane
+
+Role = Literal["view", "operate"]
+"""What somebody who has been let in to the console may do: only look, or steer too."""
 
 
 class Node:
@@ -32,6 +36,8 @@ class Node:
         self.attempts = Attempts(self.bus)
         self.plane = Plane(self.loop)
         self.farewells = Farewells(self.loop)
+        self.control: Callable[[Role], Awaitable[Path]] | None = None
+        """Gives the control socket for consoles of a role; None where the engine has none. May raise ListenFailed."""
 
     @contextmanager
     def contain(self, what: str, service: str = "") -> Iterator[None]:

@@ -38,7 +38,7 @@ class Flow(Protocol):
 
     @property
     def path(self) -> str:
-        """``splice``, ``tcp``, ``tls``, ``yamux`` or ``sealed``."""
+        """``splice``, ``tcp``, ``tls``, ``yamux``, ``sealed`` or ``ssh``."""
 
     def abort(self, reason: str) -> None:
         """Cuts the flow now; the flow then reports its end in the usual way."""

@@ -18,7 +18,16 @@ from textual.binding import Binding, BindingType
 from textual.screen import Screen
 
 from tunnelconsole.control.attempts import AttemptRow
-from tunnelconsole.control.messages import LEVELS, ChannelRow, ChidRow, EventRow, ExchangeRow, ServiceRow, SessionRow
+from tunnelconsole.control.messages import (
+    LEVELS,
+    ChannelRow,
+    ChidRow,
+    EventRow,
+    ExchangeRow,
+    Role,
+    ServiceRow,
+    SessionRow,
+)
 from tunnelconsole.screens import keys, themes
 from tunnelconsole.screens.chids import LIST_BELOW, ChidsPane
 from tunnelconsole.screens.commands import COMMANDS, NotACommand, parse
@@ -64,7 +73,8 @@ class ConsoleApp(Operating):
         if row is None:
             self.tell(keys.elsewhere(key))
             return
-        await self.run_action(row.action)
+        if self.permits(row.action):
+            await self.run_action(row.action)
 
     # where to go
 
@@ -295,6 +305,8 @@ class ConsoleApp(Operating):
         except NotACommand as error:
             self.tell(f"{text!r} was not done: {error}", trouble=True)
             return
+        if not self.permits(called.command.action):
+            return
         name, _, given = called.command.action.partition("(")
         arguments = [given.strip("')")] if given else []
         if called.argument:
@@ -321,13 +333,17 @@ class ConsoleApp(Operating):
             yield SystemCommand(f"theme {name}", "Change the colours", partial(self.carry_out, f"theme {name}"))
 
 
-def run_console(socket_path: Path, *, owns_engine: bool, demo: bool) -> ConsoleOutcome:
+def run_console(
+    socket_path: Path, *, owns_engine: bool, demo: bool, role: Role = "operate", files: bool = True
+) -> ConsoleOutcome:
     """Runs the console until the operator leaves.
 
     It paints at once, and finds the engine when it is there.
 
     :param owns_engine: the engine was started for this console, so leaving asks what becomes of it.
     :param demo: the engine is a demonstration, which ends with the console.
+    :param role: ``view`` refuses whatever changes something.
+    :param files: False saves nothing on this machine.
     """
-    outcome = ConsoleApp(socket_path, owns_engine=owns_engine, demo=demo).run()
+    outcome = ConsoleApp(socket_path, owns_engine=owns_engine, demo=demo, role=role, files=files).run()
     return ConsoleOutcome.LEAVE_RUNNING if outcome is None else outcome

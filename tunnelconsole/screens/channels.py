@@ -104,5 +104,6 @@ PATHS = {
     "tls": "  encrypted, through buffers",
     "yamux": "  multiplexed, through buffers",
     "sealed": "  encrypted from end to end, through buffers",
+    "ssh": "  encrypted, to a process of its own",
 }
 """What each way of moving bytes means."""

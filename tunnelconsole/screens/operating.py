@@ -7,9 +7,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tunnelconsole.control.messages import ChannelRow, ChidRow, ServiceRow, SessionRow
+from tunnelconsole.control.messages import ChannelRow, ChidRow, Role, ServiceRow, SessionRow
 from tunnelconsole.screens import sending
+from tunnelconsole.screens.preferences import PreferencesFile
 from tunnelconsole.screens.punching import Punching
+from tunnelconsole.screens.roles import refusal
 from tunnelconsole.screens.steering import Steering, why_receivers_stay
 from tunnelconsole.screens.widgets.prompt import Prompt
 
@@ -17,13 +19,26 @@ from tunnelconsole.screens.widgets.prompt import Prompt
 class Operating(Punching):
     """The frame, with the actions that change something.
 
-    Its parameters are those of :class:`~tunnelconsole.screens.frame.Frame`.
+    :param role: ``view`` refuses them.
+    :param files: False saves nothing on this machine.
+    :param options: those of :class:`~tunnelconsole.screens.frame.Frame`.
     """
 
-    def __init__(self, socket_path: Path, **options: Any) -> None:
+    def __init__(self, socket_path: Path, *, role: Role = "operate", files: bool = True, **options: Any) -> None:
+        if not files:
+            options.setdefault("preferences", PreferencesFile.unsaved())
         super().__init__(socket_path, **options)
+        self.role = role
+        self.files = files
         self.steering = Steering(self)
         self._edited: ChidRow | None = None
+
+    def permits(self, action: str) -> bool:
+        """Whether this console does what a key or a command asks for; says why not."""
+        why, hint = refusal(action, self.role, files=self.files)
+        if why:
+            self.tell(why, hint=hint, trouble=True)
+        return not why
 
     def _selected(self) -> Any:
         table = self.pane.table

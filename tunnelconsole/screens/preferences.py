@@ -24,12 +24,19 @@ class PreferencesFile:
     """Where it is kept."""
 
     path: Path
+    saved: bool = True
+    """False: what is chosen lasts until the console ends."""
 
     @classmethod
     def usual(cls) -> PreferencesFile:
         """``$XDG_STATE_HOME/tunnelconsole/console.json`` (XDG Base Directory Specification)."""
         state = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
         return cls(Path(state) / "tunnelconsole" / "console.json")
+
+    @classmethod
+    def unsaved(cls) -> PreferencesFile:
+        """The same to read; nothing is written."""
+        return cls(cls.usual().path, saved=False)
 
     def load(self) -> Preferences:
         """What was saved, or the defaults where there is nothing that can be read."""
@@ -43,6 +50,8 @@ class PreferencesFile:
 
         :raises OSError: it cannot be written.
         """
+        if not self.saved:
+            return
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         fresh = self.path.with_name(f"{self.path.name}.{os.getpid()}")
         fresh.unlink(missing_ok=True)  # of a console that ended before it was done, perhaps with another mode

@@ -14,6 +14,7 @@ from tunnelconsole.engine.services.punch.server import PunchServer, PunchServerS
 from tunnelconsole.engine.services.relay.client import RelayClient, RelayClientSettings
 from tunnelconsole.engine.services.relay.server import RelayServer, RelayServerSettings
 from tunnelconsole.engine.services.service import Service, ServiceSettings
+from tunnelconsole.engine.services.ssh.server import SSHServer, SSHServerSettings
 from tunnelconsole.engine.services.tunnel.client import TunnelClient, TunnelClientSettings
 from tunnelconsole.engine.services.tunnel.server import TunnelServer, TunnelServerSettings
 
@@ -28,6 +29,7 @@ KINDS: dict[str, tuple[type[ServiceSettings], type[Service[Any]]]] = {
     ChannelClient.kind: (ChannelClientSettings, ChannelClient),
     PunchServer.kind: (PunchServerSettings, PunchServer),
     PunchClient.kind: (PunchClientSettings, PunchClient),
+    SSHServer.kind: (SSHServerSettings, SSHServer),
 }
 """Settings and service class of each ``kind`` that a configuration may name."""
 

@@ -1,0 +1,425 @@
+"""One SSH connection: from its first byte until it has proven a key, and then until its session ends.
+
+Everything but the console and its commands is refused, each with its reason: forwards, agents, files, shells.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import asyncssh
+from asyncssh.kex import get_kex_algs
+
+from tunnelconsole.engine.access import source_of
+from tunnelconsole.engine.limits import Place
+from tunnelconsole.engine.services.ssh.console import ConsoleSession
+from tunnelconsole.engine.services.ssh.events import ConsoleRefused
+from tunnelconsole.engine.services.ssh.host_key import load_host_key
+from tunnelconsole.engine.services.ssh.keys import AuthorizedKeys, Entry
+from tunnelconsole.engine.services.ssh.throttle import Throttle
+from tunnelconsole.errors import ListenFailed
+
+if TYPE_CHECKING:
+    from tunnelconsole.engine.services.ssh.server import SSHServer
+    from tunnelconsole.engine.sessions import Session
+
+POST_QUANTUM = ("mlkem768x25519-sha256",)
+"""Key exchanges that are safe from quantum computers to come (OpenSSH from 9.9 on). asyncssh adds strict key exchange
+(CVE-2023-48795) to each by itself."""
+
+KEY_EXCHANGES = (*POST_QUANTUM, "curve25519-sha256", "curve25519-sha256@libssh.org")
+"""The others are what every OpenSSH since 2014 has."""
+
+CIPHERS = ("aes256-gcm@openssh.com", "aes128-gcm@openssh.com")
+"""Those that CVE-2023-48795 cannot touch, even where a client knows no strict key exchange."""
+
+MACS = ("hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com")
+"""Named because there must be one; the ciphers have their own."""
+
+SIGNATURES = (
+    "ssh-ed25519", "sk-ssh-ed25519@openssh.com", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521",
+    "sk-ecdsa-sha2-nistp256@openssh.com", "rsa-sha2-512", "rsa-sha2-256",
+)  # fmt: skip
+"""With which a key may be proven: none with SHA-1."""
+
+WINDOW = 128 * 1024
+"""Bytes that a client may send ahead of a console that does not read: a screen of pasted text fits many times."""
+
+KEEPALIVE = 30.0
+"""Seconds between two looks whether a quiet client is still there."""
+
+KEEPALIVE_TRIES = 4
+"""Looks without an answer after which it is gone: somebody whose laptop slept for two minutes logs in again."""
+
+MOST_OFFERS = 20
+"""Keys that a client may offer before it is turned away: an agent has a handful, and OpenSSH takes 6."""
+
+MOST_OPEN = 10
+"""Consoles and commands in one connection: what OpenSSH takes (MaxSessions)."""
+
+PARTING = 0.5
+"""Seconds that a client has to take its leave before its connection is cut: one that reads needs a round trip."""
+
+REFUSED_FORWARD = "this server forwards nothing; it shows the console and runs its commands"
+"""Said to every forward."""
+
+
+class Door:
+    """What all connections of one server share: the host key, who may come in, and what is offered.
+
+    :raises ListenFailed: the host key or the file of keys cannot be used.
+    :raises NotPrivate: others could put another host key in its place.
+    """
+
+    def __init__(self, server: SSHServer) -> None:
+        self.server = server
+        settings = server.settings
+        host_key = load_host_key(Path(settings.host_key) if settings.host_key else None, server.own_host_key)
+        self.fingerprint = host_key.get_fingerprint()
+        path = Path(settings.authorized_keys)
+        try:
+            self.keys = AuthorizedKeys(path, self._report)
+        except OSError as error:
+            raise ListenFailed(
+                f"the keys in {path} cannot be read: {error.strerror or error}",
+                f"name another file in service.{server.name}.authorized_keys",
+            ) from error
+        self.options = asyncssh.SSHServerConnectionOptions(
+            config=None,
+            server_factory=_Owner,
+            server_version="TunnelConsole",
+            server_host_keys=[host_key],
+            kex_algs=_key_exchanges(server),
+            encryption_algs=CIPHERS,
+            mac_algs=MACS,
+            compression_algs=None,
+            signature_algs=SIGNATURES,
+            public_key_auth=True,
+            password_auth=False,
+            kbdint_auth=False,
+            host_based_auth=False,
+            gss_host=None,
+            gss_kex=False,
+            gss_auth=False,
+            x509_trusted_certs=None,
+            login_timeout=0,
+            keepalive_interval=KEEPALIVE,
+            keepalive_count_max=KEEPALIVE_TRIES,
+            allow_pty=True,
+            line_editor=False,
+            encoding=None,
+            window=WINDOW,
+            agent_forwarding=False,
+            x11_forwarding=False,
+            rdns_lookup=False,
+        )
+
+        self.throttle = Throttle()
+
+    def _report(self, sentence: str) -> None:
+        self.server.refused("nobody in particular", sentence)
+
+    def login(self, peer: str, place: Place) -> Login:
+        """Begins with somebody who has connected."""
+        return Login(self, peer, place)
+
+
+def _key_exchanges(server: SSHServer) -> list[str]:
+    """What is offered, as far as this machine's cryptography has it.
+
+    :raises ListenFailed: it has none that are wanted.
+    """
+    wanted = POST_QUANTUM if server.settings.post_quantum else KEY_EXCHANGES
+    known = {name.decode() for name in get_kex_algs()}
+    offered = [name for name in wanted if name in known]
+    if not offered:
+        raise ListenFailed(
+            f"the cryptography package here has no {' or '.join(wanted)}",
+            f"upgrade it, or leave out service.{server.name}.post_quantum",
+        )
+    return offered
+
+
+class Login:
+    """Somebody who has connected, before and after they have proven a key.
+
+    :param place: among those who are logging in.
+    """
+
+    def __init__(self, door: Door, peer: str, place: Place) -> None:
+        self.door = door
+        self.server = door.server
+        self.peer = peer
+        self.consoles: set[ConsoleSession] = set()
+        self.offered: Entry | None = None
+        """The key that was offered last and may come in; it may be anybody's."""
+        self.proven: Entry | None = None
+        """The key whose owner this is."""
+        self._place = place
+        self._offers = 0
+        self._why = "it left before it had logged in"
+        self._over = False
+        self._cause = ""
+        self._session: Session | None = None
+        self._loop = door.server.node.loop
+        self._connection = Connection(self._loop, door.options, self)
+        place.lost = self.turn_away
+        self._timers = [self._loop.call_later(door.server.settings.login_timeout, self._late)]
+        self._parting: asyncio.TimerHandle | None = None
+
+    async def take(self, sock: socket.socket) -> None:
+        """Begins to speak SSH over a connected socket, at once or when it is this source's turn."""
+        own = socket.socket(fileno=sock.detach())
+        try:
+            await asyncio.sleep(self.door.throttle.begin(source_of(self.peer)))
+            if not self._over:
+                silent = self._loop.call_later(self.server.settings.limits.handshake_timeout, self._silent)
+                self._timers.append(silent)
+                await self._loop.connect_accepted_socket(lambda: self._connection, own)
+        except OSError as error:
+            self.turn_away(f"it broke off: {error.strerror or error}")
+        finally:
+            if not self._connection.taken:
+                own.close()
+                self._leave_login()
+            elif self._over:
+                self._connection.abort()
+
+    def _silent(self) -> None:
+        if not self._connection.get_extra_info("client_version"):
+            self.turn_away(f"it said nothing of SSH within {self.server.settings.limits.handshake_timeout:g} s")
+
+    def _late(self) -> None:
+        self.turn_away(f"no key was proven within {self.server.settings.login_timeout:g} s")
+
+    def turn_away(self, reason: str, *, tell: bool = True) -> None:
+        """Ends a connection that has not logged in."""
+        if self._over or self._session is not None:
+            return
+        self._over = True
+        self._leave_login()
+        if tell:
+            self.server.refused(self.peer, reason)
+        self._connection.abort()
+
+    def _leave_login(self) -> None:
+        for timer in self._timers:
+            timer.cancel()
+        self._place.leave()
+        self.server.left_login(self)
+
+    def offer(self, key: bytes) -> bool:
+        """Whether this key may come in, from here and now; nobody has proven it yet.
+
+        :raises asyncssh.DisconnectError: too many were offered.
+        """
+        self.offered = None
+        self._offers += 1
+        if self._offers > MOST_OFFERS:
+            self._why = f"it offered more than {MOST_OFFERS} keys"
+            raise asyncssh.DisconnectError(asyncssh.DISC_NO_MORE_AUTH_METHODS_AVAILABLE, "too many keys were offered")
+        entry = self.door.keys.find(key)
+        if entry is None:
+            self._why = "none of its keys is in authorized_keys"
+        elif refused := self.door.keys.judge(entry, self.peer):
+            self._why = refused
+        else:
+            self.offered = entry
+        return self.offered is not None
+
+    def logged_in(self) -> None:
+        """A key was proven, and so there is a session.
+
+        :raises asyncssh.DisconnectError: there can be none.
+        """
+        if self._over:
+            return
+        entry = self.proven
+        full = self.server.gate.refuses(new_session=True, new_channel=False)
+        if entry is None or full:
+            self._why = full or "it proved no key"
+            raise asyncssh.DisconnectError(asyncssh.DISC_TOO_MANY_CONNECTIONS, self._why)
+        self._leave_login()
+        self.door.throttle.give_back(source_of(self.peer))
+        self._session = self.server.let_in(self, entry)
+
+    @property
+    def entry(self) -> Entry:
+        """Who has logged in.
+
+        :raises RuntimeError: nobody has.
+        """
+        if self._session is None or self.proven is None:
+            raise RuntimeError("nobody has logged in")
+        return self.proven
+
+    @property
+    def session(self) -> Session:
+        """The session.
+
+        :raises RuntimeError: nobody has logged in.
+        """
+        if self._session is None:
+            raise RuntimeError("nobody has logged in")
+        return self._session
+
+    def refuse(self, reason: str) -> None:
+        """Reports that something was not done for who has logged in."""
+        self.server.node.bus.publish(
+            ConsoleRefused(
+                service=self.server.name,
+                session=self.session.id,
+                peer=self.peer,
+                identity=self.entry.identity,
+                reason=reason,
+            )
+        )
+
+    def open_console(self) -> ConsoleSession:
+        """A new channel, on which a console or a command may be asked for.
+
+        :raises asyncssh.ChannelOpenError: there are too many in this connection.
+        """
+        if self._cause:
+            raise asyncssh.ChannelOpenError(asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED, self._cause)
+        if len(self.consoles) >= MOST_OPEN:
+            reason = f"{MOST_OPEN} consoles and commands are open in this connection already"
+            self.refuse(reason)
+            raise asyncssh.ChannelOpenError(asyncssh.OPEN_RESOURCE_SHORTAGE, reason)
+        console = ConsoleSession(self)
+        self.consoles.add(console)
+        return console
+
+    def end(self, reason: str) -> None:
+        """Ends the session, and tells its owner why."""
+        self._cause = self._cause or reason
+        if not self.consoles:
+            self._part()
+        elif self._parting is None:  # a client takes no last word of ours any more once it is disconnected
+            self._parting = self._loop.call_later(PARTING, self._part)
+            for console in list(self.consoles):
+                console.end(reason)
+
+    def _part(self) -> None:
+        self._connection.disconnect(asyncssh.DISC_BY_APPLICATION, self._cause)
+
+    def lost(self, error: Exception | None) -> None:
+        """The connection is over."""
+        self._over = True
+        if self._parting is not None:
+            self._parting.cancel()
+        if self._session is None:
+            if isinstance(error, asyncssh.KeyExchangeFailed):
+                self._why = f"no algorithm in common: {error.reason}"
+            if self in self.server.logins:
+                self._leave_login()
+                self.server.refused(self.peer, self._why)
+            return
+        for console in list(self.consoles):
+            console.connection_lost(error)
+        self.server.close_session(self._session, self._cause or _gone(error))
+
+
+def _gone(error: Exception | None) -> str:
+    """Why a session ended, in a few words; "" when its owner left."""
+    match error:
+        case None:
+            return ""
+        case asyncssh.DisconnectError():
+            return "" if error.code == asyncssh.DISC_BY_APPLICATION else error.reason
+        case OSError():
+            return f"the connection broke: {error.strerror or os.strerror(error.errno or 0)}"
+        case _:
+            return f"the connection broke: {error}"
+
+
+class Connection(asyncssh.SSHServerConnection):
+    """asyncssh's connection, which knows what was proven and what a client does not read."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, options: asyncssh.SSHServerConnectionOptions, login: Login
+    ) -> None:
+        super().__init__(loop, options)
+        self.login = login
+        self._below: asyncio.Transport | None = None
+
+    @property
+    def taken(self) -> bool:
+        """Whether it has a socket."""
+        return self._below is not None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._below = cast(asyncio.Transport, transport)
+        super().connection_made(self._below)
+
+    def pause_writing(self) -> None:
+        """Answers no more either, when the client reads no more: else its requests would fill the memory."""
+        if self._below is not None:
+            self._below.pause_reading()
+        for console in self.login.consoles:
+            console.hold("connection")
+
+    def resume_writing(self) -> None:
+        if self._below is not None and not self._below.is_closing():
+            self._below.resume_reading()
+        for console in list(self.login.consoles):
+            console.go_on("connection")
+
+    async def validate_public_key(self, username: str, key_data: bytes, msg: bytes, signature: bytes) -> bool:
+        """Notes who has proven a key: here, where the signature is verified, and nowhere else."""
+        valid = await super().validate_public_key(username, key_data, msg, signature)
+        if valid and msg:
+            self.login.proven = self.login.offered
+        return valid
+
+
+class _Owner(asyncssh.SSHServer):
+    """What asyncssh asks."""
+
+    _login: Login
+
+    def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
+        self._login = cast(Connection, conn).login
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._login.lost(exc)
+
+    def public_key_auth_supported(self) -> bool:
+        return True
+
+    def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
+        return self._login.offer(key.public_data)
+
+    def auth_completed(self) -> None:
+        self._login.logged_in()
+
+    def session_requested(self) -> ConsoleSession:
+        return self._login.open_console()
+
+    def connection_requested(self, dest_host: str, dest_port: int, orig_host: str, orig_port: int) -> bool:
+        return self._no_forward("a connection to elsewhere")
+
+    def unix_connection_requested(self, dest_path: str) -> bool:
+        return self._no_forward("a connection to a socket")
+
+    def server_requested(self, listen_host: str, listen_port: int) -> bool:
+        self._login.refuse("it asked for a port here; " + REFUSED_FORWARD)
+        return False
+
+    def unix_server_requested(self, listen_path: str) -> bool:
+        self._login.refuse("it asked for a socket here; " + REFUSED_FORWARD)
+        return False
+
+    def tun_requested(self, unit: int | None) -> bool:
+        return self._no_forward("a network of its own")
+
+    def tap_requested(self, unit: int | None) -> bool:
+        return self._no_forward("a network of its own")
+
+    def _no_forward(self, asked: str) -> bool:
+        self._login.refuse(f"it asked for {asked}; {REFUSED_FORWARD}")
+        raise asyncssh.ChannelOpenError(asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED, REFUSED_FORWARD)

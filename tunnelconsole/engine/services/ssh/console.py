@@ -1,0 +1,215 @@
+"""One console or command in a session: a channel of SSH at one side, a process of its own at the other."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import asyncssh
+
+from tunnelconsole.engine.services.ssh.commands import read_command
+from tunnelconsole.engine.services.ssh.program import Program
+from tunnelconsole.engine.services.ssh.terminal import LEAVE_SCREEN, Terminal, environment, size, terminal
+from tunnelconsole.errors import RequestRefused, TunnelConsoleError
+
+if TYPE_CHECKING:
+    from tunnelconsole.engine.services.ssh.connection import Login
+
+FAILED = 1
+"""Exit code of what was refused."""
+
+LONGEST_LABEL = 64
+"""Characters of a command that are shown."""
+
+NO_TERMINAL = RequestRefused("the console needs a terminal", "use ssh -t, or name a command such as status --json")
+"""For who asks for the console without one."""
+
+
+class ConsoleSession(asyncssh.SSHServerSession[bytes]):
+    """What asyncssh tells of one channel.
+
+    :param login: whose it is.
+    """
+
+    def __init__(self, login: Login) -> None:
+        self._login = login
+        self._channel: asyncssh.SSHServerChannel[bytes] | None = None
+        self._terminal: Terminal | None = None
+        self._command: str | None = None
+        self._subsystem = ""
+        self._program: Program | None = None
+        self._serving: asyncio.Task[None] | None = None
+        self._held: set[str] = set()
+
+    # what is asked for
+
+    def connection_made(self, chan: asyncssh.SSHServerChannel[bytes]) -> None:
+        self._channel = chan
+
+    def pty_requested(
+        self, term_type: str, term_size: tuple[int, int, int, int], term_modes: Mapping[int, int]
+    ) -> bool:
+        if not self._login.entry.terminal:
+            self._login.refuse("it asked for a terminal, which its key may not have")
+            return False
+        self._terminal = terminal(term_type, term_size[0], term_size[1])
+        return True
+
+    def shell_requested(self) -> bool:
+        return True
+
+    def exec_requested(self, command: str) -> bool:
+        self._command = command
+        return True
+
+    def subsystem_requested(self, subsystem: str) -> bool:
+        self._subsystem = subsystem
+        return True  # so that it can be told why not
+
+    def session_started(self) -> None:
+        if self._channel is not None:
+            self._channel.pause_reading()  # until there is somebody to read
+            self._serving = self._login.server.tasks.start(self._serve(self._channel), f"console {self._login.peer}")
+
+    # what is done
+
+    async def _serve(self, channel: asyncssh.SSHServerChannel[bytes]) -> None:
+        try:
+            code = await self._run(channel)
+        except TunnelConsoleError as error:
+            self._login.refuse(error.message)
+            if not channel.is_closing():
+                channel.write_stderr(f"tunnelconsole: {error}\r\n".encode())
+            code = FAILED
+        if not channel.is_closing():
+            if self._terminal is not None and code < 0:
+                channel.write(LEAVE_SCREEN)  # it was killed, and could not do that
+            channel.exit(code if code >= 0 else 128 - code)
+
+    async def _run(self, channel: asyncssh.SSHServerChannel[bytes]) -> int:
+        """Runs what was asked for to its end, and gives its exit code.
+
+        :raises TunnelConsoleError: that is not to be had.
+        """
+        server = self._login.server
+        words = self._words()
+        if full := server.no_console():
+            raise RequestRefused(full)
+        server.consoles += 1
+        try:
+            arguments = await self._arguments(words)
+            sent = channel.get_environment_bytes()
+            variables = environment(os.environ, sent, self._terminal, self._login.peer)
+            program = Program(server.node.loop, arguments, variables, self._terminal, self._say)
+            label = " ".join(words)[:LONGEST_LABEL] or "console"
+            opened = server.open_console(self._login.session, label, program)
+            self._program = program
+            try:
+                for reason in self._held:
+                    program.hold(reason)
+                channel.resume_reading()
+                return await program.run()
+            except OSError as error:
+                raise RequestRefused(f"the console cannot be started: {error.strerror or error}") from error
+            finally:
+                self._program = None
+                server.close_console(opened, program.cause)
+        finally:
+            server.consoles -= 1
+
+    def _words(self) -> list[str]:
+        """The command that was asked for; empty for the console.
+
+        :raises RequestRefused: it cannot be had.
+        """
+        if self._subsystem:
+            raise RequestRefused(
+                f"there is no {self._subsystem[:32]!r} here: no files and no other subsystem",
+                "ssh without a command shows the console",
+            )
+        if self._command is not None:
+            return read_command(self._command, self._login.entry.role)
+        if self._terminal is None:
+            raise NO_TERMINAL
+        return []
+
+    async def _arguments(self, words: list[str]) -> list[str]:
+        """The command line of the process; nobody but this program ever reads it.
+
+        :raises TunnelConsoleError: there is no control socket for it.
+        """
+        node, role = self._login.server.node, self._login.entry.role
+        if node.control is None:
+            raise RequestRefused("this engine has no control socket, and so no console")
+        path = await node.control(role)
+        program = [sys.executable, "-P", "-m", "tunnelconsole", "--socket", str(path)]
+        return [*program, *(words or ["attach", "--role", role, "--no-files"])]
+
+    def _say(self, data: bytes, *, aside: bool) -> None:
+        """Passes on what the process writes; ``aside`` for standard error."""
+        channel = self._channel
+        if channel is None or channel.is_closing():
+            return
+        if aside:
+            channel.write_stderr(data)
+        else:
+            channel.write(data)
+
+    # what the client does meanwhile
+
+    def data_received(self, data: bytes, datatype: int | None) -> None:
+        if self._program is not None and self._channel is not None and not self._program.feed(data, self._fed):
+            self._channel.pause_reading()
+
+    def _fed(self) -> None:
+        if self._channel is not None and not self._channel.is_closing():
+            self._channel.resume_reading()
+
+    def eof_received(self) -> bool:
+        return True  # it still wants to read
+
+    def terminal_size_changed(self, width: int, height: int, pixwidth: int, pixheight: int) -> None:
+        if self._program is not None:
+            self._program.resize(*size(width, height))
+        elif self._terminal is not None:
+            self._terminal = terminal(self._terminal.kind, width, height)
+
+    def pause_writing(self) -> None:
+        self.hold("channel")
+
+    def resume_writing(self) -> None:
+        self.go_on("channel")
+
+    def hold(self, reason: str) -> None:
+        """Lets the process wait with what it writes, because nobody reads."""
+        self._held.add(reason)
+        if self._program is not None:
+            self._program.hold(reason)
+
+    def go_on(self, reason: str) -> None:
+        """Takes back one reason to wait."""
+        self._held.discard(reason)
+        if self._program is not None:
+            self._program.go_on(reason)
+
+    def end(self, reason: str) -> None:
+        """Leaves the client's terminal as it was found, says why, and ends the process."""
+        channel = self._channel
+        if channel is not None and not channel.is_closing():
+            if self._terminal is not None and self._program is not None:
+                channel.write(LEAVE_SCREEN)
+            channel.write_stderr(f"tunnelconsole: {reason}\r\n".encode())
+            channel.exit(FAILED)
+        if self._program is not None:
+            self._program.abort(reason)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._login.consoles.discard(self)
+        self._channel = None
+        if self._program is not None:
+            self._program.abort("")
+        elif self._serving is not None:
+            self._serving.cancel()

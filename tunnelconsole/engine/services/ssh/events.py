@@ -1,0 +1,35 @@
+"""What happens at an SSH server and nowhere else."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from tunnelconsole.engine.events import Event, Level
+
+
+class LoggedIn(Event, frozen=True, kw_only=True):
+    """Somebody has proven a key."""
+
+    type: ClassVar[str] = "logged-in"
+    level: ClassVar[Level] = "info"
+    peer: str
+    identity: str
+    role: str
+    key: str
+    """Its fingerprint."""
+
+    def text(self) -> str:
+        return f"{self.identity} logged in from {self.peer} as {self.role} with {self.key}"
+
+
+class ConsoleRefused(Event, frozen=True, kw_only=True):
+    """Somebody who has logged in asked for what there is not, or what they may not."""
+
+    type: ClassVar[str] = "console-refused"
+    level: ClassVar[Level] = "warning"
+    peer: str
+    identity: str
+    reason: str
+
+    def text(self) -> str:
+        return f"refused {self.identity} from {self.peer}: {self.reason}"

@@ -1,0 +1,144 @@
+"""The SSH server: shows the console to whoever has a key, each on a terminal of its own, and runs its commands.
+
+Whoever connects is an :class:`~tunnelconsole.engine.services.ssh.connection.Login`; once a key has been
+proven it is a session, and each console or command in it a channel, which is a process of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from tunnelconsole.engine.limits import Place
+from tunnelconsole.engine.node import Node
+from tunnelconsole.engine.rules import Problem, Rule, above_zero
+from tunnelconsole.engine.services.listening import ListeningService, ListeningSettings
+from tunnelconsole.engine.services.ssh.events import LoggedIn
+from tunnelconsole.engine.sessions import Channel, Flow, Session
+from tunnelconsole.engine.settings import FilePath, TLSSettings
+from tunnelconsole.engine.transport.ends import End, SocketEnd
+from tunnelconsole.engine.units import Duration
+
+if TYPE_CHECKING:
+    from tunnelconsole.engine.services.ssh.connection import Door, Login
+    from tunnelconsole.engine.services.ssh.keys import Entry
+
+LIBRARY = "tunnelconsole.engine.services.ssh.connection"
+"""The module with which asyncssh is loaded."""
+
+LOGIN_TIMEOUT = 60.0
+"""Seconds to log in: a person may have to compare a fingerprint and type a passphrase. OpenSSH gives 120."""
+
+CONSOLES = 20
+"""Consoles and commands at once: each is a process of some 60 MB, and a team has fewer operators."""
+
+
+def _without_tls(tls: TLSSettings | None) -> list[Problem]:
+    return [] if tls is None else [("tls", "SSH brings its own encryption; leave this table out")]
+
+
+class SSHServerSettings(ListeningSettings, frozen=True, kw_only=True):
+    """``kind = "ssh-server"``."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(("tls",), _without_tls),
+        above_zero("login_timeout", "nobody logs in in no time"),
+        above_zero("consoles", "nobody could open one; console = false says that"),
+    )
+
+    authorized_keys: FilePath
+    """Who may come in, as in OpenSSH's file of that name; read again whenever it changes."""
+    host_key: FilePath | None = None
+    """The private key of this server, Ed25519, that nobody else can read; by default one is made, once."""
+    console: bool = True
+    """Whether there are consoles and commands."""
+    consoles: int = CONSOLES
+    """How many of them at once."""
+    post_quantum: bool = False
+    """Whether clients are turned away whose key exchange a quantum computer to come could break."""
+    login_timeout: Duration = Duration(LOGIN_TIMEOUT)
+    """Seconds until a key must have been proven."""
+
+
+class SSHServer(ListeningService[SSHServerSettings]):
+    """Serves OpenSSH's client and any other."""
+
+    kind = "ssh-server"
+
+    def __init__(self, name: str, settings: SSHServerSettings, node: Node) -> None:
+        super().__init__(name, settings, node)
+        self.consoles = 0
+        """Consoles and commands that run, or are about to."""
+        self._door: Door | None = None
+        self.logins: set[Login] = set()
+        """Those who have connected and not logged in yet."""
+
+    async def prepare(self) -> None:
+        # Loaded in a thread: it takes long enough for every tunnel to notice.
+        library = await asyncio.to_thread(import_module, LIBRARY)
+        self._door = library.Door(self)
+        self.notes["fingerprint"] = self._door.fingerprint
+
+    def refresh(self) -> None:
+        if self._door is not None:
+            self._door.keys.read()
+
+    @property
+    def own_host_key(self) -> Path:
+        """Where the host key is that this server has made for itself."""
+        return self.node.state_dir / "ssh" / f"{self.name}.key"
+
+    def stop_accepting(self) -> None:
+        super().stop_accepting()
+        for login in list(self.logins):
+            login.turn_away("the service stops", tell=False)
+
+    def newcomer(self, end: End, peer: str, place: Place) -> None:
+        if self._door is None or not isinstance(end, SocketEnd):
+            raise TypeError("an SSH server takes TCP sockets, and only once it has its keys")
+        login = self._door.login(peer, place)
+        self.logins.add(login)
+        self.tasks.start(login.take(end.socket), f"newcomer {peer}")
+
+    def left_login(self, login: Login) -> None:
+        """Counts somebody no more among those who are logging in."""
+        self.logins.discard(login)
+
+    def let_in(self, login: Login, entry: Entry) -> Session:
+        """Registers who has proven the key of ``entry``."""
+        session = self.open_session(login.peer, login.end, identity=entry.identity)
+        self.node.bus.publish(
+            LoggedIn(
+                service=self.name,
+                session=session.id,
+                peer=login.peer,
+                identity=entry.identity,
+                role=entry.role,
+                key=entry.fingerprint,
+            )
+        )
+        return session
+
+    def open_console(self, session: Session, label: str, flow: Flow) -> Channel:
+        """Registers a console or command as a channel.
+
+        It counts for nobody who waits for channels to finish: a console never does by itself.
+        """
+        return self.node.sessions.open_channel(session, label, flow, self.settings.limits.idle_timeout)
+
+    def close_console(self, channel: Channel, cause: str) -> None:
+        """Counts its last bytes and forgets it."""
+        self.node.sessions.close_channel(channel, cause)
+
+    def no_console(self) -> str:
+        """Why there can be no further console or command now; "" when there can."""
+        if not self.settings.console:
+            return "this server has no console: console = false"
+        if self.consoles >= self.settings.consoles:
+            return f"the limit of {self.settings.consoles} consoles and commands is reached"
+        return self.gate.refuses(new_session=False, new_channel=True)
+
+    def _count(self) -> tuple[int, int]:
+        return len(self.attached), self.consoles
