@@ -300,7 +300,7 @@ async def test_a_race_stays_within_its_packets(plan: Plan, monkeypatch: pytest.M
     monkeypatch.setattr(race, "FIRST_REDIAL", 0.001)
     with racers() as (a, _):
         candidates = [at(20_000 + number, Kind.MAPPED, f"127.9.9.{number}") for number in range(16)]
-        assert await a.race(*candidates, plan=plan).run(1.2) is None
+        assert await a.race(*candidates, plan=plan).run(0.4) is None
         assert 0 < a.attempt.syns <= SYN_BUDGET
         assert dialled(a.attempt) <= SYN_BUDGET
 

@@ -166,13 +166,13 @@ class Pair:
         their_nonce = bytes.fromhex(offer.nonce)
         if their_nonce == self._their_nonce:
             return False
-        if offer.mode is mode and mode in WRONG_WAYS:
-            self._part_ways(WRONG_WAYS[mode])
-            return False
         try:
             role = role_of(self._nonce, their_nonce)
         except ProtocolError as error:
             self._pairing.warn(str(error))
+            return False
+        if offer.mode is mode and mode in WRONG_WAYS:
+            self._part_ways(WRONG_WAYS[mode])
             return False
         self._their_nonce = their_nonce
         if self._met.done():  # it has begun a new link: it does not know us by that
