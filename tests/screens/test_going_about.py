@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
+from textual.events import Key
 
 import waiting
 from screens.desk import console
@@ -104,6 +105,33 @@ async def test_a_filter_works_as_it_is_typed_and_esc_clears_it(tmp_path: Path) -
         await desk.press("escape")
         assert len(desk.column("NAME")) == 6
         assert desk.app.place.screen == "services"
+
+
+@pytest.mark.parametrize(
+    ("typed", "kept"),
+    [
+        (["slash", *"jump", "enter", "p"], "jump"),
+        (["slash", *"jump", "escape", "p"], ""),
+        (
+            ["slash", *"jux", "backspace", *"mm", "left", "delete", *"p", "enter", "p", "question_mark", "escape"],
+            "jump",
+        ),
+        (["colon", *"sessions", "enter", "escape", "slash", *"lab", "enter", "p"], "lab"),
+    ],
+    ids=["kept", "cleared", "edited", "behind a command"],
+)
+async def test_keys_that_come_in_one_burst_do_what_they_do_one_by_one(
+    tmp_path: Path, typed: list[str], kept: str
+) -> None:
+    async with console(tmp_path, evening()) as desk:
+        await desk.press("2")
+        for key in typed:
+            desk.app.post_message(Key(key, key if len(key) == 1 else None))
+        await waiting.until(lambda: desk.app.frozen is not None)
+        await waiting.until(lambda: desk.app.place.screen == "services")
+        await desk.settle()
+        assert desk.app.place.filter.text == kept
+        assert not desk.app.prompt.is_open
 
 
 async def test_an_inverse_filter_hides_what_it_finds(tmp_path: Path) -> None:
@@ -325,6 +353,38 @@ async def test_the_overview_begins_with_what_is_wrong(tmp_path: Path) -> None:
             ["failed", "partner"], ["backoff", "lab"], ["warning", "home"], ["exposed", "edge"],
         ]  # fmt: skip
         assert "next try in 12s" in attention[1]
+
+
+async def test_on_a_small_screen_services_come_before_the_last_events(tmp_path: Path) -> None:
+    script = quiet()
+    script.services = [service(f"s{number}") for number in range(13)]
+    async with console(tmp_path, script, (80, 24)) as desk:
+        assert sum(f" s{number} " in desk.text() for number in range(13)) >= 9
+        assert "Last events" not in desk.text()
+    script.services = script.services[:7]
+    async with console(tmp_path, script, (80, 24)) as desk:
+        assert all(f" s{number} " in desk.text() for number in range(7))
+        assert "Last events" in desk.text()
+
+
+async def test_tabs_whose_names_do_not_fit_are_shortened_alike(tmp_path: Path) -> None:
+    script = hub()
+    script.services += [service("web", kind="tunnel-server"), service("nat", kind="punch-server")]
+    async with console(tmp_path, script, (80, 24)) as desk:
+        words = desk.text().splitlines()[1].split()
+        assert words[:6] == ["1", "overview", "2", "servic", "3", "sessio"]
+        assert words[-2:] == ["?", "help"]
+
+
+async def test_what_stands_last_in_a_line_does_not_touch_the_scroll_bar(tmp_path: Path) -> None:
+    script = quiet()
+    script.services = [service(f"s{number}") for number in range(30)]
+    async with console(tmp_path, script, (80, 14)) as desk:
+        await desk.press("2")
+        table = desk.app.pane.table
+        assert table is not None
+        assert table.show_vertical_scrollbar
+        assert not [line for line in desk.text().splitlines()[3:9] if line[table.line_width - 1].strip()]
 
 
 async def test_the_overview_says_that_all_is_well(tmp_path: Path) -> None:

@@ -165,6 +165,14 @@ async def test_another_engine_has_other_requests(tmp_path: Path) -> None:
         assert paths(desk) == ["/other"]
 
 
+async def test_on_a_small_screen_a_row_says_which_end_of_a_tunnel_it_is_of(tmp_path: Path) -> None:
+    async with console(tmp_path, tunnels(), (80, 24)) as desk:
+        await desk.command("tunnels")
+        await desk.arrive()
+        assert desk.line("/slow").split()[-1] == "web-app"
+        assert desk.line("/static").split()[-1] == "web"
+
+
 async def test_the_tab_is_there_where_there_is_a_tunnel(tmp_path: Path) -> None:
     async with console(tmp_path, tunnels()) as desk:
         assert "7 tunnels" in desk.text()
@@ -450,3 +458,21 @@ def test_long_fields_go_on_below_themselves() -> None:
 def test_tabs_and_carriage_returns_of_a_text_do_no_harm() -> None:
     lines = message_lines("Asked", message("PUT / HTTP/1.1", body=b"a\tb\r\nc\x1b[2J\r"), 12, 60, hexed=False)
     assert [plain(line) for line in lines[-2:]] == [" a    b", " c·[2J"]
+
+
+async def test_a_request_of_an_engine_that_runs_no_more_says_so_and_is_not_sent_again(tmp_path: Path) -> None:
+    async with at_request(tmp_path, "x5") as desk:
+        assert "runs no more" not in desk.text()
+        desk.engine.script.status = status(pid=1)
+        await desk.tick()
+        assert "of an engine that runs no more" in desk.line("Request x5")
+        asked = len(desk.engine.asked)
+        await desk.press("r", "v")
+        assert [told.splitlines()[0] for told in desk.toasts] == ["Request x5 went with its engine"] * 2
+        assert len(desk.engine.asked) == asked
+
+
+def test_what_a_field_has_in_utf_8_is_shown_as_that() -> None:
+    asked = message("GET / HTTP/1.1", "X-City: " + "Zürich".encode().decode("latin-1"), "X-Old: Z\xfcrich")
+    lines = message_lines("Asked", asked, 0, 80, hexed=False)
+    assert [plain(line).split() for line in lines[-2:]] == [["X-City", "Zürich"], ["X-Old", "Zürich"]]

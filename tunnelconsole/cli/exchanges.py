@@ -9,7 +9,7 @@ import click
 import msgspec
 
 from tunnelconsole.cli.tables import Column, print_json, print_line
-from tunnelconsole.control.bodies import text_of
+from tunnelconsole.control.bodies import field_text, text_of
 from tunnelconsole.control.client import ControlClient
 from tunnelconsole.control.figures import brief, count, counted, date_and_time, size
 from tunnelconsole.control.messages import (
@@ -131,7 +131,7 @@ def _took(row: ExchangeRow) -> str:
 def _print_message(message: HttpMessage, total: int) -> None:
     click.echo(clean(message.first_line))
     for name, value in message.fields:
-        click.echo(f"{clean(name)}: {clean(value)}")
+        click.echo(f"{clean(name)}: {clean(field_text(value))}")
     if not total:
         return
     click.echo()

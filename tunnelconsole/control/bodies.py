@@ -16,6 +16,14 @@ _NOT_IN_TEXT: Final = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
 """Control characters that no text has; escape sequences stand in logs."""
 
 
+def field_text(value: str) -> str:
+    """A field's value, each character one byte, as people read it: as UTF-8 where it is that."""
+    try:
+        return value.encode("latin-1").decode()
+    except UnicodeError:
+        return value
+
+
 def kind_of(message: HttpMessage) -> str:
     """The content's type without its parameters, in lower case."""
     return message.value("content-type").partition(";")[0].strip().lower()

@@ -292,6 +292,7 @@ class ConsoleApp(Operating):
 
     def on_prompt_closed(self) -> None:
         """The table has the keys again."""
+        self.prompt.hide()
         self.focus_table()
 
     async def on_prompt_entered(self, message: Prompt.Entered) -> None:

@@ -88,7 +88,7 @@ def share(width: int, columns: int) -> Share:
 
 def head_lines(names: int, height: int, rows: int) -> int:
     """Lines for the heads of a matrix: as many as the longest name has characters, or as can be spared."""
-    least = 4 if height < 16 else 6 if height < 28 else 9
+    least = 4 if height < 10 else 6 if height < 28 else 9
     return max(1, min(names, max(least, height - rows)))
 
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from datetime import tzinfo
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -203,7 +204,8 @@ class Frame(App[ConsoleOutcome], inherit_bindings=False):
         watch = Watch(self.pane.topics(status), SLOW_INTERVAL if many else INTERVAL, narrowed)
         if watch != self._wanted:
             self._wanted = watch
-            self.run_worker(self.feed.want(watch), name="want", group="want", exclusive=True)
+            want = partial(self.feed.want, watch)  # not begun: another may take its place before it is
+            self.run_worker(want, name="want", group="want", exclusive=True)  # type: ignore[arg-type]
 
     # what is shown
 

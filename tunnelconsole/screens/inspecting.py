@@ -34,7 +34,7 @@ class Inspecting(Frame):
     def _updated(self, update: Update) -> None:
         super()._updated(update)
         pane = self._opened()
-        if pane is None or pane.exchange is None or self.frozen is not None:
+        if pane is None or pane.exchange is None or self.frozen is not None or pane.is_gone(self.latest.status):
             return
         row, shown = self.latest.exchange(pane.key), pane.exchange.row
         if row is not None and shown.seconds is None and _progress(row) != _progress(shown):
@@ -54,8 +54,9 @@ class Inspecting(Frame):
             self._cannot_bring(key, error)
             return
         pane = self._opened()
+        status = self.latest.status
         if pane is not None and pane.key == key and isinstance(reply, Exchange):
-            pane.bring(reply)
+            pane.bring(reply, status.pid if status is not None else 0)
 
     def _cannot_bring(self, key: str, error: TunnelConsoleError) -> None:
         pane = self._opened()
@@ -77,6 +78,8 @@ class Inspecting(Frame):
         pane = self._opened()
         if pane is None or pane.exchange is None:
             self.tell("The request is not here yet")
+        elif pane.is_gone(self.latest.status):
+            self._tell_gone(pane.key)
         elif pane.exchange.revealed:
             self._load(reveal=False)
         elif not pane.exchange.hidden:
@@ -91,6 +94,9 @@ class Inspecting(Frame):
         ]
         if await self.confirm(f"Show {hidden} of request {exchange.row.id}", sentences, "Show them"):
             self._load(reveal=True)
+
+    def _tell_gone(self, key: str) -> None:
+        self.tell(f"Request {key} went with its engine", hint="another runs now; c and w still save what is shown")
 
     # what is done
 
@@ -165,7 +171,10 @@ class Inspecting(Frame):
 
     def action_replay(self) -> None:
         """Sends the request to its service again."""
-        if key := self._chosen():
+        pane = self._opened()
+        if pane is not None and pane.is_gone(self.latest.status):
+            self._tell_gone(pane.key)  # and not what another engine has under this id
+        elif key := self._chosen():
             self._inspect(self._replay(key))
 
     async def _replay(self, key: str) -> None:

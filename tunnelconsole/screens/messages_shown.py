@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.cells import chop_cells
 
 from tunnelconsole.control import figures
-from tunnelconsole.control.bodies import kind_of, pretty_text_of
+from tunnelconsole.control.bodies import field_text, kind_of, pretty_text_of
 from tunnelconsole.control.messages import HttpMessage
 from tunnelconsole.screens.spans import Line, Span, clean, fit, rule, wrapped
 
@@ -61,7 +61,7 @@ def _fields(fields: Sequence[tuple[str, str]], width: int) -> list[Line]:
     lines: list[Line] = []
     for name, value in fields:
         role = "notice" if "[hidden]" in value else "text"
-        for at, piece in enumerate(wrapped(value, max(10, width - names - 3), role)):
+        for at, piece in enumerate(wrapped(field_text(value), max(10, width - names - 3), role)):
             lines.append((Span(f" {fit(name if at == 0 else '', names)} ", "dim"), *piece))
     return lines
 

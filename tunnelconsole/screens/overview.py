@@ -35,6 +35,9 @@ BUSY_FROM = 110
 LEAST_SERVICES = 6
 """Lines kept for services, even where there are fewer: as many as the reason takes why there are none."""
 
+LEAST_EVENTS = 2
+"""Lines of the last events at the least: their title, and one."""
+
 TALLEST_CHART = 13
 """Lines of a chart at the most, its title and its scale included; taller ones show no more."""
 
@@ -65,9 +68,12 @@ class Heights:
             least = cls(1 + min(wrong, 5), 2, 8, 7)
         else:
             least = cls(1 + min(wrong, 8), 2, 11, 11)
-        spare = (
-            height - least.attention - least.tiles - least.charts - least.events - (max(services, LEAST_SERVICES) + 2)
-        )
+        room = height - least.attention - least.tiles - least.charts - least.events
+        missing = max(0, services + 2 - room)
+        if missing:  # what runs comes before what happened, which has a screen of its own
+            events = least.events - missing
+            return replace(least, events=events if events >= LEAST_EVENTS else 0)
+        spare = room - (max(services, LEAST_SERVICES) + 2)
         more = max(0, min(spare, TALLEST_CHART - least.charts))
         return replace(least, charts=least.charts + more, events=least.events + max(0, spare - more))
 

@@ -16,6 +16,8 @@ from tunnelconsole.screens.spans import Line, Span, rule
 from tunnelconsole.screens.tunnels import asked, facts
 from tunnelconsole.screens.widgets.lines import Lines
 
+GONE = "▲ of an engine that runs no more"
+
 
 class RequestPane(Pane):
     """All that is kept of one request; whoever opens it brings it with :meth:`bring`, or says why not."""
@@ -31,6 +33,7 @@ class RequestPane(Pane):
         self.exchange: Exchange | None = None
         self.key = ""
         """The id of what is to be shown."""
+        self._engine = 0
         self._trouble = ("", "")
         self._hexed = False
         self._scene: Scene | None = None
@@ -53,10 +56,20 @@ class RequestPane(Pane):
         self._hexed = False
         self._body.scroll_to(y=0, animate=False, immediate=True)
 
-    def bring(self, exchange: Exchange) -> None:
-        """This is it."""
-        self.exchange = exchange
+    def bring(self, exchange: Exchange, engine: int) -> None:
+        """This is it.
+
+        :param engine: the process id of the engine that it comes from; 0 where that is not known yet.
+        """
+        self.exchange, self._engine = exchange, engine
         self._again()
+
+    def is_gone(self, status: Status | None) -> bool:
+        """Whether another engine runs now than the one that the request comes from, which may have another of its id.
+
+        :param status: of the engine that runs.
+        """
+        return self.exchange is not None and status is not None and self._engine not in (0, status.pid)
 
     def fail(self, message: str, hint: str) -> None:
         """It cannot be shown; what is shown already stays."""
@@ -96,11 +109,12 @@ class RequestPane(Pane):
 
     def _head(self, exchange: Exchange, scene: Scene, width: int) -> list[Line]:
         row = scene.picture.exchange(exchange.row.id)
-        if row is None or row.seconds is not None:
+        is_gone = self.is_gone(scene.picture.status)
+        if row is None or row.seconds is not None or is_gone:
             row = exchange.row
         title = (Span("Request", "title"), Span(f" {exchange.row.id}", "strong"))
         return [
-            rule(title, _secrets(exchange), width),
+            rule(title, (Span(GONE, "warning"),) if is_gone else _secrets(exchange), width),
             *fact_lines([asked(row, exchange.url)], width),
             *fact_lines(facts(row, scene), width),
         ]

@@ -107,7 +107,7 @@ class TunnelsPane(TablePane[ExchangeRow]):
                    lambda row: row.request_bytes, 8, rank=6, right=True, falling=True),
             Column("host", "HOST", lambda row, _: Span(row.host), lambda row: row.host, 12, 40, rank=5),
             Column("service", "SERVICE", lambda row, _: Span(row.service, "dim"), lambda row: row.service, 8, 24,
-                   rank=6),
+                   rank=3),
             Column("peer", "VISITOR", lambda row, _: Span(row.peer), lambda row: row.peer, 15, 46, rank=7),
             Column("type", "TYPE", lambda row, _: Span(row.content_type.partition(";")[0], "dim"),
                    lambda row: row.content_type, 10, 24, rank=8),

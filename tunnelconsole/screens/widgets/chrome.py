@@ -15,6 +15,9 @@ STALE_AFTER = 5.0
 
 BRAND = "TunnelConsole"
 
+SHORTEST = 3
+"""Letters of a screen's name below which its digit alone says more."""
+
 
 def header(scene: Scene, now: float, frozen_at: float | None, width: int, *, demo: bool) -> Line:
     """The first line: whose console this is, how the engine is, what moves, and the time."""
@@ -67,15 +70,16 @@ def tabs(scene: Scene, width: int) -> Line:
     }  # fmt: skip
     offered = keys.offered({row.kind for row in services}, scene.place.screen)
     line: list[Span] = []
-    for shorter in (0, 1, 2):
+    longest = max(len(name) for name in offered)
+    for letters in (longest + 1, *range(longest, SHORTEST - 1, -1), 0):  # first with how much there is on each
         line = []
         for name in offered:
             active = name == keys.INSIDE.get(scene.place.screen, scene.place.screen)
             role, action = ("tab-active" if active else "tab"), f"app.show('{name}')"
             line.append(Span(f" {keys.tab_key(name)}", role + "-key", action))
-            if shorter < 2 or active:
-                line.append(Span(f" {name}", role, action))
-            if shorter == 0 and counts.get(name):
+            if letters or active:
+                line.append(Span(f" {name if active else name[:letters]}", role, action))
+            if letters > longest and counts.get(name):
                 line.append(Span(f" {figures.count(counts[name])}", role + "-key", action))
             line.append(Span(" ", role, action))
         if width_of(line) <= width:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import ClassVar, Literal
+from typing import Literal
 
+from textual import events
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
+from textual.binding import Binding
 from textual.containers import Horizontal, Vertical
 from textual.message import Message
 from textual.suggester import Suggester
@@ -29,6 +30,9 @@ LONGEST = 256
 
 LONGEST_ANSWER = 1024 * 130
 """Characters of an answer: as many chids as a channel client may have receivers, each as long as it may be."""
+
+EDITING: dict[str, str] = {binding.key: binding.action for binding in Binding.make_bindings(Input.BINDINGS)}
+"""What the keys of a line do that are not text."""
 
 Complete = Callable[[str], list[str]]
 """What a line could become, best first, each as a whole line."""
@@ -56,26 +60,34 @@ class _Completing(Suggester):
 
 
 class _Line(Input):
-    """The input, with the keys that a prompt has beyond it."""
+    """The input, with the keys that a prompt has beyond it.
 
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("tab", "prompt('tab')", show=False),
-        Binding("shift+tab", "prompt('shift+tab')", show=False),
-        Binding("up", "prompt('up')", show=False),
-        Binding("down", "prompt('down')", show=False),
-        Binding("escape,ctrl+c", "prompt('escape')", show=False),
-    ]
+    A key that is not text does its work here and now. As a binding it would go up to the app first, and what was typed
+    behind it, or came in one read over a slow line, would be in the line before that.
 
-    class Pressed(Message):
-        """One of those keys was pressed."""
+    :param pressed: told of a key of the prompt's own.
+    :param takes_keys: whether the line is still there to be typed into.
+    """
 
-        def __init__(self, key: str) -> None:
-            super().__init__()
-            self.key = key
+    OWN_KEYS = ("enter", "tab", "shift+tab", "up", "down", "escape", "ctrl+c")
 
-    def action_prompt(self, key: str) -> None:
-        """Hands the key to the prompt."""
-        self.post_message(self.Pressed(key))
+    def __init__(self, pressed: Callable[[str], None], takes_keys: Callable[[], bool]) -> None:
+        super().__init__(compact=True, max_length=LONGEST, select_on_focus=False)
+        self._pressed = pressed
+        self._takes_keys = takes_keys
+
+    async def on_key(self, event: events.Key) -> None:
+        """Takes a key, or hands it back where it was typed behind what closed the line."""
+        if not self._takes_keys():
+            self.app.post_message(events.Key(event.key, event.character))
+        elif event.key in self.OWN_KEYS:
+            self._pressed(event.key)
+        elif event.key in EDITING:
+            await self.app.run_action(EDITING[event.key], self)
+        else:
+            return
+        event.stop()
+        event.prevent_default()
 
 
 class Prompt(Vertical):
@@ -122,7 +134,7 @@ class Prompt(Vertical):
             self.by = by
 
     class Closed(Message):
-        """The prompt is gone; the table has the keys again."""
+        """It takes nothing more, and is to be hidden; the table has the keys again."""
 
     def __init__(self, complete: Complete) -> None:
         super().__init__()
@@ -134,7 +146,8 @@ class Prompt(Vertical):
         self._at = 0
         self._cycle: list[str] = []
         self._hints, self._sigil = Lines(id="hints"), Lines(id="sigil")
-        self._input = _Line(compact=True, max_length=LONGEST, select_on_focus=False)
+        self._takes_keys = False
+        self._input = _Line(self._pressed, lambda: self._takes_keys)
 
     def compose(self) -> ComposeResult:
         yield self._hints
@@ -144,7 +157,7 @@ class Prompt(Vertical):
 
     @property
     def is_open(self) -> bool:
-        """True while it takes the keys."""
+        """True until :meth:`hide`: keys are meant for it, or come back from it in their order."""
         return bool(self.display)
 
     def open(self, mode: Mode, text: str = "") -> None:
@@ -170,49 +183,57 @@ class Prompt(Vertical):
         with self.prevent(Input.Changed):
             self._input.value = text
         self._input.cursor_position = len(text)
-        self.display = True
+        self.display = self._takes_keys = True
         self.screen.set_focus(self._input)  # now, and not a turn later: what is typed ahead is meant for it
         self._hint()
 
     def close(self) -> None:
-        """Gives the keys back."""
-        self.display = False
+        """Takes nothing more; whoever hears that it is closed hides it."""
+        self._takes_keys = False
         self.post_message(self.Closed())
+
+    def hide(self) -> None:
+        """Gives the keys back."""
+        self.display = self._takes_keys
 
     def on_input_changed(self, event: Input.Changed) -> None:
         """Filters as one types; shows what a command could become."""
         event.stop()
-        if event.value not in self._cycle:
+        if not self._takes_keys:
+            return
+        if self._input.value not in self._cycle:
             self._cycle = []
         self._hint()
         if self.mode == "filter":
-            self.post_message(self.Changed(event.value))
+            self.post_message(self.Changed(self._input.value))
 
-    def on_input_submitted(self, event: Input.Submitted) -> None:
+    def _submit(self) -> None:
         """Keeps the filter, or carries out the command."""
-        event.stop()
-        text = event.value.strip()
+        text = self._input.value.strip()
         self.close()
-        if self.mode == "command" and text:
-            self._history = [*[line for line in self._history if line != text], text][-REMEMBERED:]
-            self.post_message(self.Entered(text))
+        if self.mode == "filter":
+            self.post_message(self.Changed(self._input.value))
         elif self.mode == "answer":
             self.post_message(self.Answered(text))
+        elif text:
+            self._history = [*[line for line in self._history if line != text], text][-REMEMBERED:]
+            self.post_message(self.Entered(text))
 
-    def on__line_pressed(self, event: _Line.Pressed) -> None:
-        """Completes, looks back, or gives up."""
-        event.stop()
-        if event.key == "escape":
+    def _pressed(self, key: str) -> None:
+        """Enters what was typed, completes it, looks back, or gives up."""
+        if key == "enter":
+            self._submit()
+        elif key in ("escape", "ctrl+c"):
             if self.mode == "filter":
                 self.post_message(self.Changed(""))
             self.close()
         elif self.mode == "filter":
-            if event.key in ("up", "down"):
-                self.post_message(self.Stepped(-1 if event.key == "up" else 1))
-        elif event.key in ("tab", "shift+tab"):
-            self._next_completion(-1 if event.key == "shift+tab" else 1)
+            if key in ("up", "down"):
+                self.post_message(self.Stepped(-1 if key == "up" else 1))
+        elif key in ("tab", "shift+tab"):
+            self._next_completion(-1 if key == "shift+tab" else 1)
         elif self.mode == "command":
-            self._look_back(-1 if event.key == "up" else 1)
+            self._look_back(-1 if key == "up" else 1)
 
     def _completions(self, text: str) -> list[str]:
         return self._complete(text)

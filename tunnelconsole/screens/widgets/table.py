@@ -196,10 +196,15 @@ class LineTable(Painted, ScrollView, Generic[Row], can_focus=True, inherit_bindi
 
     def _place(self) -> tuple[Placed, ...]:
         """Where the columns are, for the width there is now: a scroll bar may have come since."""
-        asked = (self.line_width, *self._natural)
+        asked = (self.line_width, self.show_vertical_scrollbar, *self._natural)
         if asked != self._placed_for:
             self._placed_for = asked
-            self._placed = place(self.columns, self._natural, max(1, self.line_width - 1))
+            room = max(1, self.line_width - 1)
+            self._placed = place(self.columns, self._natural, room)
+            if self.show_vertical_scrollbar:  # a blank keeps them apart, where it costs no column
+                apart = place(self.columns, self._natural, max(1, room - 1))
+                if len(apart) == len(self._placed):
+                    self._placed = apart
         return self._placed
 
     def _state(self, y: int) -> tuple[Any, ...]:
