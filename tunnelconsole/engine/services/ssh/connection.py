@@ -313,8 +313,8 @@ class Login:
         if self._parting is not None:
             self._parting.cancel()
         if self._session is None:
-            if isinstance(error, asyncssh.KeyExchangeFailed):
-                self._why = f"no algorithm in common: {error.reason}"
+            if isinstance(error, asyncssh.KeyExchangeFailed | asyncssh.ProtocolError):
+                self._why = error.reason
             if self in self.server.logins:
                 self._leave_login()
                 self.server.refused(self.peer, self._why)
