@@ -1,0 +1,308 @@
+"""The console over SSH, with the OpenSSH client that everyone has, and what an auditor says to the listener."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+import system_tools
+from installed import Daemon, Done, Program
+from ports import steady_port
+from terminal import Terminal
+from waiting import until_true
+
+pytestmark = [pytest.mark.e2e, pytest.mark.system("ssh", "ssh-keygen", "sftp", "scp", "tmux")]
+
+SERVICES = """
+[service.ssh]
+kind = "ssh-server"
+listen = "127.0.0.1:{port}"
+authorized_keys = "operators"
+{more}
+
+[service.edge]
+kind = "relay-server"
+listen = "127.0.0.1:0"
+"""
+
+CONFIG = """\
+Host *
+    HostName 127.0.0.1
+    Port {port}
+    User ops
+    IdentitiesOnly yes
+    UserKnownHostsFile {folder}/known_hosts
+    GlobalKnownHostsFile none
+    StrictHostKeyChecking accept-new
+    BatchMode yes
+    ConnectTimeout 10
+    LogLevel ERROR
+    SendEnv COLORTERM
+"""
+
+PASTE = 10_000_000
+"""Bytes of somebody who pastes the wrong thing."""
+
+
+class Host:
+    """An engine with an SSH server, and two operators."""
+
+    def __init__(self, program: Program, more: str = "") -> None:
+        self.program = program
+        self.port = steady_port()
+        self.folder = program.folder
+        for name in ("alice", "viola"):
+            keygen = [system_tools.path_of("ssh-keygen"), "-q", "-t", "ed25519", "-N", "", "-C", name]
+            subprocess.run([*keygen, "-f", str(self.folder / name)], check=True)
+        alice, viola = ((self.folder / f"{name}.pub").read_text() for name in ("alice", "viola"))
+        self.daemon = Daemon(program, SERVICES.format(port=self.port, more=more))
+        (self.daemon.folder / "operators").write_text(f'{alice}role="view" {viola}')
+        (self.folder / "ssh_config").write_text(CONFIG.format(port=self.port, folder=self.folder))
+        self.daemon.start()
+        self._terminals: list[Terminal] = []
+
+    def command(self, tool: str, who: str, *arguments: str) -> list[str]:
+        """A command line for ssh and its like."""
+        options = ["-F", str(self.folder / "ssh_config"), "-i", str(self.folder / who)]
+        return [system_tools.path_of(tool), *options, *arguments]
+
+    def run(self, who: str, *arguments: str, tool: str = "ssh") -> Done:
+        """Runs it to its end."""
+        return self.program.run_other(self.command(tool, who, *arguments))
+
+    def console(self, who: str = "alice", columns: int = 120, rows: int = 36) -> Terminal:
+        """A terminal in which ssh shows the console."""
+        env = self.program.env | {"COLORTERM": "truecolor"}
+        terminal = Terminal(self.folder, self.command("ssh", who, "host"), env, columns, rows)
+        self._terminals.append(terminal)
+        return terminal
+
+    @property
+    def processes(self) -> list[psutil.Process]:
+        """The consoles and commands that the engine has started, zombies too."""
+        return psutil.Process(self.daemon.process.popen.pid).children(recursive=True)
+
+    def close(self) -> None:
+        for terminal in self._terminals:
+            terminal.__exit__()
+
+
+@pytest.fixture
+def host(program: Program) -> Iterator[Host]:
+    made = Host(program)
+    yield made
+    made.close()
+
+
+def test_ssh_shows_the_console_and_leaving_it_leaves_nothing(host: Host) -> None:
+    terminal = host.console()
+    terminal.shows("TunnelConsole", "● running", r"edge\s+● listening", within=15)
+    terminal.press("3")
+    terminal.shows(r"127\.0\.0\.1:\d+\s+alice\s+ssh ")
+    (row,) = host.daemon.json("sessions")
+    assert (row["identity"], row["kind"]) == ("alice", "ssh-server")
+    (channel,) = host.daemon.json("channels")
+    assert (channel["label"], channel["path"]) == ("console", "ssh")
+    terminal.press("q")
+    assert terminal.exit_code() == 0
+    until_true(lambda: host.daemon.json("sessions") == [] and host.processes == [])
+
+
+def test_the_window_the_terminal_and_its_colours_are_passed_on(host: Host) -> None:
+    terminal = host.console()
+    terminal.shows("● running", within=15)
+    (process,) = host.processes
+    variables = process.environ()
+    assert variables["TERM"].startswith(("tmux", "screen"))  # what ssh is told by tmux, not what the engine has
+    assert variables["COLORTERM"] == "truecolor"
+    assert "PYTHONFAULTHANDLER" not in variables
+    assert len(terminal.screen.splitlines()[0]) > 80
+    terminal.resize(60, 20)
+    terminal.shows(r"(?s)\A[^\n]{1,60}\n.*q leave")
+    until_true(lambda: all(len(line) <= 60 for line in terminal.screen.splitlines()))
+
+
+def test_who_may_only_look_is_told_so_at_every_key_that_steers(host: Host) -> None:
+    terminal = host.console("viola")
+    terminal.shows("● running", r"edge\s+● listening", within=15)
+    terminal.press("2")
+    terminal.shows("d hides this")
+    for key in ("x", "r", "R"):
+        terminal.press(key)
+        terminal.shows("your role is view")
+    terminal.press(":")
+    terminal.type("stop edge")
+    terminal.press("Enter")
+    terminal.shows("your role is view")
+    assert host.daemon.service("edge")["state"] == "listening"
+
+
+def test_an_operator_steers_from_there(host: Host) -> None:
+    terminal = host.console()
+    terminal.shows("● running", r"edge\s+● listening", within=15)
+    terminal.press(":")
+    terminal.type("stop edge")
+    terminal.press("Enter")
+    terminal.shows("Stop service edge")
+    terminal.press("y")
+    terminal.shows(r"edge\s+○ stopped")
+    assert host.daemon.service("edge")["state"] == "stopped"
+
+
+def test_nothing_is_saved_on_the_engines_machine(host: Host) -> None:
+    terminal = host.console()
+    terminal.shows("● running", within=15)
+    terminal.press(":")
+    terminal.type("har /tmp/never")
+    terminal.press("Enter")
+    terminal.shows("saves no files")
+    terminal.press("t")
+    terminal.shows("Theme ")
+    assert not list(host.folder.rglob("console.json"))
+
+
+def test_a_kick_gives_the_terminal_back_and_says_why(host: Host) -> None:
+    terminal = host.console()
+    terminal.shows("● running", within=15)
+    (row,) = host.daemon.json("sessions")
+    host.daemon.ask("kick", row["id"]).ok()
+    terminal.shows("tunnelconsole: kicked by an operator")
+    terminal.hides("● running")
+    assert terminal.exit_code() != 0
+    until_true(lambda: host.processes == [])
+
+
+def test_a_command_runs_in_place_of_the_console(host: Host) -> None:
+    status: dict[str, Any] = json.loads(host.run("viola", "host", "status", "--json").ok())
+    assert status["pid"] == host.daemon.process.popen.pid
+    done = host.run("viola", "host", "stop", "edge")
+    assert done.code == 1
+    assert "its role is view" in done.err
+    assert "edge is stopped" in host.run("alice", "host", "stop edge").ok()
+
+
+def test_there_is_no_shell_no_file_and_no_forward(host: Host) -> None:
+    for command in ("sh", "id; status", "status --socket /tmp/x", "check -c /etc/passwd"):
+        done = host.run("alice", "host", command)
+        assert done.code == 1
+        assert "over SSH" in done.err
+    files = host.run("alice", "host", tool="sftp")
+    assert files.code != 0
+    assert "no files" in files.err
+    for options in ([], ["-O"]):
+        assert host.run("alice", *options, "host:/etc/passwd", str(host.folder / "x"), tool="scp").code != 0
+    assert not (host.folder / "x").exists()
+    through = host.run("alice", "-o", "LogLevel=INFO", "-W", "127.0.0.1:22", "host")
+    assert "forwards nothing" in through.err
+    remote = host.run("alice", "-N", "-o", "ExitOnForwardFailure=yes", "-R", "0:127.0.0.1:22", "host")
+    assert "remote port forwarding failed" in remote.err
+    agent = host.run("alice", "-A", "-X", "host", "status").ok()
+    assert agent.startswith("version")
+
+
+def test_a_key_that_is_not_in_the_file_does_not_come_in_until_it_is(host: Host) -> None:
+    operators = host.daemon.folder / "operators"
+    before = operators.read_text()
+    operators.write_text("# nobody\n")
+    done = host.run("alice", "host", "status")
+    assert (done.code, "Permission denied (publickey)" in done.err) == (255, True)
+    operators.write_text(before)
+    host.run("alice", "host", "status").ok()
+
+
+def test_the_fingerprint_is_shown_and_is_the_same_after_a_restart(host: Host) -> None:
+    host.run("alice", "host", "status").ok()
+    shown = host.daemon.service("ssh")["notes"]["fingerprint"]
+    assert f"fingerprint={shown}" in host.daemon.process.out
+    keygen = [system_tools.path_of("ssh-keygen"), "-l", "-f", str(host.folder / "known_hosts")]
+    assert shown in host.program.run_other(keygen).ok()
+    host.daemon.stops()
+    host.daemon.start()
+    host.run("alice", "host", "status").ok()
+
+
+def test_a_host_key_that_others_can_read_is_refused(host: Host) -> None:
+    host.daemon.stops()
+    (key,) = (host.daemon.folder / "state" / "ssh").glob("*.key")
+    key.chmod(0o644)
+    host.daemon.launch()
+    assert host.daemon.process.returns() == 1
+    assert "others on this machine can read the host key" in host.daemon.process.err
+
+
+@pytest.mark.parametrize(("columns", "rows"), [(0, 0), (10_000, 10_000)])
+def test_a_terminal_of_any_size_gets_a_console(host: Host, columns: int, rows: int) -> None:
+    size = ["stty", "cols", str(columns), "rows", str(rows)]
+    ssh = host.command("ssh", "alice", "-tt", "host")
+    inner = f"{' '.join(size)}; exec {' '.join(ssh)}"
+    with Terminal(host.folder, ["sh", "-c", inner], host.program.env) as terminal:
+        until_true(lambda: host.daemon.json("channels"), within=15)
+        until_true(lambda: host.daemon.json("channels")[0]["bytes_out"] > 1000, within=15)
+        assert host.daemon.service("ssh")["sessions"] == 1
+        terminal.press("q")
+        until_true(lambda: host.daemon.json("sessions") == [])
+
+
+def test_ten_megabytes_pasted_into_the_console_cost_the_engine_nothing(host: Host) -> None:
+    ssh = host.program.start_other(host.command("ssh", "alice", "-tt", "host"), stdin=subprocess.PIPE)
+    assert ssh.popen.stdin is not None
+    until_true(lambda: "running" in ssh.out, within=15)
+    before = host.daemon.json("status")["memory"]
+    ssh.popen.stdin.write(b"\x1b[200~")
+    for _ in range(PASTE // 100_000):
+        ssh.popen.stdin.write(b"paste! " * 14_286)
+    ssh.popen.stdin.write(b"\x1b[201~")
+    ssh.popen.stdin.flush()
+    until_true(lambda: host.daemon.json("channels")[0]["bytes_in"] > PASTE, within=30)
+    assert host.daemon.json("status")["memory"] - before < 20_000_000
+    ssh.popen.stdin.write(b"q")
+    ssh.popen.stdin.flush()
+    ssh.returns(30)
+    until_true(lambda: host.processes == [])
+
+
+def test_a_client_that_is_killed_or_stops_reading_leaves_nothing(host: Host) -> None:
+    ssh = [host.program.start_other(host.command("ssh", "alice", "-tt", "host")) for _ in range(3)]
+    until_true(lambda: len(host.daemon.json("channels")) == 3, within=15)
+    for each in ssh:
+        each.end()
+    until_true(lambda: host.daemon.json("sessions") == [] and host.processes == [])
+
+
+def audited(port: int) -> tuple[int, str]:
+    """What ssh-audit says to a listener: its exit code, and its lines that are not well."""
+    tool = shutil.which("ssh-audit", path=sysconfig.get_path("scripts"))
+    assert tool is not None, "ssh-audit is not installed beside the Python that runs the tests"
+    done = subprocess.run(
+        [tool, "--no-colors", "--level=warn", "-p", str(port), "127.0.0.1"], capture_output=True, text=True, check=False
+    )
+    return done.returncode, done.stdout
+
+
+def test_an_auditor_finds_nothing_to_warn_of(program: Program) -> None:
+    host = Host(program, "post_quantum = true")
+    code, said = audited(host.port)
+    assert code == 0, said
+    assert "[warn]" not in said
+    assert "[fail]" not in said
+    assert "(nfo)" not in said
+
+
+def test_for_older_clients_the_one_warning_is_of_quantum_computers(host: Host) -> None:
+    _, said = audited(host.port)
+    warnings = [line for line in said.splitlines() if "[warn]" in line or "[fail]" in line or "(nfo)" in line]
+    assert len(warnings) == 2, said
+    assert all("curve25519" in line and "post-quantum" in line for line in warnings)
+
+
+def test_the_keys_are_for_the_owner_alone(host: Host) -> None:
+    (key,) = Path(host.daemon.folder / "state" / "ssh").glob("*.key")
+    assert key.stat().st_mode & 0o777 == 0o600
