@@ -879,3 +879,29 @@ def test_whatever_a_service_says_is_read_or_refused_by_its_key(tmp_path: Path, t
     except ConfigError as error:
         found = error.problems
     assert all(problem.startswith("service.a.") for problem in found)
+
+
+class TestTheFilesOfAnSSHServer:
+    SSH = '[service.ssh]\nkind = "ssh-server"\nlisten = "127.0.0.1:0"\nauthorized_keys = "keys"\n'
+
+    def test_are_found_beside_the_file(self, tmp_path: Path) -> None:
+        (tmp_path / "keys").touch(mode=0o644)
+        assert every_problem(tmp_path, self.SSH) == []
+
+    def test_are_missed(self, tmp_path: Path) -> None:
+        (found,) = every_problem(tmp_path, self.SSH)
+        assert found == f"service.ssh.authorized_keys: cannot read {tmp_path / 'keys'}: No such file or directory"
+
+    def test_are_for_nobody_else(self, tmp_path: Path) -> None:
+        for name, mode in (("keys", 0o664), ("key", 0o640)):
+            (tmp_path / name).touch()
+            (tmp_path / name).chmod(mode)
+        keys, key = every_problem(tmp_path, self.SSH + 'host_key = "key"\n')
+        assert keys.startswith(f"service.ssh.authorized_keys: others can write {tmp_path / 'keys'} (mode 0664)")
+        assert key.startswith(f"service.ssh.host_key: others can read {tmp_path / 'key'} (mode 0640)")
+
+    @pytest.mark.parametrize("more", ["tls = {}", 'login_timeout = "0s"', "consoles = 0"])
+    def test_and_what_else_cannot_be(self, tmp_path: Path, more: str) -> None:
+        (tmp_path / "keys").touch(mode=0o600)
+        (found,) = every_problem(tmp_path, self.SSH + more)
+        assert found.startswith(f"service.ssh.{more.partition(' ')[0]}: ")

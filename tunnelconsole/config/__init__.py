@@ -31,6 +31,7 @@ import msgspec
 from tunnelconsole.config.certificates import check_ca, check_certificates, check_pair
 from tunnelconsole.config.listening import check_listening
 from tunnelconsole.config.reader import WRONG, Reader, key_path
+from tunnelconsole.config.ssh_files import check_ssh_files
 from tunnelconsole.engine.rules import Problem, Rule
 from tunnelconsole.engine.settings import DEFAULT_DRAIN, TLSSettings
 from tunnelconsole.engine.units import Duration
@@ -268,6 +269,7 @@ def _service(reader: Reader, table: dict[str, object], path: str) -> tuple[dict[
         return reader.values(ServiceSettings, {key: rest[key] for key in rest if key in common}, path), None
     values = reader.values(KINDS[kind][0], rest, path, also=["kind"], beside={"tls": tls})
     check_certificates(reader, values, path)
+    check_ssh_files(reader, values, path)
     wrong = len(reader.problems) > before
     return values, None if wrong else KINDS[kind][0](**values)
 

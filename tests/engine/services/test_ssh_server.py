@@ -209,6 +209,15 @@ async def test_so_many_consoles_and_commands_and_no_more(tmp_path: Path) -> None
         assert (await connection.run("status")).exit_status == 0
 
 
+async def test_so_many_sessions_and_no_more(tmp_path: Path) -> None:
+    async with ssh_desk(tmp_path, limits=LimitSettings(sessions=1)) as desk, desk.connect(desk.alice):
+        await until(lambda: desk.sessions == ["alice"])
+        async with desk.connect(desk.viola) as connection:
+            await connection.wait_closed()
+        assert desk.sessions == ["alice"]
+        assert "the limit of 1 sessions" in desk.told(PeerRefused)[0]
+
+
 async def test_a_flood_of_channels_in_one_connection_is_refused(tmp_path: Path) -> None:
     async with ssh_desk(tmp_path) as desk, desk.connect(desk.alice) as connection:
         opened = [connection.create_process("events --follow") for _ in range(MOST_OPEN + 5)]

@@ -17,7 +17,7 @@ from asyncssh.kex import get_kex_algs
 from tunnelconsole.engine.access import source_of
 from tunnelconsole.engine.limits import Place
 from tunnelconsole.engine.services.ssh.console import ConsoleSession
-from tunnelconsole.engine.services.ssh.events import ConsoleRefused
+from tunnelconsole.engine.services.ssh.events import ConsoleRefused, KeysIgnored
 from tunnelconsole.engine.services.ssh.host_key import load_host_key
 from tunnelconsole.engine.services.ssh.keys import AuthorizedKeys, Entry
 from tunnelconsole.engine.services.ssh.throttle import Throttle
@@ -121,7 +121,7 @@ class Door:
         self.throttle = Throttle()
 
     def _report(self, sentence: str) -> None:
-        self.server.refused("nobody in particular", sentence)
+        self.server.node.bus.publish(KeysIgnored(service=self.server.name, reason=sentence))
 
     def login(self, peer: str, place: Place) -> Login:
         """Begins with somebody who has connected."""

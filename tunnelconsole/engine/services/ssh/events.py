@@ -22,6 +22,17 @@ class LoggedIn(Event, frozen=True, kw_only=True):
         return f"{self.identity} logged in from {self.peer} as {self.role} with {self.key}"
 
 
+class KeysIgnored(Event, frozen=True, kw_only=True):
+    """A line of the file of keys, or all of it, lets nobody in."""
+
+    type: ClassVar[str] = "keys-ignored"
+    level: ClassVar[Level] = "warning"
+    reason: str
+
+    def text(self) -> str:
+        return self.reason
+
+
 class ConsoleRefused(Event, frozen=True, kw_only=True):
     """Somebody who has logged in asked for what there is not, or what they may not."""
 
