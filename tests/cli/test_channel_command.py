@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -16,6 +17,17 @@ from tunnelconsole.engine.wire.sealed_records import Kind as RecordKind
 from waiting import until_true
 
 PASSWORD = "only for these tests"
+
+SOON = """
+import sys
+
+from tunnelconsole.cli import main
+from tunnelconsole.engine.services.channel import sealed_vigil
+
+sealed_vigil.TICK, sealed_vigil.OPEN_CONFIRM_TIME = 0.2, 1.0
+sys.exit(main())
+"""
+"""The command, which does not wait as long as it else does for an end that is gone."""
 
 SERVICES = """
 [service.hub]
@@ -177,6 +189,31 @@ def test_with_a_key_a_signal_that_ends_one_end_is_an_error_at_the_other(
     code = ends[0].process.returns()
     assert code == (130 if number == signal.SIGINT else -number)
     assert ends[0].process.err == ""
+
+
+def test_with_a_key_an_end_that_is_killed_is_an_error_at_one_that_has_something_for_it(
+    program: Program, node: Daemon, key: str
+) -> None:
+    options = ["--server", node.address("hub"), "--key-file", key]
+    killed = Piped(program, "k", "--to", "l", *options)
+    survivor = program.start_other(
+        [sys.executable, "-c", SOON, "channel", "l", "--to", "k", *options], stdin=subprocess.PIPE
+    )
+    stdin = survivor.popen.stdin
+    assert stdin is not None
+    for pipe in (stdin, killed.process.popen.stdin):
+        assert pipe is not None
+        pipe.write(b"hello")
+        pipe.flush()
+    for end in (killed.process, survivor):
+        end.says("hello")
+    killed.process.sends(signal.SIGKILL)
+    assert killed.process.returns() == -signal.SIGKILL
+    stdin.write(b"are you there?")
+    stdin.flush()
+    assert survivor.returns() == 1
+    assert is_one_line(survivor.err)
+    assert "has not confirmed within 1 s that it has all that was sent" in survivor.err
 
 
 @pytest.mark.parametrize("way", ["plain", "key"])

@@ -45,6 +45,21 @@ def test_text_without_an_end_is_never_all() -> None:
     assert not accounts.has_all
 
 
+@pytest.mark.parametrize(("confirmed", "waits"), [(1, True), (2, True), (3, False)])
+def test_text_is_waited_for_before_it_has_ended(confirmed: int, waits: bool) -> None:
+    sealer, accounts = an_end(b"one", b"two", ended=False)
+    sealer.report(0)
+    accounts.hear(Reported(confirmed, Mark.NONE))
+    assert accounts.waits == waits
+
+
+def test_nothing_is_waited_for_before_there_is_text_nor_once_none_is_taken() -> None:
+    _, silent = an_end(ended=False)
+    _, refused = an_end(b"one", ended=False)
+    refused.hear(Reported(1, NO_MORE))
+    assert (silent.waits, refused.waits) == (False, False)
+
+
 @pytest.mark.parametrize(("confirmed", "refused"), [(1, True), (2, True), (3, False), (4, False)])
 def test_an_end_that_takes_no_more_must_have_had_all_the_text(confirmed: int, refused: bool) -> None:
     _, accounts = an_end(b"one", b"two")

@@ -34,7 +34,7 @@ from loopback import (
 from tunnelconsole.engine.backoff import Backoff
 from tunnelconsole.engine.events import ChannelClosed, ChannelOpened, Crashed, SealBroken, TargetFailed
 from tunnelconsole.engine.limits import LimitSettings
-from tunnelconsole.engine.services.channel import sealed_bridge, sealed_halves, sealed_key, uplink
+from tunnelconsole.engine.services.channel import sealed_bridge, sealed_bridging, sealed_halves, sealed_key, uplink
 from tunnelconsole.engine.services.channel.party import Party
 from tunnelconsole.engine.sessions import Channel
 from tunnelconsole.engine.settings import Fingerprint, HostPort, Secret, TLSSettings
@@ -51,7 +51,7 @@ LOOKS = 30
 def in_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keys cost no tenth of a second, and nobody waits long."""
     monkeypatch.setattr(sealed_key, "derive_key", lambda key, salt: sha256(key + salt))
-    monkeypatch.setattr(sealed_bridge, "SILENCE", 0.3)
+    monkeypatch.setattr(sealed_bridging, "SILENCE", 0.3)
     monkeypatch.setattr(sealed_bridge, "GARBAGE_TIME", 0.3)
     monkeypatch.setattr(uplink, "GARBAGE_TIME", 0.3)
     monkeypatch.setattr(uplink, "NOTHING_PAUSE", 0.05)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 import pytest
 
@@ -142,6 +143,91 @@ async def test_who_gets_no_confirmation_gives_up(monkeypatch: pytest.MonkeyPatch
         asked = Side()
         await ask(str(server.address), asked)
         assert "has not confirmed within" in asked.error
+
+
+@dataclass
+class Silence:
+    """Swallows all that anybody says, from the first text of ``a`` that is said while it is armed."""
+
+    chid: str
+    armed: bool = True
+    fallen: bool = False
+
+    def __call__(self, sender: str, kind: Kind, number: int, data: bytes) -> Sequence[bytes]:
+        is_text = kind == "record" and data[0] >> 6 == RecordKind.TEXT
+        self.fallen |= self.armed and sender == self.chid and is_text
+        return [] if self.fallen else [data]
+
+
+async def test_who_may_say_more_and_gets_no_confirmation_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sealed_vigil, "OPEN_CONFIRM_TIME", 0.5)
+    told_by_reader, told_at_end = Side(), Side()
+
+    async def talk(address: str) -> None:
+        async with channel.connect(address, "a", receivers=["b"], key=KEY) as (reader, writer):
+            writer.write(b"is anybody there?")
+            try:
+                await reader.read()
+            except ConnectionResetError as error:
+                told_by_reader.error = str(error)
+
+    async with meddler(Silence("a")) as server, channel.connect(str(server.address), "b", receivers=["a"], key=KEY):
+        try:
+            await talk(str(server.address))
+        except ConnectionResetError as error:
+            told_at_end.error = str(error)
+    assert "has not confirmed within 0.5 s" in told_by_reader.error
+    assert told_at_end == told_by_reader
+
+
+async def test_a_program_whose_other_end_fell_silent_is_reset_and_the_next_one_is_served(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sealed_vigil, "OPEN_CONFIRM_TIME", 0.5)
+    silence = Silence("laptop", armed=False)
+    async with meddler(silence) as server, ends_at(server.address, key=Secret(KEY)) as both:
+        async with both.calling() as caller:
+            await caller.send(b"ping")
+            assert await caller.read(4) == b"ping"
+            silence.armed = True
+            await caller.send(b"ping")
+            assert await caller.broken()
+        closed = await hears(both.engine, ChannelClosed, "laptop -> desk")
+        assert "has not confirmed within 0.5 s" in closed.cause
+        silence.armed = silence.fallen = False
+        await both.serves()
+
+
+async def test_an_end_that_only_listens_is_never_taken_to_be_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sealed_vigil, "TICK", 0.02)
+    monkeypatch.setattr(sealed_vigil, "OPEN_CONFIRM_TIME", 0.3)
+    loop = asyncio.get_running_loop()
+    async with ends(listen_only, key=Secret(KEY)) as (both, _), both.calling() as caller:
+        for _ in range(3):
+            await caller.send(b"listen")
+            until_then = loop.time() + 1.5 * sealed_vigil.OPEN_CONFIRM_TIME
+            await until(partial(_has_passed, until_then))
+        assert both.far.open == 1
+        assert not told(both.engine, ChannelClosed)
+
+
+def _has_passed(time: float) -> bool:
+    return asyncio.get_running_loop().time() > time
+
+
+async def test_a_slow_receiver_is_waited_for_by_who_may_say_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sealed_vigil, "TICK", 0.02)
+    monkeypatch.setattr(sealed_vigil, "OPEN_CONFIRM_TIME", 0.3)
+    loop = asyncio.get_running_loop()
+    async with (
+        hub() as at,
+        channel.connect(at.address, "b", receivers=["a"], key=KEY) as (late, _),
+        channel.connect(at.address, "a", receivers=["b"], key=KEY) as (_, writer),
+    ):
+        writer.write(BULK)
+        since = loop.time()
+        await until(lambda: loop.time() - since > 3 * sealed_vigil.OPEN_CONFIRM_TIME)
+        assert await late.readexactly(len(BULK)) == BULK
 
 
 class HoldsBack(Meddler):

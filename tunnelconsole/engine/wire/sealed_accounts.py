@@ -97,7 +97,11 @@ class Accounts:
     @property
     def waits(self) -> bool:
         """Whether a word of the other end is due."""
-        return self.done or (self.has_ended and not self.has_all and not self.refused)
+        if self.done:
+            return True
+        if self.refused:
+            return False
+        return not (self.has_all if self.has_ended else self.has_all_text)
 
     @property
     def parted(self) -> bool:

@@ -7,6 +7,6 @@ straight from socket to socket (:mod:`.direct`).
 
 The client (:mod:`.client`) joins a server (:mod:`.connection`) and bridges one local end after the other over that
 connection (:mod:`.uplink`, :mod:`.inlet`): as it is (:mod:`.bridge`), or sealed for the client at the other end
-(:mod:`.sealed_bridge`, :mod:`.sealed_halves`, :mod:`.sealed_key`); :mod:`.sealed_join` is for one that has a connection
-of its own.
+(:mod:`.sealed_bridge`, :mod:`.sealed_halves`, :mod:`.sealed_vigil`, :mod:`.sealed_key`), one after the other
+(:mod:`.sealed_bridging`) or one that has a connection of its own (:mod:`.sealed_join`).
 """

@@ -367,6 +367,6 @@ class ChannelClient(Service[ChannelClientSettings]):
 
 def _sealed(key: Secret) -> Bridging:
     # Only where there is a key: cryptography costs 10 MiB and a tenth of a second.
-    from tunnelconsole.engine.services.channel.sealed_bridge import SealedBridging  # noqa: PLC0415
+    from tunnelconsole.engine.services.channel.sealed_bridging import SealedBridging  # noqa: PLC0415
 
     return SealedBridging(key)

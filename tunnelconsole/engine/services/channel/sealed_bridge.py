@@ -7,19 +7,18 @@ end and its next one never share any.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
-from tunnelconsole.engine.services.channel.bridge import SILENCE, Ended, Outcome
+from tunnelconsole.engine.services.channel.bridge import Ended, Outcome
 from tunnelconsole.engine.services.channel.sealed_halves import OpeningHalf, SealingHalf
 from tunnelconsole.engine.services.channel.sealed_key import SharedKey
-from tunnelconsole.engine.services.channel.sealed_vigil import CONFIRM_TIME, Vigil
+from tunnelconsole.engine.services.channel.sealed_vigil import Vigil
 from tunnelconsole.engine.services.channel.uplink import GARBAGE_TIME
 from tunnelconsole.engine.transport.ends import End
 from tunnelconsole.engine.transport.half import Half
 from tunnelconsole.engine.transport.pacing import Pace
 from tunnelconsole.engine.wire.errors import ProtocolError
 from tunnelconsole.engine.wire.sealed_accounts import Accounts
-from tunnelconsole.engine.wire.sealed_beginnings import NOTHING, find_caller, last_caller
+from tunnelconsole.engine.wire.sealed_beginnings import NOTHING
 from tunnelconsole.engine.wire.sealed_records import Mark, Reported, Sealer
 
 _REFUSED = "the other end left before it had taken all that was sent"
@@ -146,7 +145,7 @@ class SealedBridge:
             self._vigil.came(more=more)
 
     def reported(self, report: Reported) -> None:
-        if self._accounts is None or self._sealer is None:
+        if self._accounts is None or self._vigil is None:
             raise RuntimeError("a report before there is a key")
         try:
             self._accounts.hear(report)
@@ -154,16 +153,15 @@ class SealedBridge:
             self.fault(str(error))
             return
         self._to_hub.unwanted = self._accounts.other_takes_no_more
-        said = self._sealer.count
-        self._progress()
-        if Mark.ASKS in report.marks and self._sealer.count == said:
-            self._say()
+        self._vigil.confirmed()
+        self._go_on(report_wanted=Mark.ASKS in report.marks)
 
     def received_all(self) -> None:
-        said = self._sealer.count if self._sealer is not None else 0
-        self._progress()
-        if self._sealer is not None and self._sealer.count == said:
-            self._say()
+        self._go_on(report_wanted=True)
+
+    def sent(self) -> None:
+        if self._vigil is not None:
+            self._vigil.sent()
 
     def sent_all(self) -> None:
         self._progress()
@@ -229,11 +227,11 @@ class SealedBridge:
     def ask(self) -> None:
         self._say(Mark.ASKS)
 
-    def give_up(self) -> None:
+    def give_up(self, silence: float) -> None:
         if self._leaves and not self._to_hub.total:
             self.part()  # it takes no more, and has sent nothing that could be missing
             return
-        self._end(f"the other end has not confirmed within {CONFIRM_TIME:g} s that it has all", gives_up=True)
+        self._end(f"the other end has not confirmed within {silence:g} s that it has all that was sent", gives_up=True)
 
     def part(self) -> None:
         self._end("")
@@ -250,6 +248,7 @@ class SealedBridge:
         self._accounts = Accounts(self._sealer)
         self._vigil = Vigil(self._loop, self, self._accounts)
         if not self._to_local.over:
+            self._vigil.sent()
             self._to_local.use_key(peer_key.result())
 
     def _progress(self) -> None:
@@ -266,6 +265,13 @@ class SealedBridge:
             self._say(Mark.DONE | Mark.ASKS)
         if accounts.parted:
             self._end("")
+
+    def _go_on(self, *, report_wanted: bool) -> None:
+        """Goes on, and reports what has been received if that is wanted and was not said thereby."""
+        said = self._sealer.count if self._sealer is not None else 0
+        self._progress()
+        if report_wanted and self._sealer is not None and self._sealer.count == said:
+            self._say()
 
     def _say(self, marks: Mark = Mark.NONE) -> None:
         """Reports what has been received."""
@@ -369,32 +375,3 @@ class SealedBridge:
             return self._to_hub.unsaid() + self._report(Mark.DONE | Mark.TAKES_NO_MORE)
         key = self._own_key.result() if self._own_key.done() else None
         return self._to_hub.last_words(key, did_not_open=fault)
-
-
-class SealedBridging:
-    """Local ends are bridged sealed, as :class:`~tunnelconsole.engine.services.channel.uplink.Bridging`.
-
-    :param key: the passphrase.
-    """
-
-    search = staticmethod(find_caller)
-    nothing = NOTHING
-
-    def __init__(self, key: str) -> None:
-        self._key = SharedKey(key)
-
-    def start(
-        self, local: End, hub: End, ended: Ended, early: bytes, pace: Pace | None, others: Callable[[], bool] | None
-    ) -> SealedBridge:
-        loop = asyncio.get_running_loop()
-        return SealedBridge(loop, local, hub, self._key, ended, early=early, pace=pace, patience=SILENCE)
-
-    def prepare(self) -> None:
-        self._key.prepare()
-
-    async def refusal(self, early: bytes) -> bytes:
-        caller = last_caller(early)
-        if caller is None:
-            return b""
-        salt, key = self._key.own()
-        return Sealer(await key, salt, caller).break_off()

@@ -57,6 +57,9 @@ class Exchange(HalfOwner, Protocol):
     def received_all(self) -> None:
         """The text of the other end is complete, and the local end has it, if it takes any."""
 
+    def sent(self) -> None:
+        """Text has been sealed for the other end."""
+
     def sent_all(self) -> None:
         """The local end has closed its sending side in order, and our stream says so."""
 
@@ -224,6 +227,8 @@ class SealingHalf(BufferedHalf):
         if self.sealer is None:
             raise RuntimeError("nothing can be sealed yet")
         sealed = self.sealer.seal(text)
+        if text:
+            self._exchange.sent()
         if not self.text_over:
             return sealed
         if self.source_broken:
