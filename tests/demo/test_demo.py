@@ -81,7 +81,7 @@ def test_channels_move_and_others_stand_still(shown: Shown) -> None:
 
 def test_a_hole_punch_succeeds_and_another_pair_stays_on_the_relay(shown: Shown) -> None:
     until_true(lambda: {row["state"] for row in shown.rows("attempts", "--service", "room-desk")} >= {"direct"})
-    until_true(lambda: shown.service("room-laptop")["notes"]["path"] == "direct")
+    until_true(lambda: shown.service("room-hall")["notes"]["path"] == "direct")
     until_true(lambda: shown.service("attic")["notes"]["path"] == "relay")
 
 

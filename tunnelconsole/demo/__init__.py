@@ -155,7 +155,7 @@ room = "desk"
 secret = "{frank}"
 target = "{desk}"
 
-[service.room-laptop]
+[service.room-hall]
 kind = "punch-client"
 server = "{meet}"
 room = "desk"

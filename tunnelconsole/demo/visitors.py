@@ -166,7 +166,7 @@ class Visitors:
             *[lambda: self.use_shell("shell")] * 2,
             lambda: self.use_shell("socks", "shell"),
             lambda: self.use_desk("hub-laptop", mean=500_000, period=21),
-            lambda: self.use_desk("room-laptop", mean=700_000, period=24),
+            lambda: self.use_desk("room-hall", mean=700_000, period=24),
             lambda: self.use_shell("attic"),
             *[self.go_shopping] * 4,
             *[lambda: self.stay_idle("shell")] * 3,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import gc
+import random
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -329,6 +330,17 @@ async def test_many_ports_are_of_one_address_and_none_is_a_system_service_s(monk
     assert len(guessed) >= MANY_PORTS
     assert min(guessed) >= 1024
     assert {host for host, _ in seen} == {"127.9.9.9", "127.0.0.1"}
+
+
+async def test_one_of_many_ports_that_is_met_is_told_with_its_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    with racers() as (a, b):
+        met = b.port.number
+        monkeypatch.setattr(random, "sample", lambda *_: [met])
+        mapped = at(nobody().port, Kind.MAPPED)
+        reached, other = await both(a.race(mapped, plan=Plan(mapped=False, many_ports=1)), b.race(at(nobody().port)))
+        joined(reached, other)
+        assert reached is not None
+        assert (reached.address, reached.label, reached.method) == (f"127.0.0.1:{met}", "127.0.0.1:*", "many ports")
 
 
 async def test_many_sockets_meet_who_listens() -> None:
