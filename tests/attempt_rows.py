@@ -60,7 +60,7 @@ def direct(key: str = "p1", **facts: Any) -> AttemptRow:
             candidate(mapped, "mapped", "won", tries=1, ms=342.0),
         ],
         "timeline": moments(
-            (0.0, "observing"), (81.2, "offered"), (120.0, "dials its addresses"), (161.0, "racing"),
+            (0.0, "observing"), (81.2, "offered"), (120.0, "plans to dial its addresses"), (161.0, "racing"),
             (162.0, "trying", host), (162.4, "trying", mapped), (171.0, "refused", host), (301.0, "connected", mapped),
             (341.0, "verified", mapped), (342.0, "won", mapped), (411.0, "secured", mapped), (412.3, "direct"),
         ),
@@ -71,7 +71,7 @@ def direct(key: str = "p1", **facts: Any) -> AttemptRow:
 def relayed(key: str = "p2", **facts: Any) -> AttemptRow:
     """One between two NATs that cannot be punched."""
     usual: dict[str, Any] = {
-        "state": "relay", "method": "relay", "reason": "both NATs pick random ports: relaying", "seconds": 1.31,
+        "state": "relay", "method": "relay", "reason": "both NATs pick random ports", "seconds": 1.31,
         "ours": RANDOM, "theirs": RANDOM,
         "candidates": [candidate("203.0.113.7:51811", "mapped", tries=0)],
         "timeline": moments((0.0, "observing"), (1290.0, "offered"), (1310.0, "relay")),

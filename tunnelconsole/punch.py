@@ -219,7 +219,8 @@ def connect(
     :param on_notice: told in a sentence what happens on the way, such as that the path has changed, or that somebody is
         in the room with another secret.
     :raises CredentialsRefused: the server is not the one that was pinned.
-    :raises ConnectFailed: the server cannot be reached or does not want us, or nobody came in time.
+    :raises ConnectFailed: the server cannot be reached at first or does not want us, or nobody came in time; a server
+        that goes away while the other end is waited for is waited for, too.
     :raises ValueError: an address is not ``host:port``, a room's name is none, or the secret is empty.
     """
     where = HostPort.parse(server)

@@ -32,7 +32,7 @@ from ports import steady_port
 from punch_peers import ROOM, SECRET, Rendezvous, rendezvous
 from tunnelconsole import punch
 from tunnelconsole.engine.services.punch import pairing
-from tunnelconsole.engine.settings import Fingerprint, TLSSettings
+from tunnelconsole.engine.settings import Fingerprint, ListenAddress, TLSSettings
 from tunnelconsole.engine.wire.punch_room import RoomKey
 from tunnelconsole.errors import CertificateRejected, ConnectFailed, CredentialsRefused
 from tunnelconsole.punch import Connection
@@ -264,6 +264,34 @@ async def test_nobody_who_comes_in_time_is_an_error() -> None:
         with pytest.raises(ConnectFailed, match=r"nobody else came to room desk within 0\.2 s"):
             await punch.connect(at.address, ROOM, SECRET, wait=0.2)
         await until(lambda: not at.seats and open_descriptors() == before)
+
+
+async def test_a_rendezvous_that_restarts_while_the_other_end_is_waited_for_is_waited_for_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tunnelconsole.engine.backoff.FIRST_DELAY", 0.05)
+    notices: list[str] = []
+    async with rendezvous(listen=ListenAddress("127.0.0.1", steady_port())) as at:
+        connecting = asyncio.create_task(_waited(punch.connect(at.address, ROOM, SECRET, on_notice=notices.append)))
+        await until(lambda: at.seats)
+        await at.engine.stop_service("meet")
+        await until(lambda: any("cannot reach the punch server" in notice for notice in notices))
+        await at.engine.start_service("meet")
+        await until(lambda: at.seats)
+        async with punch.connect(at.address, ROOM, SECRET) as other, await connecting as one:
+            await exchange(one, other)
+    assert [notice for notice in notices if notice.endswith("; trying again")]
+    assert notices.count("waiting in room desk for the other end") == 2
+
+
+async def test_who_waits_in_vain_while_the_rendezvous_is_away_is_told_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tunnelconsole.engine.backoff.FIRST_DELAY", 0.05)
+    async with rendezvous(listen=ListenAddress("127.0.0.1", steady_port())) as at:
+        connecting = asyncio.create_task(_waited(punch.connect(at.address, ROOM, SECRET, wait=1)))
+        await until(lambda: at.seats)
+        await at.engine.stop_service("meet")
+        with pytest.raises(ConnectFailed, match=r"nobody else came to room desk within 1 s; cannot reach"):
+            await connecting
 
 
 async def test_somebody_with_another_secret_is_told_of_at_once() -> None:

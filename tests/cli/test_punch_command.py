@@ -140,7 +140,9 @@ def test_it_tells_attempts_in_full_when_asked(program: Program, node: Daemon) ->
     exchanged(ends)
     for end in ends:
         assert "here: no NAT" in end.process.err
-        assert " ms racing" in end.process.err
+        assert " ms: both are ready, the race begins" in end.process.err
+        assert "attempt p1: direct, " in end.process.err
+        assert "attempt p2" not in end.process.err
 
 
 def test_somebody_with_another_secret_is_told_of_at_once(program: Program, node: Daemon) -> None:
@@ -191,7 +193,12 @@ def test_an_end_that_is_killed_is_an_error_at_the_other(program: Program, node: 
         (["desk", "--server", "{meet}", "--peer", "a:1"], 2, "--peer is for a connection by hand"),
         (["--relay-only"], 2, "--relay-only is for a ROOM"),
         (["--server", "{meet}", "--public-from", "http://a/"], 2, "exclude each other"),
-        (["r" * 65, "--server", "{meet}"], 2, "must have 1 to 64 characters"),
+        (["r" * 65, "--server", "{meet}"], 2, ": ROOM must have 1 to 64 characters"),
+        (["--peer", ""], 2, "has no port; expected host:port"),
+        (["--peer", "203.0.113.2:40000,desk"], 2, "'desk' has no port; expected host:port"),
+        (["--peer", ",".join(["203.0.113.2:40000"] * 17)], 2, "at most 16 addresses are tried, not 17"),
+        (["--peer", "a:1", "--public-from", "file:///etc/hostname"], 2, "begins with http:// or https://"),
+        (["--peer", "a:1", "--public-from", "http:///"], 2, "begins with http:// or https://"),
         (["desk", "--server", "{meet}", "--wait", "soon"], 2, "is not a duration"),
         (["desk", "--server", "{meet}", "--json"], 2, "--json is for commands that print data"),
         (["desk", "--server", "{meet}", "--secret-file", "nowhere"], 1, "--secret-file: cannot read nowhere"),
@@ -227,7 +234,7 @@ def test_by_hand_two_users_who_know_each_others_addresses_connect(program: Progr
     for end in ends:
         end.process.says("direct: 127.0.0.1:")
     exchanged(ends)
-    assert " ms won" in ends[1].process.err
+    assert f"127.0.0.1:{one} is chosen" in ends[1].process.err
 
 
 def test_by_hand_it_asks_for_the_addresses_at_the_terminal(program: Program) -> None:

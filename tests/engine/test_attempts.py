@@ -154,5 +154,20 @@ def test_attempts_that_all_go_on_are_no_more_than_are_kept(register: Attempts) -
     assert next(iter(register)) is first
 
 
+def test_one_that_has_only_waited_can_be_withdrawn_and_is_told_of_to_nobody(register: Attempts, bus: Bus) -> None:
+    attempt = register.begin("home", "desk")
+    register.withdraw(attempt)
+    register.withdraw(attempt)
+    assert not list(register)
+    assert not ended(bus)
+
+
+def test_what_kept_it_waiting_is_forgotten_when_it_goes_on(register: Attempts) -> None:
+    attempt = register.begin("home", "desk")
+    attempt.reason = "somebody else is in room desk with another secret"
+    attempt.enter("observing")
+    assert attempt.reason == ""
+
+
 def test_numbers_are_given_once(register: Attempts) -> None:
     assert len({register.begin("home", "desk").id for _ in range(3 * ATTEMPTS_KEPT)}) == 3 * ATTEMPTS_KEPT

@@ -139,6 +139,20 @@ def test_a_first_line_that_means_nothing_is_a_protocol_error(line: bytes) -> Non
         parse_first(line)
 
 
+@pytest.mark.parametrize(
+    ("line", "field"),
+    [
+        (b'{"op":"join","tag":"ab"}', "its tag is missing or wrong"),
+        (b'{"op":"join"}', "its room is missing or wrong"),
+        (b'{"op":"sing"}', "its op is missing or wrong"),
+    ],
+)
+def test_the_field_that_is_wrong_is_named_and_its_value_is_not(line: bytes, field: str) -> None:
+    with pytest.raises(ProtocolError) as caught:
+        parse_first(line)
+    assert str(caught.value) == f"a line of the punch protocol has none of its meanings: {field}"
+
+
 def test_a_client_of_another_version_is_told_so() -> None:
     line = encode(Join(room="desk", tag=SEAT_NUMBER, seat=SEAT_NUMBER, version=VERSION + 1))
     with pytest.raises(ProtocolError, match=f"version {VERSION + 1} of the punch protocol, not {VERSION}"):

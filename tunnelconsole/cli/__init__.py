@@ -62,7 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx is not None else PROGRAM
         sentence = error.format_message().rstrip(".")
-        complain(f"{sentence[:1].lower()}{sentence[1:]}; {command} -h shows how it is used")
+        if not sentence[1:2].isupper():  # a word that is written in capitals stays as it is
+            sentence = f"{sentence[:1].lower()}{sentence[1:]}"
+        complain(f"{sentence}; {command} -h shows how it is used")
         return error.exit_code
     except ConfigError as error:
         complain(*error.problems)

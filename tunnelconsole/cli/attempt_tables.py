@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import click
 
 from tunnelconsole.cli.tables import Column, print_json, print_rows
-from tunnelconsole.control.attempts import AttemptRow, CandidateRow, MomentRow, NatRow
-from tunnelconsole.control.figures import brief, count, date_and_time, duration
-from tunnelconsole.control.punch_words import MAPPINGS, advice, became, happened, nat, outcome, why
+from tunnelconsole.control.attempts import AttemptRow, CandidateRow, MomentRow
+from tunnelconsole.control.figures import brief, count, counted, date_and_time, duration
+from tunnelconsole.control.punch_words import MAPPINGS, advice, became, behind, happened, outcome, why
 from tunnelconsole.screens.spans import clean
 
 ATTEMPTS: tuple[Column[AttemptRow], ...] = (
@@ -63,8 +63,8 @@ def print_attempt(row: AttemptRow, *, as_json: bool) -> None:
         "reached": row.peer,
         "why": why(row),
         "to do": advice(row),
-        "here": _behind(row.ours),
-        "there": _behind(row.theirs),
+        "here": behind(row.ours, theirs=False),
+        "there": behind(row.theirs, theirs=True),
         "began": date_and_time(row.started) + alone,
         "took": "under way" if row.seconds is None else brief(row.seconds),
         "syns": count(row.syns),
@@ -76,5 +76,19 @@ def print_attempt(row: AttemptRow, *, as_json: bool) -> None:
     print_rows(MOMENTS, row.timeline, empty="nothing has happened yet", as_json=False)
 
 
-def _behind(side: NatRow) -> str:
-    return f"{nat(side)}, seen at {side.address}" if side.address else nat(side)
+def told(row: AttemptRow) -> Iterator[str]:
+    """All that is known of one in sentences, for where there is no room for tables."""
+    took = f", {'under way' if row.seconds is None else brief(row.seconds)}, {counted(row.syns, 'SYN')}"
+    yield f"attempt {row.id}: {outcome(row)}{took}"
+    facts = {
+        "reached": row.peer,
+        "why": why(row),
+        "to do": advice(row),
+        "here": behind(row.ours, theirs=False) if row.ours.words else "",
+        "there": behind(row.theirs, theirs=True) if row.theirs.words else "",
+    }
+    yield from (f"{name}: {value}" for name, value in facts.items() if value)
+    for tried in row.candidates:
+        if tried.side == "theirs":
+            yield f"{tried.address} ({tried.kind}): {became(tried)}"
+    yield from (f"after {brief(moment.ms / 1000)}: {happened(moment)}" for moment in row.timeline)

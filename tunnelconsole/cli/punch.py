@@ -45,6 +45,40 @@ def _duration(context: click.Context, parameter: click.Parameter, value: str | N
         raise click.BadParameter(str(error), context, parameter) from error
 
 
+def _addresses(context: click.Context, parameter: click.Parameter, value: str | None) -> list[str]:
+    """Addresses with commas between them, each ``host:port``."""
+    from tunnelconsole.engine.wire.hostport import parse_host_port
+    from tunnelconsole.engine.wire.punch_offer import MAX_CANDIDATES
+
+    if value is None:
+        return []
+    parts = [part.strip() for part in value.split(",")]
+    if len(parts) > MAX_CANDIDATES:
+        raise click.BadParameter(f"at most {MAX_CANDIDATES} addresses are tried, not {len(parts)}", context, parameter)
+    for part in parts:
+        try:
+            parse_host_port(part)
+        except ValueError as error:
+            raise click.BadParameter(str(error), context, parameter) from error
+    return parts
+
+
+def _web_address(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """A URL of HTTP or HTTPS."""
+    from urllib.parse import urlsplit
+
+    if value is None:
+        return None
+    try:
+        url = urlsplit(value)
+        usable = url.scheme in ("http", "https") and url.hostname and (url.port or 1)
+    except ValueError:
+        usable = False
+    if not usable or not value.isascii() or any(character <= " " for character in value):
+        raise click.BadParameter("expected a URL that begins with http:// or https://", context, parameter)
+    return value
+
+
 def _first_given(options: dict[str, object]) -> str:
     """The first of these options that has a value; empty where none has."""
     return next((name for name, value in options.items() if value is not None), "")
@@ -60,9 +94,16 @@ def _first_given(options: dict[str, object]) -> str:
     help=f"Holds the room's secret; else the variable {SECRET_VARIABLE} does.",
 )
 @click.option("--relay-only", is_flag=True, help="Stay on the relay; try no direct connection.")
-@click.option("--peer", metavar="ADDRESS,...", help="By hand: where the other side is, as its user told you.")
+@click.option(
+    "--peer", callback=_addresses, metavar="ADDRESS,...", help="By hand: where the other side is, as its user told you."
+)
 @click.option("--port", type=click.IntRange(1, HIGHEST_PORT), help="By hand: the port here; any free one unless given.")
-@click.option("--public-from", metavar="URL", help="By hand: who answers with your public address, if not --server.")
+@click.option(
+    "--public-from",
+    callback=_web_address,
+    metavar="URL",
+    help="By hand: who answers with your public address, if not --server.",
+)
 @click.option("--wait", callback=_duration, metavar="DURATION", help="For the other side; by hand 5m unless given.")
 @click.option("--verbose", is_flag=True, help="Tell each attempt in full at the end.")
 @tls_options
@@ -72,7 +113,7 @@ def punch(
     room: str | None,
     server: HostPort | None,
     secret_file: Path | None,
-    peer: str | None,
+    peer: list[str],
     port: int | None,
     public_from: str | None,
     wait: float | None,
@@ -109,10 +150,9 @@ def punch(
 
             rendezvous = Rendezvous(server, tls=trust)
         manners = punching.Manners(complain, BY_HAND_WAIT if wait is None else wait, verbose)
-        peers = [part.strip() for part in peer.split(",")] if peer is not None else []
-        run(punching.by_hand(port or 0, peers, rendezvous, public_from or "", manners))
+        run(punching.by_hand(port or 0, peer, rendezvous, public_from or "", manners))
         return
-    if needless := _first_given({"--peer": peer, "--port": port, "--public-from": public_from}):
+    if needless := _first_given({"--peer": peer or None, "--port": port, "--public-from": public_from}):
         raise click.UsageError(f"{needless} is for a connection by hand, without a ROOM")
     if server is None:
         raise click.UsageError("--server is missing: a room is at a punch server")

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import os
 import signal
+import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -34,6 +37,17 @@ PROVIDER_TIME: Final = 10.0
 
 PROVIDER_BYTES: Final = 256
 """Bytes of its answer that are read: an address has less than 50."""
+
+PROVIDER_HANDLERS: Final = (
+    urllib.request.ProxyHandler,
+    urllib.request.HTTPHandler,
+    urllib.request.HTTPSHandler,
+    urllib.request.HTTPRedirectHandler,
+    urllib.request.HTTPDefaultErrorHandler,
+    urllib.request.HTTPErrorProcessor,
+    urllib.request.UnknownHandler,
+)
+"""What may be asked for it: the web, and neither files nor FTP, which the library would fetch as well."""
 
 Narrate = Callable[[str], None]
 
@@ -125,15 +139,30 @@ async def _introduce(hand: ByHand, rendezvous: Rendezvous | None, provider: str,
 
 
 def _fetch(url: str) -> str:
-    """What a URL answers.
+    """What a URL of HTTP or HTTPS answers; where it leads elsewhere, that has to be one, too.
 
     :raises ConnectFailed: nothing.
     """
+    opener = urllib.request.OpenerDirector()
+    for handler in PROVIDER_HANDLERS:
+        opener.add_handler(handler())
+    where = urllib.parse.urlsplit(url).netloc.rpartition("@")[2]  # there may be a password before it
     try:
-        with urllib.request.urlopen(url, timeout=PROVIDER_TIME) as answer:  # noqa: S310 - the user names it
+        with opener.open(url, timeout=PROVIDER_TIME) as answer:
             return str(answer.read(PROVIDER_BYTES).decode("ascii", errors="replace"))
-    except (OSError, ValueError) as error:
-        raise ConnectFailed(f"cannot ask {url} for the public address: {error}") from error
+    except urllib.error.HTTPError as error:
+        reason = f"it answers {error.code}"
+        error.close()
+    except urllib.error.URLError as error:
+        cause = error.reason
+        reason = (cause.strerror or str(cause)).lower() if isinstance(cause, OSError) else str(cause)
+    except TimeoutError:
+        reason = f"no answer within {PROVIDER_TIME:g} s"
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+    except (http.client.HTTPException, ValueError):
+        reason = "what it answers is no HTTP"
+    raise ConnectFailed(f"cannot ask {where} for the public address: {reason}")
 
 
 async def _ask_for_addresses() -> list[str]:
@@ -169,14 +198,12 @@ def _tell(attempts: Sequence[Attempt], manners: Manners) -> None:
     """Tells what was tried, in full."""
     if not manners.verbose:
         return
+    from tunnelconsole.cli.attempt_tables import told  # noqa: PLC0415 - few ask for that
+    from tunnelconsole.control.snapshot import attempt_row  # noqa: PLC0415 - as above
+
     for attempt in attempts:
-        words = [attempt.state, attempt.method, attempt.reason or attempt.error]
-        manners.narrate(f"attempt {attempt.id}: {' '.join(filter(None, words))}, {attempt.syns} SYNs")
-        for side, behind in (("here", attempt.ours), ("there", attempt.theirs)):
-            if behind.words:
-                manners.narrate(f"  {side}: {behind.words} {behind.address}".rstrip())
-        for moment in attempt.timeline:
-            manners.narrate(f"  {moment.ms:8.1f} ms  {moment.what} {moment.candidate}".rstrip())
+        for sentence in told(attempt_row(attempt, whole=True)):
+            manners.narrate(sentence)
 
 
 async def examine(rendezvous: Rendezvous) -> Outside:

@@ -74,6 +74,11 @@ SERVICES: tuple[Column[ServiceRow], ...] = (
         shown=lambda rows: any("http" in row.notes for row in rows),
     ),
     Column("TARGET", lambda row, now: row.target or "-"),
+    Column(
+        "PATH",
+        lambda row, now: row.notes.get("path", "-"),
+        shown=lambda rows: any("path" in row.notes for row in rows),
+    ),
     Column("SESSIONS", lambda row, now: count(row.sessions), right=True),
     Column("CHANNELS", lambda row, now: count(row.channels), right=True),
     Column("IN", lambda row, now: size(row.bytes_in), right=True),

@@ -44,7 +44,7 @@ class NatRow(msgspec.Struct, frozen=True, kw_only=True):
     words: str
     """Both for people; empty while nothing is known."""
     address: str
-    """Where the rendezvous sees it, ``host:port``; may be empty."""
+    """Where the rendezvous sees it, ``host:port``, of the other side by its own word; may be empty."""
 
 
 class AttemptRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,7 +65,7 @@ class AttemptRow(msgspec.Struct, frozen=True, kw_only=True):
     method: str
     """``relay``, ``host``, ``mapped``, ``predicted``, ``many ports``, ``accepted``, ``given``."""
     reason: str
-    """Why it came to that; empty when there is nothing to say."""
+    """Why it came to that, or what may keep the other side away; empty when there is nothing to say."""
     error: str
     """What broke it off; empty when nothing did."""
     started: float

@@ -95,6 +95,12 @@ def nat(row: NatRow) -> str:
     return row.words or "not known"
 
 
+def behind(row: NatRow, *, theirs: bool) -> str:
+    """What a side is behind, and where it is seen; of the other side that is its own word."""
+    seen = "says that it is seen at" if theirs else "seen at"
+    return f"{nat(row)}, {seen} {row.address}" if row.address else nat(row)
+
+
 def became(row: CandidateRow) -> str:
     """What became of an address; one of ours is only told to the other side."""
     if row.side == "ours":

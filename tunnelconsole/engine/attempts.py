@@ -85,7 +85,7 @@ class Attempt:
     method: str = ""
     """``relay``, or how it was reached directly: ``host``, ``mapped``, ``predicted``, ``many ports``, ``accepted``."""
     reason: str = ""
-    """Why it came to that, in words for whoever runs it."""
+    """Why it came to that, in words for whoever runs it; while it waits, what may keep the other side away."""
     error: str = ""
     started: float = field(default_factory=time.time)
     """Unix seconds: when the round began, or while there is nobody, the waiting."""
@@ -162,6 +162,7 @@ class Attempt:
     def enter(self, state: AttemptState) -> None:
         """Goes on to ``state``; the clock starts when the other side is there, however long that was waited for."""
         if state == "observing" and self.state == "waiting":
+            self.reason = ""  # what kept it waiting
             self.waited = self.ms / 1000
             self.started, self._began = time.time(), time.perf_counter()
         self.state = state
@@ -204,6 +205,10 @@ class Attempts:
             oldest = next((kept.id for kept in self._attempts.values() if kept.over), attempt.id)
             del self._attempts[oldest]
         return attempt
+
+    def withdraw(self, attempt: Attempt) -> None:
+        """Forgets an attempt that has only waited: nobody came, so nothing was tried."""
+        self._attempts.pop(attempt.id, None)
 
     def _ended(self, attempt: Attempt) -> None:
         self._bus.publish(

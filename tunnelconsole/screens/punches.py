@@ -40,10 +40,9 @@ def took(row: AttemptRow, now: float) -> Span:
     return Span(figures.brief(row.seconds))
 
 
-def behind(side: NatRow) -> Line:
+def behind(side: NatRow, *, theirs: bool) -> Line:
     """What a side is behind, and where it is seen: one span, so that it may go on below itself."""
-    seen = f", seen at {side.address}" if side.address else ""
-    return (Span(punch_words.nat(side) + seen, "text" if side.words else "faint"),)
+    return (Span(punch_words.behind(side, theirs=theirs), "text" if side.words else "faint"),)
 
 
 def facts(row: AttemptRow, scene: Scene) -> list[Fact]:
@@ -56,8 +55,8 @@ def facts(row: AttemptRow, scene: Scene) -> list[Fact]:
         Fact("why", (Span(punch_words.why(row), "error" if row.error else "strong"),)),
         Fact("to do", (Span(punch_words.advice(row), "notice"),)),
         Fact("reached", (Span(row.peer),)),
-        Fact("here", behind(row.ours)),
-        Fact("there", behind(row.theirs)),
+        Fact("here", behind(row.ours, theirs=False)),
+        Fact("there", behind(row.theirs, theirs=True)),
         Fact("took", (took(row, scene.now), Span(", and goes on" if not row.over else f"  with {syns}", "dim"))),
         Fact("room", (Span(row.room or "none, by hand"), Span(f"  through {row.service}", "dim"))),
         Fact("when", (*measures.ago(row.started, scene), Span(alone, "dim"))),

@@ -410,7 +410,7 @@ async def test_a_rendezvous_that_never_says_go_leaves_a_reason() -> None:
 
 async def test_a_rendezvous_that_lies_about_where_the_other_was_seen_has_nobody_dialled() -> None:
     def lie(said: Said, _: int) -> Said:
-        return Said(sealed=said.sealed, seen=["127.0.0.9", "8.8.8.8", "not an address", ""])
+        return Said(sealed=said.sealed, seen=["127.0.0.9", "8.8.8.8", "nowhere", ""])
 
     async with decoys("127.0.0.9"), lying(meeting(lie), clients=2) as (_, engines):
         for engine in engines:

@@ -19,6 +19,7 @@ this system have no rendezvous; this protocol is ours.
 from __future__ import annotations
 
 import enum
+import re
 from typing import Annotated, TypeVar
 
 import msgspec
@@ -205,6 +206,9 @@ _OBSERVING: msgspec.json.Decoder[Probe] = msgspec.json.Decoder(Probe)
 _SERVER: msgspec.json.Decoder[ServerLine] = msgspec.json.Decoder(ServerLine)
 _ENCODER = msgspec.json.Encoder()
 
+_FIELD = re.compile(r"(?:missing required field `(\w+)`|at `\$\.(\w+))")
+"""What a line's field is called where the decoder says what is wrong: the name is ours, the value theirs."""
+
 
 class LineReader(lines.LineReader):
     """Cuts a byte stream into lines."""
@@ -258,5 +262,9 @@ def parse_server(line: bytes) -> ServerLine:
 def _parse(decoder: msgspec.json.Decoder[M], line: bytes) -> M:
     try:
         return decoder.decode(line)
+    except msgspec.ValidationError as error:
+        field = _FIELD.search(str(error))
+        about = f": its {field[1] or field[2]} is missing or wrong" if field is not None else ""
+        raise ProtocolError(f"a line of the punch protocol has none of its meanings{about}") from None
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         raise ProtocolError("a line of the punch protocol has none of its meanings") from None

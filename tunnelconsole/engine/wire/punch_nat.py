@@ -174,9 +174,9 @@ def plan(ours: Nat, theirs: Nat, *, same_network: bool = False) -> Plan:
             return Plan(mapped=False)
         both = ours.mapping is theirs.mapping
         return Plan(
-            hopeless="both NATs pick random ports: relaying"
+            hopeless="both NATs pick random ports"
             if both
-            else "one NAT picks random ports, and the other's ports change too: relaying"
+            else "one NAT picks random ports, and the other's ports change too"
         )
     if theirs.moves and not ours.lets_strangers_in:
         if theirs.mapping is Mapping.SEQUENTIAL:

@@ -161,6 +161,8 @@ class PunchClient(Service[PunchClientSettings], PairingUser):
             self.enter("connecting", reason or None)
 
     def warned(self, reason: str) -> None:
+        if self.state == "connecting":
+            self.error = reason  # until there is a link, this is what to look at
         self.node.bus.publish(PunchWarning(service=self.name, room=self.settings.room, reason=reason))
 
     def _accepted(self, sock: socket.socket, peer: str) -> None:

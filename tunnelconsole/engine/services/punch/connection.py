@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from tunnelconsole.engine.attempts import Attempt
+from tunnelconsole.engine.backoff import Backoff
 from tunnelconsole.engine.bus import Record
 from tunnelconsole.engine.node import Node
 from tunnelconsole.engine.punch_events import AttemptEnded
@@ -25,7 +26,7 @@ from tunnelconsole.engine.transport.ends import End
 from tunnelconsole.engine.transport.plane import Plane
 from tunnelconsole.engine.transport.pump import Finished
 from tunnelconsole.engine.wire.punch_offer import Mode, Offer
-from tunnelconsole.errors import ConnectFailed, TunnelConsoleError
+from tunnelconsole.errors import CertificateRejected, ConnectFailed, TunnelConsoleError
 
 FULL_PATIENCE: Final = 4.0
 """Seconds for which a full room is asked again: twice what the rendezvous waits for a client that has vanished."""
@@ -63,6 +64,8 @@ class RoomConnection(PairingUser):
         self._joint: RoomJoint | None = None
         self._hint = ""
         """What was told last, for who waits in vain."""
+        self._seated = False
+        """Whether the rendezvous has given us a seat at least once."""
 
     # What is known of it
 
@@ -110,7 +113,9 @@ class RoomConnection(PairingUser):
         """Meets the other end, and waits until there is a stream.
 
         :param wait: seconds at most; None waits for ever.
-        :raises ConnectFailed: the rendezvous cannot be reached, or does not want us, or nobody came in time.
+        A rendezvous that goes away while we wait there is waited for, too.
+
+        :raises ConnectFailed: the rendezvous cannot be reached at first, or does not want us, or nobody came in time.
         :raises CredentialsRefused: it is not the rendezvous that was pinned.
         """
         self._tasks.start(self._run(), "meeting")
@@ -122,18 +127,32 @@ class RoomConnection(PairingUser):
             raise ConnectFailed(f"nobody else came to {where} within {wait:g} s", self._hint) from error
 
     async def _run(self) -> None:
-        full_until = self._node.loop.time() + FULL_PATIENCE
+        full_until, backoff, loop = 0.0, Backoff(), self._node.loop
         while True:
+            began = loop.time()
             try:
                 await self._pairing.run()
             except RoomFull as error:
-                if self._node.loop.time() >= full_until:
+                full_until = full_until or loop.time() + FULL_PATIENCE
+                if loop.time() >= full_until:
                     self._fail(error)
                     return
+                await asyncio.sleep(FULL_AGAIN)
             except TunnelConsoleError as error:
-                self._fail(error)
-                return
-            await asyncio.sleep(FULL_AGAIN)
+                if not self._may_come_back(error):
+                    self._fail(error)
+                    return
+                if error.message != self._hint:
+                    self._hint = error.message
+                    self._told(f"{error.message}; trying again")
+                full_until = 0.0
+                backoff.worked_for(loop.time() - began)
+                await asyncio.sleep(backoff.next())
+
+    def _may_come_back(self, error: TunnelConsoleError) -> bool:
+        """Whether to wait on for a rendezvous that has given us a seat before."""
+        lost = isinstance(error, ConnectFailed) and not isinstance(error, CertificateRejected)
+        return lost and self._seated and not self._opened.done()
 
     def _fail(self, error: BaseException) -> None:
         if not self._opened.done():
@@ -152,6 +171,7 @@ class RoomConnection(PairingUser):
             self._told(f"no direct path yet: {event.reason}")
 
     def seated(self) -> None:
+        self._seated, self._hint = True, ""
         if self._pairing.alone:
             self._told(f"waiting in room {self._meeting.room} for the other end")
 

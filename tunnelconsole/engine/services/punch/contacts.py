@@ -20,6 +20,7 @@ from typing import Final
 from tunnelconsole.engine.attempts import Attempt, Fate
 from tunnelconsole.engine.transport.ends import reset
 from tunnelconsole.engine.transport.watch import InputWatch
+from tunnelconsole.engine.wire.hostport import format_host_port
 from tunnelconsole.engine.wire.punch_offer import LOCAL_NETWORKS
 from tunnelconsole.engine.wire.punch_room import HELLO_LENGTH, Role
 
@@ -50,6 +51,8 @@ class Reached:
     sock: socket.socket
     address: str
     """Where it is."""
+    label: str
+    """The address under which it is written down: that, or ``host:*`` where many ports were tried as one."""
     method: str
     """How it was reached: ``host``, ``mapped``, ``predicted``, ``many ports`` or ``accepted``."""
 
@@ -111,7 +114,7 @@ class Contacts(ABC):
         contact.input.stop()
         self._contacts.pop(contact, None)
         self._attempt.fate(contact.label, "won")
-        self.won.set_result(Reached(contact.sock, contact.label, contact.method))
+        self.won.set_result(Reached(contact.sock, _address(contact), contact.label, contact.method))
 
     def _drop(self, contact: Contact, fate: Fate) -> None:
         contact.input.stop()
@@ -123,6 +126,14 @@ class Contacts(ABC):
         """Closes all but the one that was chosen."""
         for contact in list(self._contacts):
             self._drop(contact, "lost")
+
+
+def _address(contact: Contact) -> str:
+    """Where the other end of a connection is; one that broke just now was where it is written down."""
+    try:
+        return format_host_port(*contact.sock.getpeername()[:2])
+    except OSError:
+        return contact.label
 
 
 class ProvingContacts(Contacts):

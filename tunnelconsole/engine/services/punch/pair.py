@@ -115,6 +115,8 @@ class Pair:
         self._again: asyncio.TimerHandle | None = None
         self._pause = FIRST_ROUND_AGAIN
         self._over = False
+        self._parted = ""
+        """Why it is over."""
 
     async def begin(self) -> None:
         """The other seat is taken: says who we are.
@@ -347,7 +349,7 @@ class Pair:
         except ConnectFailed as error:
             attempt.end("failed", error=error.message)
         except asyncio.CancelledError:
-            attempt.end("left", reason="the other side left, or another round takes its place")
+            attempt.end("left", reason=self._parted or "another round takes its place")
             raise
         except Exception as error:
             attempt.end("failed", error=f"{type(error).__name__}: {error}")
@@ -375,6 +377,7 @@ class Pair:
     def part(self, reason: str) -> bool:
         """Ends what is under way here; the link and its paths stay. True when the relay was waited for."""
         self._over = True
+        self._parted = self._parted or reason
         if self._again is not None:
             self._again.cancel()
         relaying = self._relaying is not None and not self._relaying.done()

@@ -29,6 +29,8 @@ from tunnelconsole.errors import ConnectFailed, CredentialsRefused, RequestRefus
 
 BEGUN_ANEW: Final = "the other side has begun anew"
 
+STOPPED: Final = "this end was stopped"
+
 
 class Pairing:
     """One end of a pair; :meth:`run` keeps it up.
@@ -119,6 +121,7 @@ class Pairing:
         dialer = ServerDialer(meeting.server, meeting.connect, meeting.tls, meeting.timeout)
         early = None if self.path else RelayDial(self._tasks, dialer, number)
         seat: Seat | None = None
+        parted = STOPPED
         try:
             seat = await take_seat(dialer, meeting.room, key, number)
             self.address, self.local, self.alone = seat.address, seat.local_address, seat.first
@@ -133,8 +136,11 @@ class Pairing:
                 early = None
             while True:
                 await self._hear(seat, ours)
+        except ConnectFailed as error:
+            parted = error.message
+            raise
         finally:
-            self._part("the rendezvous is gone" if seat is not None else "")
+            self._part(parted)
             if early is not None:
                 early.discard()
             if seat is not None:
@@ -157,21 +163,24 @@ class Pairing:
             case Go(step=step) if pair is not None:
                 pair.go(step)
             case Notice(reason):
+                if self._attempt is not None:
+                    self._attempt.reason = reason
                 self._user.warned(reason)
             case _:
                 pass  # of a pair that is no more
 
     def _await_peer(self) -> None:
         """Registers an attempt that waits for the other side, where there is to be one."""
-        if self._attempt is None and self.meeting.direct:
+        if self._attempt is None and self.meeting.direct and self.path != "direct":
             self._attempt = self._node.attempts.begin(self._service, self.meeting.room)
 
     def _part(self, reason: str) -> None:
+        """Ends what is under way in the room; who has only waited there has tried nothing."""
         if self._pair is not None:
             self._pair.part(reason)
             self._pair = None
         if self._attempt is not None:
-            self._attempt.end("left", reason=reason)
+            self._node.attempts.withdraw(self._attempt)
             self._attempt = None
 
     def next_attempt(self) -> Attempt:
@@ -205,6 +214,7 @@ class Pairing:
                 self.carrier, self._link = None, b""
                 self._user.unlinked(reason)
                 if self._pair is not None and self.meeting.mode is not Mode.EITHER:
+                    self._await_peer()
                     self._pair.link_ended()
 
         carrier = Carrier(

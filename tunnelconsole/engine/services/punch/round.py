@@ -242,7 +242,7 @@ class Round:
         self.attempt.enter("racing")
         reached = await race.run()
         if reached is None:
-            self.reason = _why_nobody_came(offer.nat, theirs.offer.nat, same_network=around.same_network)
+            self.reason = _why_nobody_came(same_network=around.same_network)
             return None
         return await self._secure(reached, role)
 
@@ -284,7 +284,7 @@ class Round:
             raise
         else:
             self.attempt.peer = reached.address
-            self.attempt.note("secured", reached.address)
+            self.attempt.note("secured", reached.label)
             self.attempt.method = reached.method
             return end
         end.abort()
@@ -298,18 +298,19 @@ def _behind(nat: Nat, address: str) -> Behind:
 def _words_for(chosen: Plan) -> str:
     """What a plan comes to, for the timeline."""
     if chosen.many_ports:
-        return f"tries {chosen.many_ports} ports of its NAT"
+        return f"plans to try {chosen.many_ports:,} ports of its NAT"
     if chosen.many_sockets:
-        return f"dials from {chosen.many_sockets} ports"
+        return f"plans to dial from {chosen.many_sockets} ports"
     if chosen.ahead:
-        return f"tries the next {chosen.ahead} ports of its NAT"
-    return "dials its addresses"
+        return f"plans to try the next {chosen.ahead} ports of its NAT"
+    return "plans to dial its addresses"
 
 
-def _why_nobody_came(ours: Nat, theirs: Nat, *, same_network: bool) -> str:
+def _why_nobody_came(*, same_network: bool) -> str:
+    """In few words: what both sides are behind stands beside it in the attempt."""
     if same_network:
         return (
             "both are behind one NAT that does not lead back inside (no hairpin), and their own networks do not reach "
-            "each other: relaying"
+            "each other"
         )
-    return f"no connection came through within {RACE_TIME:g} s (here: {ours}; there: {theirs}): relaying"
+    return f"no connection came through within {RACE_TIME:g} s"

@@ -193,7 +193,7 @@ class PunchServer(ListeningService[PunchServerSettings]):
         room = self.rooms.find(join, peer)
         seat = Seat(self.node.loop, EndLink(self.node.loop, end), join, peer, self._left)
         self.rooms.add(room, seat)
-        seat.session = self.open_session(peer, seat.dismiss)
+        seat.session = self.open_session(peer, seat.dismiss, identity=room.name)
         self.notes["rooms"] = str(len(self.rooms))
         self.node.bus.publish(
             RoomEntered(service=self.name, session=seat.session.id, peer=peer, room=room.name, seats=len(room.seats))
