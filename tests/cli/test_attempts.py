@@ -97,6 +97,8 @@ def test_what_became_of_each_address_is_told(capsys: pytest.CaptureFixture[str])
     assert "never dialled: it is in a private network that is not ours" in told
     assert "told to the other side" in told
     assert "171 ms  192.168.1.20:40777 refuses" in told
+    assert "drops strangers, seen at 198.51.100.2:40000" in told
+    assert "drops strangers, says that it is seen at 203.0.113.7:40777" in told
     assert "after 1m15s alone" in told
     print_attempt(attempt(), as_json=False)
     assert "outcome  waits for the other side" in capsys.readouterr().out

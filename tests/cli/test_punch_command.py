@@ -198,6 +198,7 @@ def test_an_end_that_is_killed_is_an_error_at_the_other(program: Program, node: 
         (["--peer", "203.0.113.2:40000,desk"], 2, "'desk' has no port; expected host:port"),
         (["--peer", ",".join(["203.0.113.2:40000"] * 17)], 2, "at most 16 addresses are tried, not 17"),
         (["--peer", "a:1", "--public-from", "file:///etc/hostname"], 2, "begins with http:// or https://"),
+        (["--peer", "a:1", "--public-from", "http://me:secret@a/"], 2, "begins with http:// or https://, and a host"),
         (["--peer", "a:1", "--public-from", "http:///"], 2, "begins with http:// or https://"),
         (["desk", "--server", "{meet}", "--wait", "soon"], 2, "is not a duration"),
         (["desk", "--server", "{meet}", "--json"], 2, "--json is for commands that print data"),

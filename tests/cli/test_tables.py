@@ -62,6 +62,13 @@ def test_where_visitors_come_without_tls_stands_beside_the_address() -> None:
     assert "127.0.0.1:9527  -  " in shown[2]
 
 
+def test_the_way_to_the_other_end_of_a_room_stands_beside_the_service() -> None:
+    row = msgspec.structs.replace(SERVICE, target="room desk", notes={"path": "relay"})
+    shown = list(tables.table(tables.SERVICES, [row, SERVICE], NOW))
+    assert "TARGET     PATH " in shown[0]
+    assert "room desk  relay" in shown[1]
+
+
 def test_a_column_that_would_be_empty_throughout_is_left_out() -> None:
     (plain, *_) = tables.table(tables.SERVICES, [SERVICE], NOW)
     assert "ERROR" not in plain

@@ -159,6 +159,7 @@ async def test_a_punch_is_shown_with_both_nats_its_addresses_and_its_moments(tmp
         await desk.arrive()
         assert "● direct, at the address where it is seen" in desk.line("outcome")
         assert "NAT with one port for all; drops strangers, seen at 198.51.100.2:40000" in desk.line(" here  ")
+        assert "says that it is seen at 203.0.113.7:40777" in desk.line(" there  ")
         assert "412 ms  with 6 SYNs" in desk.text()
         assert "after 1m15s alone" in desk.line("when")
         assert "never dialled: it is in a private network that is not ours" in desk.line("10.8.0.3:40777")

@@ -64,19 +64,22 @@ def _addresses(context: click.Context, parameter: click.Parameter, value: str | 
 
 
 def _web_address(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-    """A URL of HTTP or HTTPS."""
+    """A URL of HTTP or HTTPS; without a password, which everybody could see among the arguments."""
+    if value is not None and not _is_web_address(value):
+        raise click.BadParameter("expected a URL that begins with http:// or https://, and a host", context, parameter)
+    return value
+
+
+def _is_web_address(text: str) -> bool:
     from urllib.parse import urlsplit
 
-    if value is None:
-        return None
     try:
-        url = urlsplit(value)
-        usable = url.scheme in ("http", "https") and url.hostname and (url.port or 1)
+        url = urlsplit(text)
+        port = url.port
     except ValueError:
-        usable = False
-    if not usable or not value.isascii() or any(character <= " " for character in value):
-        raise click.BadParameter("expected a URL that begins with http:// or https://", context, parameter)
-    return value
+        return False
+    plain = text.isascii() and text.isprintable() and " " not in text and "@" not in url.netloc
+    return plain and url.scheme in ("http", "https") and bool(url.hostname) and port != 0
 
 
 def _first_given(options: dict[str, object]) -> str:

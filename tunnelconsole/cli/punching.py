@@ -7,7 +7,6 @@ import http.client
 import os
 import signal
 import urllib.error
-import urllib.parse
 import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -146,23 +145,21 @@ def _fetch(url: str) -> str:
     opener = urllib.request.OpenerDirector()
     for handler in PROVIDER_HANDLERS:
         opener.add_handler(handler())
-    where = urllib.parse.urlsplit(url).netloc.rpartition("@")[2]  # there may be a password before it
     try:
         with opener.open(url, timeout=PROVIDER_TIME) as answer:
             return str(answer.read(PROVIDER_BYTES).decode("ascii", errors="replace"))
     except urllib.error.HTTPError as error:
         reason = f"it answers {error.code}"
         error.close()
-    except urllib.error.URLError as error:
-        cause = error.reason
-        reason = (cause.strerror or str(cause)).lower() if isinstance(cause, OSError) else str(cause)
-    except TimeoutError:
-        reason = f"no answer within {PROVIDER_TIME:g} s"
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
+        cause = error.reason if isinstance(error, urllib.error.URLError) else error
+        if isinstance(cause, TimeoutError):
+            reason = f"no answer within {PROVIDER_TIME:g} s"
+        else:
+            reason = (cause.strerror or str(cause)).lower() if isinstance(cause, OSError) else str(cause)
     except (http.client.HTTPException, ValueError):
         reason = "what it answers is no HTTP"
-    raise ConnectFailed(f"cannot ask {where} for the public address: {reason}")
+    raise ConnectFailed(f"cannot ask {url} for the public address: {reason}")
 
 
 async def _ask_for_addresses() -> list[str]:
