@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 WORKERS := $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1)))
 PYTEST := $(BIN)/pytest --numprocesses=$(WORKERS) --dist=worksteal
 PYTEST_ARGS ?=
-# The tests start hundreds of processes, of which each would compile every module anew, in half of its processor time.
+# Without bytecode that is kept each of the workers compiles every test anew: half of what a start takes.
 unexport PYTHONDONTWRITEBYTECODE
 # Of each topology of the NAT lab.
 TRIES ?= 10

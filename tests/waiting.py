@@ -12,8 +12,9 @@ T = TypeVar("T")
 PATIENCE = 10.0
 """Seconds until a condition counts as never met: far beyond what a busy machine needs, well below a test's timeout."""
 
-PAUSE = 0.01
-"""Seconds between two looks: short beside anything a test waits for, long enough not to burn a core."""
+FIRST_PAUSE, LAST_PAUSE = 0.0005, 0.01
+"""Seconds between two looks: at first as few as most things take in this process, then twice as many each time, until
+they are enough not to burn a core."""
 
 CALM = 3
 """Turns of a loop with nothing to do after which it is idle: in each it looks at its sockets, which may bring more."""
@@ -34,18 +35,22 @@ async def until(condition: Callable[[], T], within: float = PATIENCE) -> T:
     :raises AssertionError: it did not within ``within`` seconds.
     """
     deadline = time.monotonic() + within
+    pause = FIRST_PAUSE
     while not (found := condition()):
         if time.monotonic() > deadline:
             raise AssertionError(f"not met within {within:g} seconds: {condition}")
-        await asyncio.sleep(PAUSE)  # noqa: TID251 the pause between two looks
+        await asyncio.sleep(pause)  # noqa: TID251 the pause between two looks
+        pause = min(2 * pause, LAST_PAUSE)
     return found
 
 
 def until_true(condition: Callable[[], T], within: float = PATIENCE) -> T:
     """As :func:`until`, for a test without an event loop."""
     deadline = time.monotonic() + within
+    pause = FIRST_PAUSE
     while not (found := condition()):
         if time.monotonic() > deadline:
             raise AssertionError(f"not met within {within:g} seconds: {condition}")
-        time.sleep(PAUSE)  # noqa: TID251 the pause between two looks
+        time.sleep(pause)  # noqa: TID251 the pause between two looks
+        pause = min(2 * pause, LAST_PAUSE)
     return found

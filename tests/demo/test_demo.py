@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 import sys
@@ -13,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
-from installed import Program
+from installed import Program, document
 from tunnelconsole import demo
 from waiting import until_true
 
@@ -33,7 +32,7 @@ class Shown:
         self.control = control
 
     def rows(self, *command: str) -> Any:
-        return json.loads(self._program.run(*command, "--json", "--socket", str(self.control)).ok())
+        return document(self.control, *command)
 
     def steer(self, *command: str) -> None:
         self._program.run(*command, "--socket", str(self.control)).ok()

@@ -145,9 +145,7 @@ def test_a_certificate_that_is_none_is_named(program: Program) -> None:
     daemon = Daemon(program, home + '[service.home.tls]\ncertificate = "site.crt"\nkey = "site.key"\n')
     for name in ("site.crt", "site.key"):
         (daemon.folder / name).write_text("not a certificate\n")
-    daemon.launch()
-    assert daemon.process.returns() == 1
-    assert "service home: the certificate" in daemon.process.err.splitlines()[-1]
+    assert f"service.home.tls.certificate: {daemon.folder / 'site.crt'}" in refused(daemon)
 
 
 def _turned_away(log: str) -> int:

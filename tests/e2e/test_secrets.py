@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from echo import EchoServer, connect, echoed
-from installed import Daemon, Program
+from installed import Daemon, Done, Program
 from ports import steady_port
 from waiting import until_true
 
@@ -126,31 +126,48 @@ def test_the_state_holds_none(daemon: Daemon) -> None:
         assert_hushed(path.read_bytes().decode("latin-1"))
 
 
-@pytest.mark.parametrize(
-    "mistake",
-    [
-        f'secret = ["{INLINE}"]',
-        f'secret = {{ "{INLINE}" = 1 }}',
-        f'secret = "{INLINE}${{MISSING}}"',
-        f'secret = "{INLINE}',
-        f'secret = "{INLINE}"\nsecret_file = "x"',
-        f'secrets = {{ alice = ["{INLINE}"] }}',
-        f'secrets = "{INLINE}"',
-        f'sekret = "{INLINE}"',
-    ],
+MISTAKES = (
+    f'secret = ["{INLINE}"]',
+    f'secret = {{ "{INLINE}" = 1 }}',
+    f'secret = "{INLINE}${{MISSING}}"',
+    f'secret = "{INLINE}',
+    f'secret = "{INLINE}"\nsecret_file = "x"',
+    f'secrets = {{ alice = ["{INLINE}"] }}',
+    f'secrets = "{INLINE}"',
+    f'sekret = "{INLINE}"',
 )
-def test_a_mistake_is_named_without_the_secret_in_it(program: Program, daemon: Daemon, mistake: str) -> None:
-    text = f'[service.home]\nkind = "jump-server"\nlisten = "127.0.0.1:0"\n{mistake}\n'
-    daemon.configure(text)
-    for refused in (
-        program.run("check", "-c", str(daemon.config)),
-        program.run("check", "-c", str(daemon.config), "--json"),
-        daemon.ask("reload"),
-        program.run("--daemon", "-c", str(daemon.config), "--socket", str(daemon.folder / "other.sock")),
-    ):
-        assert refused.code == 1
-        assert refused.out + refused.err
-        assert_hushed(refused.out + refused.err)
+NO_VALUE, NO_TOML = MISTAKES[0], MISTAKES[3]
+"""One of what is told by whoever looks at values, and the one that is told by the parser."""
+
+
+def refuses(done: Done) -> None:
+    """Makes sure that a command failed and said why, without a secret."""
+    assert done.code == 1
+    assert done.out + done.err
+    assert_hushed(done.out + done.err)
+
+
+def mistaken(mistake: str) -> str:
+    return f'[service.home]\nkind = "jump-server"\nlisten = "127.0.0.1:0"\n{mistake}\n'
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_named_without_the_secret_in_it(program: Program, mistake: str) -> None:
+    path = program.write("mistaken.toml", f"version = 1\n{mistaken(mistake)}")
+    refuses(program.run("check", "-c", str(path)))
+
+
+@pytest.mark.parametrize("mistake", [NO_VALUE, NO_TOML])
+def test_a_daemon_and_a_document_name_a_mistake_without_the_secret_in_it(program: Program, mistake: str) -> None:
+    path = program.write("mistaken.toml", f"version = 1\n{mistaken(mistake)}")
+    refuses(program.run("check", "-c", str(path), "--json"))
+    refuses(program.run("--daemon", "-c", str(path), "--socket", str(program.folder / "other.sock")))
+
+
+def test_a_reload_names_mistakes_without_the_secrets_in_them(daemon: Daemon) -> None:
+    for mistake in MISTAKES:
+        daemon.configure(mistaken(mistake))
+        refuses(daemon.ask("reload"))
     daemon.process.says("config-refused")
     assert_hushed(daemon.process.said)
 

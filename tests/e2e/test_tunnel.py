@@ -190,7 +190,7 @@ def test_a_host_without_a_tunnel_is_404(site: Site) -> None:
 @pytest.mark.system("wrk")
 def test_thousands_of_requests_on_kept_connections_are_all_answered(site: Site) -> None:
     url = f"{site.scheme}://127.0.0.1:{site.public}/"
-    command = [path_of("wrk"), "-t1", "-c16", "-d2s", "-H", f"Host: {HOST}", url]
+    command = [path_of("wrk"), "-t1", "-c16", "-d1s", "-H", f"Host: {HOST}", url]
     said = site.program.run_other(command).ok()
     found = re.search(r"(\d+) requests in", said)
     assert found is not None

@@ -7,6 +7,7 @@ import os
 import pytest
 
 import waiting
+from screens.desk import draw_when_looked_at
 
 SURROUNDINGS = (
     "NO_COLOR", "COLUMNS", "LINES", "DISPLAY", "WAYLAND_DISPLAY", "TMUX", "STY", "SSH_CONNECTION", "SSH_TTY",
@@ -28,3 +29,9 @@ def _the_loop_tells_when_it_is_idle(monkeypatch: pytest.MonkeyPatch) -> None:
     """Textual's pilot looks in steps of 20 ms whether the process uses the processor: most of a test's time."""
     monkeypatch.setattr("textual.pilot.wait_for_idle", waiting.idle)
     monkeypatch.setattr("textual.app.wait_for_idle", waiting.idle)
+
+
+@pytest.fixture(autouse=True)
+def _drawn_when_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a terminal nobody sees what is drawn in between."""
+    monkeypatch.setattr("textual._compositor.Compositor.render_update", draw_when_looked_at)

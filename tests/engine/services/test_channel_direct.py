@@ -28,7 +28,7 @@ SPLICED = "splice" if CAN_SPLICE else "tcp"
 SCHEDULES = 60
 """Random schedules in one test; there are :data:`SEEDS` of them for each loop."""
 
-SEEDS = 20
+SEEDS = 10
 
 NARROW = 4096
 """Bytes of a kernel's buffer that is soon full."""

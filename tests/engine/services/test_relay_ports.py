@@ -314,6 +314,7 @@ async def test_while_the_engine_drains_visitors_finish_and_nobody_new_is_taken(w
                 await refuses(at.address)
                 await peer.send(data(stream_id, b"the answer"), frame(WINDOW, FIN, stream_id))
                 assert await visitor.exchange(b"the question") == b"the answer"
+                peer.writer.write_eof()
 
             stream_id = 2
             await asyncio.gather(engine.stop(drain=30.0), finish())

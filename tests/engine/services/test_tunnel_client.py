@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -220,8 +221,10 @@ async def test_a_client_that_stops_finishes_what_is_under_way() -> None:
     async with attached(lambda _: [ok(b"x" * 10)[:-1], b"x"]) as (host, engine, _):
         peer = await host.client()
         await visit_over(peer, GET)
-        await engine.stop(drain=5)
+        stopping = asyncio.gather(engine.stop(drain=5))
         await peer.find(GO_AWAY)
+        peer.writer.write_eof()
+        await stopping
 
 
 async def test_lines_that_mean_nothing_end_the_session() -> None:

@@ -472,6 +472,7 @@ async def test_a_server_that_stops_finishes_what_is_under_way_and_takes_nothing_
         got = await busy.response()
         assert (got.body, got.head.values["connection"]) == (b"the last", "close")
         busy.writer.close()
+        client.peer.writer.write_eof()
         await stopping
 
 
