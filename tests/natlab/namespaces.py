@@ -73,8 +73,9 @@ class Namespace:
         return [system_tools.path_of("ip"), "netns", "exec", self.name, *command]
 
     def popen(self, command: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
-        """Starts a program in the namespace, in a process group of its own."""
-        return subprocess.Popen(self.command(command), start_new_session=True, **options)
+        """Starts a program in the namespace, in a process group of its own; it is there from its first moment."""
+        with self.entered():  # who came in only later was missed by whoever removed the namespace in between
+            return subprocess.Popen(self.command(command), start_new_session=True, **options)
 
 
 class Batch:
