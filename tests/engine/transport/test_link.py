@@ -324,8 +324,7 @@ async def test_a_stretch_moves_so_many_bytes_and_what_comes_behind_is_the_owners
 @linux
 async def test_a_receiver_that_does_not_read_stops_the_sender_of_a_stretch() -> None:
     async with stretched(sys.maxsize) as (sender, receiver, source, _, owner, _stretch):
-        sender.fill()
-        await until(lambda: not source.reading)
+        await until(lambda: sender.fill() == 0 and not source.reading)
         moved = owner.moved
         assert moved
         assert len(await receiver.read_exactly(moved)) == moved
