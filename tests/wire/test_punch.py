@@ -184,6 +184,12 @@ def test_what_no_seat_says_is_a_protocol_error(line: bytes) -> None:
         parse_seat(line)
 
 
+@pytest.mark.parametrize("line", [b"{}", b'{"":"","":""}', b'{"op":"observe"}'])
+def test_what_no_observing_client_says_is_a_protocol_error(line: bytes) -> None:
+    with pytest.raises(ProtocolError):
+        parse_observing(line)
+
+
 @given(st.binary(max_size=200))
 def test_noise_is_a_protocol_error_and_nothing_else(noise: bytes) -> None:
     for parse in (parse_first, parse_seat, parse_server, parse_observing):

@@ -202,7 +202,7 @@ M = TypeVar("M", bound=Message)
 
 _FIRST: msgspec.json.Decoder[FirstLine] = msgspec.json.Decoder(FirstLine)
 _SEAT: msgspec.json.Decoder[SeatLine] = msgspec.json.Decoder(SeatLine)
-_OBSERVING: msgspec.json.Decoder[Probe] = msgspec.json.Decoder(Probe)
+_OBSERVING: msgspec.json.Decoder[Probe | Observe] = msgspec.json.Decoder(Probe | Observe)
 _SERVER: msgspec.json.Decoder[ServerLine] = msgspec.json.Decoder(ServerLine)
 _ENCODER = msgspec.json.Encoder()
 
@@ -248,7 +248,10 @@ def parse_observing(line: bytes) -> Probe:
 
     :raises ProtocolError: it is something else.
     """
-    return _parse(_OBSERVING, line)
+    message = _parse(_OBSERVING, line)  # of two: a decoder of one takes a line without "op" too
+    if not isinstance(message, Probe):
+        raise ProtocolError("it asks to be observed again on one connection")
+    return message
 
 
 def parse_server(line: bytes) -> ServerLine:
