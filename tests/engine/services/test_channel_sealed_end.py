@@ -161,6 +161,7 @@ class Silence:
 
 async def test_who_may_say_more_and_gets_no_confirmation_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sealed_vigil, "OPEN_CONFIRM_TIME", 0.5)
+    monkeypatch.setattr(sealed_vigil, "CONFIRM_TIME", 0.3)  # what the one who fell silent waits for in vain
     told_by_reader, told_at_end = Side(), Side()
 
     async def talk(address: str) -> None:
