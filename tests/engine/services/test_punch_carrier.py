@@ -121,7 +121,7 @@ async def test_a_relay_that_comes_while_a_direct_path_works_is_a_spare_and_takes
 
 
 CUT_UP_TO = 6 << 20
-"""Bytes, of 8 MiB that both say, up to which paths are cut: a last acknowledgement that is cut off is missed for good."""
+"""Bytes, of 8 MiB that both say, up to which paths are cut: a last acknowledgement that is cut off is lost for good."""
 
 
 @pytest.mark.parametrize("seed", range(6))
