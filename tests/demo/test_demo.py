@@ -131,7 +131,7 @@ def test_visitors_come_back_when_they_were_cut_off(shown: Shown) -> None:
         now = {row["id"] for row in shown.rows("sessions", "--service", "shell")}
         return len(now) >= len(before) and now.isdisjoint(before)
 
-    until_true(others_came)
+    until_true(others_came, within=30)  # each asks again after a while of its own
 
 
 def test_a_second_demonstration_does_not_disturb_the_first(program: Program, shown: Shown) -> None:

@@ -125,7 +125,7 @@ def select(terminal: Terminal, name: str) -> None:
 
 class TestWhatItShows:
     def test_every_screen_of_the_demonstration_shows_life(self, program: Program) -> None:
-        with Terminal(program.folder, [program.path, "--demo"], program.env) as terminal:
+        with Terminal(program.folder, [program.path, "--demo"], program.env, columns=132) as terminal:
             terminal.shows("demo", "running", r"(\d\d) of \1 up", rf"{BRAILLE}", r"edge-desk\s+● connected")
             terminal.press("2")
             terminal.shows(r"Services\s+\d\d", r"socks\s+● listening\s+jump-client\s+127\.0\.0\.1:\d+", r"[kM]B/s")
