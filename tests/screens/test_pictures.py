@@ -226,7 +226,9 @@ async def test_frozen(tmp_path: Path, kept: SnapshotAssertion) -> None:
 
 async def test_question(tmp_path: Path, kept: SnapshotAssertion) -> None:
     async with console(tmp_path, evening(), SMALL) as desk:
-        await desk.press("2", "j", "x")
+        await desk.press("2")
+        await desk.settle()  # what is below a question is drawn before it is asked
+        await desk.press("j", "x")
         assert await _picture(desk) == kept
 
 

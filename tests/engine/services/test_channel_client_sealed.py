@@ -51,9 +51,9 @@ LOOKS = 30
 def in_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keys cost no tenth of a second, and nobody waits long."""
     monkeypatch.setattr(sealed_key, "derive_key", lambda key, salt: sha256(key + salt))
-    monkeypatch.setattr(sealed_bridging, "SILENCE", 0.3)
-    monkeypatch.setattr(sealed_bridge, "GARBAGE_TIME", 0.3)
-    monkeypatch.setattr(uplink, "GARBAGE_TIME", 0.3)
+    monkeypatch.setattr(sealed_bridging, "SILENCE", 1.0)
+    monkeypatch.setattr(sealed_bridge, "GARBAGE_TIME", 1.0)
+    monkeypatch.setattr(uplink, "GARBAGE_TIME", 1.0)
     monkeypatch.setattr(uplink, "NOTHING_PAUSE", 0.05)
     monkeypatch.setattr(sealed_halves, "FIRST_HELLO", 0.02)
     monkeypatch.setattr(sealed_halves, "LONGEST_HELLO", 0.05)
