@@ -13,6 +13,7 @@ from loopback import FREE, PATIENCE, Caller, Target, address_of, calling, runnin
 from relay_peers import YamuxPeer
 from tunnelconsole.engine.engine import Engine
 from tunnelconsole.engine.services.tunnel.client import TunnelClient, TunnelClientSettings
+from tunnelconsole.engine.services.tunnel.client_backend import ClientBackend
 from tunnelconsole.engine.services.tunnel.server import TunnelServer, TunnelServerSettings
 from tunnelconsole.engine.services.tunnel.target import Target as TunnelTarget
 from tunnelconsole.engine.services.tunnel.target import TunnelURL
@@ -393,7 +394,7 @@ async def app_at(at: Web, answer: Answer = say_where, **changes: Any) -> AsyncIt
         app = App(engine, at, far, local)
         assert app.service.state == "connected", app.service.error
         if app.service.settings.native and at.service.settings.native and app.service.settings.spare_connections:
-            await until(lambda: any(backend._spare for backend in at.service.backends))
+            await until(lambda: any(isinstance(each, ClientBackend) and each._spare for each in at.service.backends))
         yield app
 
 

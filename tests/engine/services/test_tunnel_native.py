@@ -20,6 +20,7 @@ from tunnelconsole.engine.events import (
     TunnelConnecting,
     TunnelDisconnected,
 )
+from tunnelconsole.engine.services.tunnel.client_backend import ClientBackend
 from tunnelconsole.engine.settings import HostPort
 from tunnelconsole.engine.wire.http.head import MAX_FIELDS, MAX_HEAD
 from waiting import until
@@ -259,7 +260,7 @@ async def test_a_client_whose_service_refuses_loses_no_request_where_another_can
 
 
 async def test_requests_go_through_yamux_where_no_data_connection_comes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tunnelconsole.engine.services.tunnel.backend.DATA_CONNECTION_PATIENCE", 0.05)
+    monkeypatch.setattr("tunnelconsole.engine.services.tunnel.client_backend.DATA_CONNECTION_PATIENCE", 0.05)
     monkeypatch.setattr("tunnelconsole.engine.services.tunnel.server.SWEEP", 0.02)
     monkeypatch.setattr("tunnelconsole.engine.services.tunnel.client.Attachment.dial", lambda _self, _count: None)
     async with app(spare_connections=0) as at, at.visiting() as visitor:
@@ -321,6 +322,7 @@ async def test_data_connections_that_a_burst_leaves_idle_are_closed_again(monkey
         async with AsyncExitStack() as stack:
             visitors = [await stack.enter_async_context(at.visiting()) for _ in range(10)]
             await asyncio.gather(*(visitor.get("/") for visitor in visitors))
+        assert isinstance(backend, ClientBackend)
         await until(lambda: len(backend._spare) == 2)
         async with at.visiting() as visitor:
             assert (await visitor.get("/")).status == 200

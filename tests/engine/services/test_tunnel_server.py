@@ -13,7 +13,7 @@ from loopback import BULK, FREE, hears, target, told
 from tunnel_peers import HOST, Original, Service, Visitor, Web, ok, web
 from tunnelconsole.engine.events import BackendAttached, BackendLeft, ChannelClosed, ChannelOpened, PeerRefused
 from tunnelconsole.engine.limits import LimitSettings
-from tunnelconsole.engine.services.tunnel import backend as backend_module
+from tunnelconsole.engine.services.tunnel import client_backend
 from tunnelconsole.engine.services.tunnel import server as server_module
 from tunnelconsole.engine.services.tunnel.rates import RateSettings
 from tunnelconsole.engine.services.tunnel.routes import HostPattern
@@ -252,7 +252,7 @@ async def test_a_service_that_is_too_slow_is_504() -> None:
 
 @pytest.mark.usefixtures("quick")
 async def test_a_client_that_opens_no_stream_is_504(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backend_module, "STREAM_PATIENCE", 0.1)
+    monkeypatch.setattr(client_backend, "STREAM_PATIENCE", 0.1)
     async with web() as at, at.original(), at.visiting() as visitor:
         got = await visitor.get("/")
         assert (got.status, b"did not take the request in time" in got.body) == (504, True)
@@ -605,6 +605,6 @@ async def test_a_client_that_leaves_takes_no_request_with_it_that_had_not_begun(
 
 async def test_a_client_may_open_some_streams_in_vain_and_no_flood_of_them() -> None:
     async with web() as at, at.original() as client:
-        for number in range(backend_module.MAX_REJECTED + 1):
+        for number in range(client_backend.MAX_REJECTED + 1):
             await client.peer.send(frame(WINDOW, SYN, 3 + 2 * number))
         assert "stream after stream" in (await hears(at.engine, BackendLeft)).cause

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final, Protocol, runtime_checkable
 
 from tunnelconsole.engine.transport.ends import End, SocketEnd
 from tunnelconsole.engine.transport.watch import InputWatch
@@ -72,6 +72,20 @@ class Link(Protocol):
         """Ends the link so that the far side sees it broken, and the owner hears nothing more. Safe to repeat."""
 
 
+@runtime_checkable
+class JoinableLink(Link, Protocol):
+    """A link whose two directions end apart, so that it can be joined with another."""
+
+    left_in_order: bool
+    """Whether the far side takes nothing more because it has closed its side, rather than because it broke."""
+
+    def finish(self) -> None:
+        """Ends our side behind what was written; the far side may go on. Nothing may be written after.
+
+        While :attr:`blocked`, the end has not left; ``link_drained`` tells when it has.
+        """
+
+
 class Nobody:
     """Owns links that are not anybody's yet, and must not be read."""
 
@@ -103,6 +117,7 @@ class EndLink:
     __slots__ = (
         "_closed",
         "_end",
+        "_finishing",
         "_input",
         "_loop",
         "_soon",
@@ -110,6 +125,7 @@ class EndLink:
         "_writing",
         "blocked",
         "ended",
+        "left_in_order",
         "owner",
         "reader",
         "reading",
@@ -125,9 +141,11 @@ class EndLink:
         self._unsent: deque[bytes | memoryview] = deque()
         self._writing = False
         self._closed = False
+        self._finishing = False
         self.blocked = False
         self.reading = False
         self.ended = False
+        self.left_in_order = False
         self.reader: Callable[[], None] | None = None
         """Called in place of reading, while somebody moves bytes past the owner."""
         self.writer: Callable[[], None] | None = None
@@ -154,7 +172,8 @@ class EndLink:
                     return True
             except BlockingIOError:
                 sent = 0
-            except OSError:
+            except OSError as error:
+                self.left_in_order = isinstance(error, BrokenPipeError)
                 return False
             self.blocked = True
             if sent == len(data):
@@ -178,9 +197,14 @@ class EndLink:
                 else:
                     unsent[0] = memoryview(data)[sent:]
             done = self._end.flush()
+            if done and self._finishing:
+                self._finishing = False
+                self._end.send_eof()
+                done = self._end.flush()
         except BlockingIOError:
             done = False
-        except OSError:
+        except OSError as error:
+            self.left_in_order = isinstance(error, BrokenPipeError)
             unsent.clear()
             self.blocked = False
             self.watch_output(wanted=False)
@@ -188,6 +212,11 @@ class EndLink:
         self.blocked = not done
         self.watch_output(wanted=not done)
         return True
+
+    def finish(self) -> None:
+        self._finishing = True
+        if not self.blocked and not self._closed:
+            self._push()  # who is gone by now shows when it is read
 
     def watch_output(self, *, wanted: bool) -> None:
         """Has the loop tell when the descriptor takes more."""

@@ -33,6 +33,7 @@ class StreamLink:
     )
     path = "yamux"
     plain = False
+    left_in_order = False
 
     def __init__(self, loop: asyncio.AbstractEventLoop, mux: Mux, owner: LinkOwner = NOBODY) -> None:
         self._loop = loop

@@ -14,8 +14,8 @@ from tunnelconsole.engine.node import Node
 from tunnelconsole.engine.rules import Rule, own_host
 from tunnelconsole.engine.services.listening import ListeningService, ListeningSettings
 from tunnelconsole.engine.services.native import KEEPALIVE, KEEPALIVE_RULE
+from tunnelconsole.engine.services.ports import PortPool
 from tunnelconsole.engine.services.relay.backend import Backend
-from tunnelconsole.engine.services.relay.ports import PortPool
 from tunnelconsole.engine.settings import PortRange
 from tunnelconsole.engine.transport.ends import End, receive
 from tunnelconsole.engine.transport.tls import TLSEnd, complete_handshake

@@ -9,6 +9,7 @@ import secrets
 from typing import TYPE_CHECKING, Final
 
 from tunnelconsole.engine.services.tunnel.backend import Backend
+from tunnelconsole.engine.services.tunnel.client_backend import ClientBackend
 from tunnelconsole.engine.services.tunnel.hooks import NOT_JUDGED, Request
 from tunnelconsole.engine.services.tunnel.routes import HostRules
 from tunnelconsole.engine.sessions import ANONYMOUS
@@ -32,7 +33,7 @@ class Admission:
         settings = server.settings
         self._rules = HostRules(settings.hosts_allow, settings.hosts_deny, settings.reserved)
         self._tokens = {identity: token.encode() for identity, token in settings.tokens.items()}
-        self._keys: dict[bytes, Backend] = {}
+        self._keys: dict[bytes, ClientBackend] = {}
         """Clients that make data connections, by the key of these."""
         self._promised: list[tuple[str, object]] = []
         """Hosts that have been promised to clients which have not greeted yet, and to whom."""
@@ -76,9 +77,10 @@ class Admission:
 
     async def _attach(self, end: End, peer: str, handshake: TunnelServerHandshake, asked: TunnelAsked) -> None:
         identity, owner = self._identify(asked.token)
-        status, reason = await self._judge(asked, peer, identity, owner)
-        if not status and (taken := self._taken(asked.name, owner)):  # by somebody who came while it was judged
-            status, reason = 409, taken
+        request = Request(asked.name, peer, asked.head.method, asked.head.target, asked.head.fields)
+        status, reason = 401, "the token is not known here" if asked.token else "a tunnel needs a token here"
+        if identity:
+            status, reason = await self.judge(request, identity, owner)
         if status:
             # An original knows 400 and nothing else.
             handshake.refuse(status if asked.native else 400, reason)
@@ -100,7 +102,7 @@ class Admission:
         if end.send(answer) != len(answer) or not end.flush():
             raise ProtocolError("it does not read its side of the handshake")
         tunnel = self._server.tunnel_of(asked.name, owner)
-        backend = Backend(self._server, tunnel, asked, key, end, peer, handshake.leftover)
+        backend = ClientBackend(self._server, tunnel, asked, key, end, peer, handshake.leftover)
         self._server.backends.add(backend)
         if key is not None:
             self._keys[key] = backend  # data connections may come before the client has greeted
@@ -109,8 +111,11 @@ class Admission:
         except BaseException as error:
             backend.close(str(error) or "it left during the handshake")
             raise
-        url = f"{'https' if isinstance(end, TLSEnd) else 'http'}://{asked.host}"
-        self._enter(backend, owner, identity, url)
+        if full := self.enter(
+            backend, owner, identity, f"{'https' if isinstance(end, TLSEnd) else 'http'}://{asked.host}"
+        ):
+            backend.close(full)
+            raise ProtocolError(full)
 
     def _identify(self, token: str) -> tuple[str, object]:
         """Who brings a token, "" for nobody that is known; and what tells one owner of a host from another."""
@@ -123,25 +128,29 @@ class Admission:
                 known = identity
         return known, known
 
-    async def _judge(self, asked: TunnelAsked, peer: str, identity: str, owner: object) -> tuple[int, str]:
-        """The status and the reason with which a tunnel is refused; 0 and "" when it is not."""
-        server = self._server
-        if not identity:
-            return 401, "the token is not known here" if asked.token else "a tunnel needs a token here"
-        if reason := self._rules.refuses(asked.name, identity):
+    async def judge(self, request: Request, identity: str, owner: object, *, granted: bool = False) -> tuple[int, str]:
+        """The status and the reason with which a tunnel is refused; 0 and "" when it is not.
+
+        :param identity: who asks.
+        :param owner: what tells one owner of a host from another.
+        :param granted: whether the host was granted to whoever asks, by name.
+        """
+        server, host = self._server, request.host
+        if reason := self._rules.refuses(host, identity, granted=granted):
             return 403, reason
-        if reason := self._taken(asked.name, owner):
+        if reason := self._taken(host, owner):
             return 409, reason
-        if reason := self._full(asked.name, identity):
+        if reason := self._full(host, identity):
             return 503, reason
         if server.hooks.authenticate is not None:
-            request = Request(asked.name, peer, asked.head.method, asked.head.target, asked.head.fields)
             verdict: str | None = NOT_JUDGED
             with server.node.contain("the authenticate callback", server.name):
                 answer = server.hooks.authenticate(request)
                 verdict = answer if answer is None or isinstance(answer, str) else await answer
             if verdict:
                 return 403, verdict
+            if reason := self._taken(host, owner):  # by somebody who came while it was judged
+                return 409, reason
         return 0, ""
 
     def _taken(self, host: str, owner: object) -> str:
@@ -157,13 +166,11 @@ class Admission:
             return ""
         return self._server.gate.refuses(new_session=True, new_channel=False)
 
-    def _enter(self, backend: Backend, owner: object, identity: str, url: str) -> None:
-        """From now on the client's visitors may come."""
+    def enter(self, backend: Backend, owner: object, identity: str, url: str) -> str:
+        """From now on the backend's visitors may come; returns why not, "" where they may."""
         server, host = self._server, backend.tunnel.host
-        full = self._taken(host, owner) or self._full(host, identity)
-        if full:  # others have come meanwhile
-            backend.close(full)
-            raise ProtocolError(full)
+        if full := self._taken(host, owner) or self._full(host, identity):  # others have come meanwhile
+            return full
         tunnel = backend.tunnel = server.routes.find(host) or backend.tunnel
         shares = server.shares(identity)
         older = [] if shares else list(tunnel.backends)
@@ -176,6 +183,7 @@ class Admission:
         if not backend.healthy:
             backend.show_health()
         server.entered(backend)
+        return ""
 
     # -- a data connection -----------------------------------------------------------------------------------------
 

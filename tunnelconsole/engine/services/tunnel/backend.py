@@ -1,50 +1,17 @@
-"""One client at the tunnel server: its session, and the links on which visitors' requests reach it."""
+"""Whoever serves a host at the tunnel server: what its visitors need of it, however they are led there."""
 
 from __future__ import annotations
 
-import asyncio
-from collections import deque
-from typing import TYPE_CHECKING, Final, Protocol
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Protocol
 
-from tunnelconsole.engine.services.spare import SparePool
 from tunnelconsole.engine.services.tunnel.health_events import BackendHealthy, BackendUnhealthy
 from tunnelconsole.engine.services.tunnel.routes import DOWN_TIME, Tunnel
 from tunnelconsole.engine.sessions import Session
-from tunnelconsole.engine.transport.ends import End
-from tunnelconsole.engine.transport.link import EndLink, Link, LinkOwner
-from tunnelconsole.engine.transport.listener import BACKLOG
-from tunnelconsole.engine.transport.mux import Mux, QuietUser
-from tunnelconsole.engine.transport.stream_link import StreamLink
-from tunnelconsole.engine.wire.errors import ProtocolError
-from tunnelconsole.engine.wire.tunnel import TunnelAsked
-from tunnelconsole.engine.wire.tunnel_lines import (
-    GREETING,
-    GREETING_ANSWER,
-    MAX_WANTED,
-    Greeting,
-    Leave,
-    Message,
-    VisitorComing,
-    Want,
-    encode_message,
-    message_reader,
-    parse_health,
-)
+from tunnelconsole.engine.transport.link import Link, LinkOwner
 
 if TYPE_CHECKING:
     from tunnelconsole.engine.services.tunnel.server import TunnelServer
-
-DATA_CONNECTION_PATIENCE: Final = 2.0
-"""Seconds a request waits for a data connection before it is led through yamux instead."""
-
-STREAM_PATIENCE: Final = 10.0
-"""Seconds a client has to open the stream that it was asked for."""
-
-MAX_QUEUED: Final = BACKLOG
-"""Requests that wait for a link to one client: as many visitors as the kernel would hold in their place."""
-
-MAX_REJECTED: Final = 256
-"""Streams that a client may open in vain: HashiCorp's backlog, so that one which errs a little lives on."""
 
 
 class Caller(LinkOwner, Protocol):
@@ -59,33 +26,25 @@ class Caller(LinkOwner, Protocol):
         """There is none, and why."""
 
     def backend_left(self, backend: Backend, reason: str) -> None:
-        """The client is gone, with every link to it."""
+        """The backend is gone, with every link to it."""
 
 
-class Backend:
+class Backend(ABC):
     """A session of the tunnel server.
 
-    :param tunnel: what it serves; whoever made the backend enters it there, once it has ``greeted``.
-    :param key: of its data connections; None when it makes none.
-    :param end: the control connection, owned from here on.
-    :param early: what the client sent behind its request.
+    :param tunnel: what it serves; :meth:`~tunnelconsole.engine.services.tunnel.admission.Admission.enter` enters it
+        there.
+    :param peer: ``host:port`` of who serves it.
     """
 
-    def __init__(
-        self,
-        server: TunnelServer,
-        tunnel: Tunnel,
-        asked: TunnelAsked,
-        key: bytes | None,
-        end: End,
-        peer: str,
-        early: bytes,
-    ) -> None:
+    key: bytes | None = None
+    """Of its data connections; None when it makes none."""
+
+    def __init__(self, server: TunnelServer, tunnel: Tunnel, peer: str) -> None:
         self._server = server
         self._loop = server.node.loop
         self.tunnel = tunnel
         self.peer = peer
-        self.key = key
         self.session: Session | None = None
         self.address = ""
         """The public URL, once visitors may come."""
@@ -99,104 +58,38 @@ class Backend:
         """Whether it may be given visitors, as it says itself."""
         self.leaving = False
         """Whether it takes no more visitors."""
-        self.greeted: asyncio.Future[None] = self._loop.create_future()
-        self._spare: SparePool[EndLink] = SparePool(self._loop, MAX_WANTED, EndLink.close)
-        self._spare.kept = asked.spare
-        self._waiting: dict[Caller, bool] = {}
-        """Who waits for a data connection, the longest waiting first; and whether for a WebSocket."""
-        self._queued: deque[Caller] = deque()
-        """Who waits for a stream that the client was asked to open."""
-        self._owed = 0
-        """Streams that the client was asked for and has not opened."""
-        self._control = 0
-        self._doubted = False
-        """Whether data connections that were asked for have failed to come."""
-        self._rejected = 0
-        self._cause = ""
-        self._mux = Mux(
-            self._loop,
-            end,
-            client=False,
-            opened=self._opened,
-            closed=self._closed,
-            keepalive=server.settings.keepalive,
-            farewells=server.node.farewells,
-            early=early,
-            leaving=self.retire,
-        )
 
     # -- for visitors ----------------------------------------------------------------------------------------------
 
+    @abstractmethod
     def take(self, caller: Caller, *, websocket: bool) -> Link | None:
         """A link for a request; None when ``caller`` will get one, or hear that there is none."""
-        self.load += 1
-        link = self._spare.take()
-        if link is not None:
-            return link
-        now = self._loop.time()
-        if len(self._waiting) + len(self._queued) >= MAX_QUEUED:
-            self._loop.call_soon(caller.no_link, 503, "too many requests wait for the service behind this tunnel")
-        elif self.key is not None and self._say(Want(1)) and not self._doubted:
-            caller.deadline = now + DATA_CONNECTION_PATIENCE
-            self._waiting[caller] = websocket
-        else:
-            self._ask_for_stream(caller, websocket)
-        return None
 
-    def _ask_for_stream(self, caller: Caller, websocket: bool) -> None:
-        if self._say(VisitorComing(websocket)):
-            caller.deadline = self._loop.time() + STREAM_PATIENCE
-            self._owed += 1
-            self._queued.append(caller)
-        else:
-            self._loop.call_soon(caller.no_link, 503, "the tunnel's client is too far behind to be given requests")
-
+    @abstractmethod
     def impatient(self, caller: Caller) -> bool:
         """The caller's time is over; False when all ways have been tried."""
-        if caller not in self._waiting:
-            return False
-        self._doubted = True
-        self._ask_for_stream(caller, self._waiting.pop(caller))
-        return True
 
     def give_up(self, caller: Caller) -> None:
         """The caller wants no link any more; call instead of :meth:`give_back`."""
         self.load -= 1
-        self._waiting.pop(caller, None)
-        if caller in self._queued:
-            self._queued.remove(caller)
-        self._close_if_done()
+        self.close_if_done()
 
     def give_back(self, link: Link, *, reusable: bool) -> None:
         """A request is over; the link may serve another if it is ``reusable``, and else is closed."""
         self.load -= 1
-        if reusable and isinstance(link, EndLink) and not (link.blocked or link.ended or self.leaving):
-            self._keep(link)
-            return
-        if isinstance(link, StreamLink) and self._mux.crowded:
-            link.abort()  # all of the answer has come, and an original leaves a stream open as long as its service does
-        else:
-            link.close()
-        self._close_if_done()
+        link.close()
+        self.close_if_done()
 
     def lost(self, link: Link | None) -> None:
         """A request is over, and its link is too."""
         self.load -= 1
         if link is not None:
             link.abort()
-        self._close_if_done()
+        self.close_if_done()
 
     def is_down(self) -> None:
         """Its service could not be reached."""
         self.down_until = self._loop.time() + DOWN_TIME
-
-    def told_health(self, *, healthy: bool) -> None:
-        """The client says whether its service works."""
-        changed, self.healthy = healthy != self.healthy, healthy
-        if healthy:
-            self.down_until = 0.0
-        if changed:
-            self.show_health()
 
     def show_health(self) -> None:
         """Has others see whether the service works; before the client is let in, there is nobody to see it."""
@@ -208,167 +101,30 @@ class Backend:
         name = self._server.name
         self._server.node.bus.publish(sort(service=name, session=session.id, peer=self.peer, address=self.address))
 
-    def add_data_connection(self, end: End) -> None:
-        """Takes a data connection that the client dialled."""
-        self._doubted = False
-        if self.leaving:
-            end.close()
-        else:
-            self._keep(EndLink(self._loop, end, self))
-
-    def _keep(self, link: EndLink) -> None:
-        """Gives a data connection to who waits longest, or keeps it ready."""
-        if self._waiting:
-            caller = next(iter(self._waiting))
-            del self._waiting[caller]
-            caller.got_link(link)
-            return
-        link.owner = self
-        if self._spare.add(link):
-            link.resume()
-        else:
-            link.close()
-
-    def link_received(self, link: Link, data: bytes) -> None:
-        """A data connection that nobody uses says something: whose answer it was is not known any more."""
-        self._drop(link)
-
-    def link_ended(self, link: Link) -> None:
-        """The client, or its service, closed a data connection that nobody uses."""
-        self._drop(link)
-
-    def link_broken(self, link: Link, reason: str) -> None:
-        """As :meth:`link_ended`."""
-        self._drop(link)
-
-    def link_deaf(self, link: Link) -> None:
-        """As :meth:`link_ended`."""
-        self._drop(link)
-
-    def link_drained(self, link: Link) -> None:
-        """Nothing waits to be sent on a data connection that nobody uses."""
-
-    def _drop(self, link: Link) -> None:
-        if isinstance(link, EndLink):
-            self._spare.remove(link)
-        link.close()
-
     # -- the session -----------------------------------------------------------------------------------------------
 
+    @abstractmethod
     def close(self, reason: str) -> None:
-        """Ends the session with everything in it, and tells a client of ours why."""
-        self._cause = self._cause or reason
-        told = self.key is not None and self._say(Leave(reason))
-        self._mux.close("" if told else reason)  # with a reason it would be closed before that has left
+        """Ends the session with everything in it."""
 
+    @abstractmethod
     def retire(self) -> None:
         """Takes no new visitors; what is under way goes on, and the session ends with the last of it."""
-        if self.leaving:
-            return
+
+    @abstractmethod
+    def close_if_done(self) -> None:
+        """Ends the session where it takes no more visitors and the last has gone."""
+
+    def left(self, reason: str, cause: str) -> None:
+        """The session is over, and with it everything: the host is free at once.
+
+        :param reason: for its visitors.
+        :param cause: for the record; "" where it ended in order.
+        """
         self.leaving = True
-        self._server.routes.leave(self.tunnel, self)
-        if not self._mux.over:
-            self._mux.go_away()
-        self._spare.close()
-        for caller in list(self._waiting):
-            self.impatient(caller)
-        self._close_if_done()
-
-    def _close_if_done(self) -> None:
-        if self.leaving and not self.load:
-            self._mux.close()
-
-    def _say(self, message: Message) -> bool:
-        """Writes a line on the control stream; False when the client has closed it or does not read."""
-        line = encode_message(message)
-        if not self._control or self._mux.over or self._mux.room(self._control) < len(line):
-            return False
-        self._mux.send(self._control, line)
-        return True
-
-    def got_greeting(self, stream_id: int) -> None:
-        """The client greets: answers, and may be asked for streams from now on."""
-        self._control = stream_id
-        if self._mux.room(stream_id) >= len(GREETING_ANSWER):
-            self._mux.send(stream_id, GREETING_ANSWER)
-        if not self.greeted.done():
-            self.greeted.set_result(None)
-
-    def broke_protocol(self, reason: str) -> None:
-        """Ends the session because of what the client sent."""
-        self._mux.close(f"protocol error: {reason}")
-
-    def control_lost(self, reason: str) -> None:
-        """The control stream is over; without it there is no tunnel, as in the original."""
-        self._mux.close(reason)
-
-    def _opened(self, stream_id: int) -> None:
-        if not self._control and not self.greeted.done():
-            self._mux.accept(stream_id, ControlStream(self, self._mux, stream_id))
-            self._control = stream_id
-        elif self._queued:
-            self._owed -= 1
-            caller = self._queued.popleft()
-            link = StreamLink(self._loop, self._mux, caller)
-            link.bind(stream_id)
-            self._mux.accept(stream_id, link)
-            caller.got_link(link)
-        elif self._owed:  # whoever wanted it has left meanwhile
-            self._owed -= 1
-            self._mux.reject(stream_id)
-        elif self._rejected < MAX_REJECTED:
-            self._rejected += 1
-            self._mux.reject(stream_id)
-        else:
-            self.broke_protocol("the client opens stream after stream that it was not asked for")
-
-    def _closed(self, reason: str) -> None:
-        """The control connection is over, and with it everything: the host is free at once."""
-        self.leaving = True
-        self._cause = self._cause or reason
-        self._server.backend_closed(self, self._cause)
-        self._spare.close()
-        self._waiting.clear()
-        self._queued.clear()
-        if not self.greeted.done():
-            self.greeted.set_exception(ProtocolError(reason or "it closed before it greeted"))
-            self.greeted.exception()  # looked at here, because nobody may be waiting any more
+        self._server.backend_closed(self, cause)
         for caller in list(self.callers):
-            caller.backend_left(self, reason or "the tunnel's client left")
+            caller.backend_left(self, reason)
         self.callers.clear()
         if self.session is not None:
-            self._server.close_session(self.session, self._cause)
-
-
-class ControlStream(QuietUser):
-    """Stream 1, on which the client greets, and is asked for streams and data connections."""
-
-    def __init__(self, backend: Backend, mux: Mux, stream_id: int) -> None:
-        self._backend = backend
-        self._mux = mux
-        self._stream_id = stream_id
-        self._greeting: Greeting | None = Greeting(GREETING)
-        self._lines = message_reader()
-
-    def received(self, data: bytes) -> None:
-        self._mux.consumed(self._stream_id, len(data))
-        try:
-            if self._greeting is not None:
-                if not self._greeting.receive_data(data):
-                    return
-                data, self._greeting = self._greeting.leftover, None
-                self._backend.got_greeting(self._stream_id)
-            if self._backend.key is None:
-                return  # the original reads nothing more here either
-            for line in self._lines.feed(data):
-                healthy = parse_health(line)
-                if healthy is not None:
-                    self._backend.told_health(healthy=healthy)
-        except ProtocolError as error:
-            self._backend.broke_protocol(str(error))
-
-    def half_closed(self) -> None:
-        self._backend.control_lost("the client closed the control stream")
-
-    def lost(self, reason: str) -> None:
-        self._backend.control_lost(reason)
+            self._server.close_session(self.session, cause)

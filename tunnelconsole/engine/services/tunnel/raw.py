@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from tunnelconsole.engine.node import Node
 from tunnelconsole.engine.sessions import Flow
-from tunnelconsole.engine.transport.link import EndLink, Link
+from tunnelconsole.engine.transport.link import EndLink, JoinableLink, Link
+from tunnelconsole.engine.transport.link_pump import LinkPump
 from tunnelconsole.engine.transport.pacing import Pace
 from tunnelconsole.engine.transport.pump import Finished, Pump
 from tunnelconsole.engine.transport.stream_link import StreamLink
@@ -27,6 +28,8 @@ class RawFlow:
         elif isinstance(upstream, EndLink) and isinstance(visitor, StreamLink):
             self._flow = _over_stream(node, visitor, upstream, finished, pace)
             self._upstream_is_right = True
+        elif isinstance(upstream, JoinableLink) and isinstance(visitor, JoinableLink):
+            self._flow = LinkPump(node.loop, upstream, visitor, finished, pace=pace)
         else:
             raise TypeError(f"{type(upstream).__name__} and {type(visitor).__name__} cannot be joined")
 

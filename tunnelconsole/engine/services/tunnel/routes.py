@@ -83,10 +83,15 @@ class HostRules:
         self._deny = deny
         self._reserved = [(HostPattern.parse(text), identity) for text, identity in reserved.items()]
 
-    def refuses(self, host: str, identity: str) -> str:
-        """Why ``identity`` may not have ``host``; "" when it may."""
+    def refuses(self, host: str, identity: str, *, granted: bool = False) -> str:
+        """Why ``identity`` may not have ``host``; "" when it may.
+
+        :param granted: whether it was granted to whoever asks, by name: then only ``deny`` can keep it from them.
+        """
         if any(pattern.names(host) for pattern in self._deny):
             return f"the host {host} is not allowed here"
+        if granted:
+            return ""
         owners = {owner for pattern, owner in self._reserved if pattern.names(host)}
         if owners:
             return "" if identity in owners else f"the host {host} is reserved for somebody else"

@@ -189,7 +189,7 @@ class TunnelServer(ListeningService[TunnelServerSettings]):
         """Clients that are attached or about to be."""
         self.visitors: set[Visitor] = set()
         self.arrivals: set[Arrival] = set()
-        self._admission = Admission(self)
+        self.admission = Admission(self)
         self._proxies = Clients(settings.trusted_proxies, []) if settings.trusted_proxies else None
         self._allowances: WeakValueDictionary[object, Allowance] = WeakValueDictionary()
         """What each owner of tunnels has left; they hold it."""
@@ -310,7 +310,7 @@ class TunnelServer(ListeningService[TunnelServerSettings]):
 
     def greet(self, end: End, peer: str, place: Place, first: bytes, deadline: float) -> None:
         """A tunnel's client has come, or one of its data connections; it is to be let in by the deadline."""
-        self.receive_newcomer(self._admission.greet(end, peer, first, deadline), end, peer, place)
+        self.receive_newcomer(self.admission.greet(end, peer, first, deadline), end, peer, place)
 
     def entered(self, backend: Backend) -> None:
         """A client's visitors may come."""
@@ -321,7 +321,7 @@ class TunnelServer(ListeningService[TunnelServerSettings]):
     def backend_closed(self, backend: Backend, reason: str) -> None:
         """A client's session is over."""
         self.backends.discard(backend)
-        self._admission.forget(backend)
+        self.admission.forget(backend)
         self.routes.leave(backend.tunnel, backend)
         if backend.tunnel.log is not None and not backend.tunnel.backends:
             self.inspector.forget(backend.tunnel.host)

@@ -1,0 +1,207 @@
+"""A channel of SSH as a link: what a forward carries, at either end of a connection.
+
+asyncssh keeps what is not read within the channel's window, and says when it cannot pass on what is written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Final, Protocol
+
+import asyncssh
+
+from tunnelconsole.engine.transport.link import NOBODY, LinkOwner
+
+WINDOW: Final = 1024 * 1024
+"""Bytes that may be on their way to us and unread, for each channel: 80 Mbit/s over a round trip of 100 ms."""
+
+MAX_PACKET: Final = 32 * 1024
+"""Bytes of payload in a packet at the most: what OpenSSH takes, and every other has to (RFC 4253, section 6.1)."""
+
+CLOSE_TIME: Final = 10.0
+"""Seconds that the far side has to take what was sent before a channel was closed; then it is cut."""
+
+
+class Carrier(Protocol):
+    """The SSH connection that channels are part of."""
+
+    @property
+    def over(self) -> bool:
+        """Whether it is over, and not the channel alone."""
+
+
+def _nothing() -> None:
+    """For a channel whose beginning nobody waits for."""
+
+
+class ChannelLink(asyncssh.SSHTCPSession[bytes]):
+    """A channel of SSH as a link; give it to asyncssh as the channel's session. It is not read until :meth:`resume`.
+
+    :param opened: told once the channel is open.
+    """
+
+    path = "ssh"
+    plain = False
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, carrier: Carrier, opened: Callable[[], None] = _nothing
+    ) -> None:
+        self._loop = loop
+        self._carrier = carrier
+        self._opened = opened
+        self._channel: asyncssh.SSHTCPChannel[bytes] | None = None
+        self.owner: LinkOwner = NOBODY
+        self._undelivered: deque[bytes] = deque()
+        self._soon: asyncio.Handle | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._held: set[str] = set()
+        self._closed = False
+        self._broken = ""  # why it broke
+        self._end_told = False
+        self.blocked = False
+        self.reading = False
+        self.ended = False
+        self.left_in_order = False
+
+    # -- for the owner ---------------------------------------------------------------------------------------------
+
+    def write(self, data: bytes) -> bool:
+        if self._channel is None or self._channel.is_closing():
+            return False
+        self._channel.write(data)
+        return True
+
+    def finish(self) -> None:
+        if self._channel is not None:
+            self._channel.write_eof()
+
+    def pause(self) -> None:
+        self.reading = False
+        if self._soon is not None:
+            self._soon.cancel()
+            self._soon = None
+        if self._channel is not None:
+            self._channel.pause_reading()
+
+    def resume(self) -> None:
+        if not self.reading and not self._closed:
+            self.reading = True
+            self._soon = self._loop.call_soon(self._deliver)
+
+    def _deliver(self) -> None:
+        """Tells what has come and was not asked for yet, and has asyncssh tell the rest."""
+        self._soon = None
+        while self.reading and self._undelivered:
+            self.owner.link_received(self, self._undelivered.popleft())
+        if self.reading and not self.ended and self._channel is not None:
+            self._channel.resume_reading()
+        self._tell_end()
+
+    def _tell_end(self) -> None:
+        if not self.reading or self._undelivered or self._closed:
+            return
+        if self._broken:
+            self._stop()
+            self.owner.link_broken(self, self._broken)
+        elif self.ended and not self._end_told:
+            self._end_told = True
+            self.reading = False
+            self.owner.link_ended(self)
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._stop()
+        if self._channel is not None:
+            self._channel.close()  # behind what was written
+            self._timer = self._loop.call_later(CLOSE_TIME, self._cut)
+
+    def abort(self) -> None:
+        if not self._closed:
+            self._stop()
+            self._cut()
+
+    def _cut(self) -> None:
+        if self._channel is not None:
+            self._channel.abort()
+
+    def _stop(self) -> None:
+        self._closed = True
+        self.reading = False
+        if self._soon is not None:
+            self._soon.cancel()
+            self._soon = None
+        self._undelivered.clear()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        self._held.clear()
+        self.blocked = False
+
+    def hold(self, reason: str) -> None:
+        """Counts as blocked from now on, for this reason."""
+        if not self._closed:
+            self._held.add(reason)
+            self.blocked = True
+
+    def go_on(self, reason: str) -> None:
+        """Takes back one reason."""
+        if reason in self._held:
+            self._held.discard(reason)
+            self.blocked = bool(self._held)
+            if not self.blocked:
+                self.owner.link_drained(self)
+
+    # -- from asyncssh ---------------------------------------------------------------------------------------------
+
+    def connection_made(self, chan: asyncssh.SSHTCPChannel[bytes]) -> None:
+        """Part of asyncssh's sessions, as those below."""
+        self._channel = chan
+        chan.pause_reading()
+
+    def session_started(self) -> None:
+        if self._closed:  # whoever wanted it has left meanwhile
+            self._cut()
+        else:
+            self._opened()
+
+    def data_received(self, data: bytes, datatype: int | None) -> None:
+        if self._closed:
+            return
+        if self.reading and not self._undelivered:
+            self.owner.link_received(self, data)
+            return
+        self._undelivered.append(data)
+        if self._channel is not None:
+            self._channel.pause_reading()
+
+    def eof_received(self) -> bool:
+        self.ended = True
+        self._tell_end()
+        return True  # our side goes on
+
+    def pause_writing(self) -> None:
+        self.hold("channel")
+
+    def resume_writing(self) -> None:
+        self.go_on("channel")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._channel = None
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._closed:
+            return
+        if exc is not None or self._carrier.over:
+            self._broken = str(exc) if exc is not None else "the SSH connection ended"
+            self.ended = True
+            self._tell_end()
+            return
+        # The far side has closed it, and so both ways are over. OpenSSH does so for a reset too: SSH has none.
+        self.ended = self.left_in_order = True
+        self._tell_end()
+        if not self._closed:
+            self._let_go()
+            self.owner.link_deaf(self)
