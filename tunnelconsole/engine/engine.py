@@ -124,6 +124,7 @@ class Engine:
             self._scratch = tempfile.TemporaryDirectory(prefix="tunnelconsole-")
             self._state_dir = Path(self._scratch.name)
         node = self._node = Node(self._state_dir)
+        node.services = lambda: self.services
         self._tasks = node.tasks_of("engine")
         self._keeper = Keeper(node, self._state_dir)
         try:

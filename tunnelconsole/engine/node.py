@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -38,6 +38,8 @@ class Node:
         self.farewells = Farewells(self.loop)
         self.control: Callable[[Role], Awaitable[Path]] | None = None
         """Gives the control socket for consoles of a role; None where the engine has none. May raise ListenFailed."""
+        self.services: Callable[[], Mapping[str, object]] = dict
+        """Gives the services by name, for one that leads to another: an SSH server to a tunnel server."""
 
     @contextmanager
     def contain(self, what: str, service: str = "") -> Iterator[None]:

@@ -7,8 +7,9 @@ from pathlib import Path
 import asyncssh
 import pytest
 
+from tunnelconsole.engine.services.ssh.forward_rights import NotAKey
 from tunnelconsole.engine.services.ssh.host_key import load_host_key
-from tunnelconsole.engine.services.ssh.keys import AuthorizedKeys, NotAKey, parse_line
+from tunnelconsole.engine.services.ssh.keys import AuthorizedKeys, parse_line
 from tunnelconsole.errors import ListenFailed
 
 PEER = "192.0.2.7:50000"
@@ -75,7 +76,7 @@ def test_of_two_roles_the_lesser_counts() -> None:
         "pty=1",
         'expiry-time="20301350"',
         'environment="A=b"',
-        "port-forwarding",
+        "permitopen",
     ],
 )
 def test_an_option_that_is_not_known_lets_nobody_in(options: str) -> None:

@@ -1,16 +1,17 @@
-"""The pool of public ports."""
+"""The pool of public ports, of a relay server and of an SSH server."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from tunnelconsole.engine.settings import PortRange
+from tunnelconsole.engine.transport.dialer import LOWEST_OWN_PORT
 from tunnelconsole.engine.transport.listener import Accepted, Listener, bound, listen
 from tunnelconsole.errors import ListenFailed
 
 
 class PortPool:
-    """Gives each backend the lowest port that is free, ours or the system's.
+    """Gives each who asks the lowest port that is free, ours or the system's.
 
     :param bind: the address on which ports are opened.
     :param ports: the ports to choose from.
@@ -28,6 +29,23 @@ class PortPool:
         """
         (await bound(self._bind, 0)).close()
 
+    def has(self, port: int) -> bool:
+        """Whether a port is one of those to choose from, by name and not as any free one."""
+        return self._ports.first <= port <= self._ports.last and port > 0
+
+    async def open_port(self, port: int, accepted: Accepted, exhausted: Callable[[OSError], None]) -> Listener:
+        """Listens on this port; give it back with :meth:`release`.
+
+        :raises ListenFailed: it is none of those to choose from, or it is not free.
+        """
+        if self._ports.first and not self.has(port):
+            raise ListenFailed(f"port {port} is not offered here", f"there are {self._ports.first}-{self._ports.last}")
+        if not self._ports.first and port < LOWEST_OWN_PORT:
+            raise ListenFailed(f"port {port} is not offered here", f"any from {LOWEST_OWN_PORT} on is")
+        if port in self._taken:
+            raise ListenFailed(f"port {port} is taken", "choose another, or 0 for a free one")
+        return await self._listen(port, accepted, exhausted)
+
     async def open(self, accepted: Accepted, exhausted: Callable[[OSError], None]) -> Listener:
         """Listens on a free port; give it back with :meth:`release`.
 
@@ -39,17 +57,20 @@ class PortPool:
         for port in range(self._ports.first, self._ports.last + 1):
             if port in self._taken:
                 continue
-            self._taken.add(port)
             try:
-                return await listen(self._bind, port, accepted, exhausted)
+                return await self._listen(port, accepted, exhausted)
             except ListenFailed as error:
-                self._taken.discard(port)
                 last_error = error.message
-            except BaseException:  # whoever wanted it has been cancelled meanwhile
-                self._taken.discard(port)
-                raise
         wanted = f"{self._ports.first}-{self._ports.last}"
         raise ListenFailed(f"no public port of {wanted} is free", last_error)
+
+    async def _listen(self, port: int, accepted: Accepted, exhausted: Callable[[OSError], None]) -> Listener:
+        self._taken.add(port)
+        try:
+            return await listen(self._bind, port, accepted, exhausted)
+        except BaseException:  # whoever wanted it may have been cancelled meanwhile
+            self._taken.discard(port)
+            raise
 
     def release(self, listener: Listener) -> None:
         """Closes the listener; its port is free from now on."""

@@ -193,7 +193,15 @@ async def dial(host: str, port: int, timeout: float = DIAL_TIMEOUT) -> SocketEnd
     :param timeout: seconds to look the name up, and then for each address.
     :raises ConnectFailed: there is no address, or none answered; the text names the last one and why.
     """
-    addresses = await resolve(host, port, timeout)
+    return await dial_any(await resolve(host, port, timeout), timeout)
+
+
+async def dial_any(addresses: Sequence[Address], timeout: float = DIAL_TIMEOUT) -> SocketEnd:
+    """Connects to the first of these addresses that answers.
+
+    :param timeout: seconds for each address.
+    :raises ConnectFailed: there is none, or none answered; the text names the last one and why.
+    """
     loop = asyncio.get_running_loop()
     connected: asyncio.Future[socket.socket] = loop.create_future()
 

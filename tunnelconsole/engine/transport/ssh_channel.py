@@ -65,6 +65,11 @@ class ChannelLink(asyncssh.SSHTCPSession[bytes]):
         self.ended = False
         self.left_in_order = False
 
+    @property
+    def closed(self) -> bool:
+        """Whether its owner has let go of it."""
+        return self._closed
+
     # -- for the owner ---------------------------------------------------------------------------------------------
 
     def write(self, data: bytes) -> bool:

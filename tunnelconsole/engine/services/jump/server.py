@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
 import msgspec
@@ -107,6 +107,10 @@ class JumpServer(ListeningService[JumpServerSettings]):
         super().stop_accepting()
         for admission in list(self.admissions):
             admission.cancel()
+
+    def permitted(self, host: str, port: int, addresses: Iterable[Address]) -> list[Address]:
+        """Those of the addresses that ``host`` has which may be dialled on ``port``."""
+        return [address for address in addresses if self.destinations.permit(host, address.host, port)]
 
     def newcomer(self, end: End, peer: str, place: Place) -> None:
         Admission(self, end, peer, place)
@@ -219,7 +223,7 @@ class Admission:
 
     def _dial_permitted(self, addresses: list[Address]) -> None:
         host, port = self._target
-        permitted = [address for address in addresses if self._server.destinations.permit(host, address.host, port)]
+        permitted = self._server.permitted(host, port, addresses)
         if not permitted:
             self._fail(format_host_port(host, port), f"dial tcp {format_host_port(host, port)}: not allowed here")
             return

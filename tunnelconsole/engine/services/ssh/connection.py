@@ -1,6 +1,6 @@
 """One SSH connection: from its first byte until it has proven a key, and then until its session ends.
 
-Everything but the console and its commands is refused, each with its reason: forwards, agents, files, shells.
+Everything but the console, its commands and forwards is refused, each with its reason: agents, files, shells.
 """
 
 from __future__ import annotations
@@ -9,17 +9,20 @@ import asyncio
 import os
 import socket
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import asyncssh
 from asyncssh.kex import get_kex_algs
 
 from tunnelconsole.engine.access import source_of
 from tunnelconsole.engine.limits import Place
+from tunnelconsole.engine.services.ssh.channels import Channels
 from tunnelconsole.engine.services.ssh.console import ConsoleSession
+from tunnelconsole.engine.services.ssh.elsewhere import Elsewhere
 from tunnelconsole.engine.services.ssh.events import ConsoleRefused, KeysIgnored
 from tunnelconsole.engine.services.ssh.host_key import load_host_key
 from tunnelconsole.engine.services.ssh.keys import AuthorizedKeys, Entry
+from tunnelconsole.engine.services.ssh.public_places import PublicPlaces
 from tunnelconsole.engine.services.ssh.throttle import Throttle
 from tunnelconsole.errors import ListenFailed
 
@@ -64,8 +67,20 @@ MOST_OPEN = 10
 PARTING = 0.5
 """Seconds that a client has to take its leave before its connection is cut: one that reads needs a round trip."""
 
-REFUSED_FORWARD = "this server forwards nothing; it shows the console and runs its commands"
-"""Said to every forward."""
+REFUSED_FORWARD = "this server forwards TCP and nothing else"
+"""Said to every other forward."""
+
+MOST_UNSENT = 1024 * 1024
+"""Bytes that may wait for a client to take them: as many as its kernel and ours hold on a fast line."""
+
+LESS_UNSENT = MOST_UNSENT // 4
+"""Bytes from which on more may be sent again."""
+
+LARGEST_SLICE = 40 * 1024
+"""Bytes that asyncssh is given at once, a packet and a little: for each packet it copies all that is behind."""
+
+IGNORE = 2
+"""SSH_MSG_IGNORE (RFC 4253, section 11.2)."""
 
 
 class Door:
@@ -155,6 +170,9 @@ class Login:
         self.server = door.server
         self.peer = peer
         self.consoles: set[ConsoleSession] = set()
+        self.channels = Channels(self)
+        self.places = PublicPlaces(self)
+        self.elsewhere = Elsewhere(self)
         self.offered: Entry | None = None
         """The key that was offered last and may come in; it may be anybody's."""
         self.proven: Entry | None = None
@@ -166,10 +184,15 @@ class Login:
         self._cause = ""
         self._session: Session | None = None
         self._loop = door.server.node.loop
-        self._connection = Connection(self._loop, door.options, self)
+        self.connection = Connection(self._loop, door.options, self)
         place.lost = self.turn_away
         self._timers = [self._loop.call_later(door.server.settings.login_timeout, self._late)]
         self._parting: asyncio.TimerHandle | None = None
+
+    @property
+    def over(self) -> bool:
+        """Whether the connection is over, or about to be."""
+        return self._over or self.connection.over
 
     async def take(self, sock: socket.socket) -> None:
         """Begins to speak SSH over a connected socket, at once or when it is this source's turn."""
@@ -179,18 +202,18 @@ class Login:
             if not self._over:
                 silent = self._loop.call_later(self.server.settings.limits.handshake_timeout, self._silent)
                 self._timers.append(silent)
-                await self._loop.connect_accepted_socket(lambda: self._connection, own)
+                await self._loop.connect_accepted_socket(lambda: self.connection, own)
         except OSError as error:
             self.turn_away(f"it broke off: {error.strerror or error}")
         finally:
-            if not self._connection.taken:
+            if not self.connection.taken:
                 own.close()
                 self._leave_login()
             elif self._over:
-                self._connection.abort()
+                self.connection.abort()
 
     def _silent(self) -> None:
-        if not self._connection.get_extra_info("client_version"):
+        if not self.connection.get_extra_info("client_version"):
             self.turn_away(f"it said nothing of SSH within {self.server.settings.limits.handshake_timeout:g} s")
 
     def _late(self) -> None:
@@ -204,7 +227,7 @@ class Login:
         self._leave_login()
         if tell:
             self.server.refused(self.peer, reason)
-        self._connection.abort()
+        self.connection.abort()
 
     def _leave_login(self) -> None:
         for timer in self._timers:
@@ -304,8 +327,13 @@ class Login:
             for console in list(self.consoles):
                 console.end(reason)
 
+    def end_if_idle(self, reason: str) -> None:
+        """Ends the session where nothing is left in it: no public place, no connection to elsewhere, no command."""
+        if not (self.places or self.elsewhere.count or any(console.runs_program for console in self.consoles)):
+            self.end(reason)
+
     def _part(self) -> None:
-        self._connection.disconnect(asyncssh.DISC_BY_APPLICATION, self._cause)
+        self.connection.disconnect(asyncssh.DISC_BY_APPLICATION, self._cause)
 
     def lost(self, error: Exception | None) -> None:
         """The connection is over."""
@@ -321,7 +349,9 @@ class Login:
             return
         for console in list(self.consoles):
             console.connection_lost(error)
-        self.server.close_session(self._session, self._cause or _gone(error))
+        self.places.stop_accepting()
+        self.elsewhere.lost()
+        self.server.left(self, self._session, self._cause or _gone(error))
 
 
 def _gone(error: Exception | None) -> str:
@@ -345,6 +375,8 @@ class Connection(asyncssh.SSHServerConnection):
     ) -> None:
         super().__init__(loop, options)
         self.login = login
+        self.over = False
+        """Whether it is over, and every channel with it."""
         self._below: asyncio.Transport | None = None
 
     @property
@@ -354,20 +386,36 @@ class Connection(asyncssh.SSHServerConnection):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._below = cast(asyncio.Transport, transport)
+        self._below.set_write_buffer_limits(MOST_UNSENT, LESS_UNSENT)
         super().connection_made(self._below)
 
     def pause_writing(self) -> None:
         """Answers no more either, when the client reads no more: else its requests would fill the memory."""
         if self._below is not None:
             self._below.pause_reading()
+        self.login.channels.hold()
         for console in self.login.consoles:
             console.hold("connection")
 
     def resume_writing(self) -> None:
         if self._below is not None and not self._below.is_closing():
             self._below.resume_reading()
+        self.login.channels.go_on()
         for console in list(self.login.consoles):
             console.go_on("connection")
+
+    def data_received(self, data: bytes, datatype: int | None = None) -> None:
+        for start in range(0, len(data), LARGEST_SLICE):
+            super().data_received(data[start : start + LARGEST_SLICE], datatype)
+
+    def send_packet(self, pkttype: int, *args: bytes, handler: Any = None) -> None:
+        """Leaves out the empty packet that asyncssh puts before each other one, for CBC, which is not offered."""
+        if pkttype != IGNORE:
+            super().send_packet(pkttype, *args, handler=handler)
+
+    def _cleanup(self, exc: Exception | None) -> None:
+        self.over = True  # before the channels are told, who must know a broken connection from a channel's end
+        super()._cleanup(exc)
 
     async def validate_public_key(self, username: str, key_data: bytes, msg: bytes, signature: bytes) -> bool:
         """Notes who has proven a key: here, where the signature is verified, and nowhere else."""
@@ -400,15 +448,14 @@ class _Owner(asyncssh.SSHServer):
     def session_requested(self) -> ConsoleSession:
         return self._login.open_console()
 
-    def connection_requested(self, dest_host: str, dest_port: int, orig_host: str, orig_port: int) -> bool:
-        return self._no_forward("a connection to elsewhere")
+    def connection_requested(self, dest_host: str, dest_port: int, orig_host: str, orig_port: int) -> Any:
+        return self._login.elsewhere.connect(dest_host, dest_port)
 
     def unix_connection_requested(self, dest_path: str) -> bool:
         return self._no_forward("a connection to a socket")
 
-    def server_requested(self, listen_host: str, listen_port: int) -> bool:
-        self._login.refuse("it asked for a port here; " + REFUSED_FORWARD)
-        return False
+    def server_requested(self, listen_host: str, listen_port: int) -> Any:
+        return self._login.places.open(listen_host, listen_port)
 
     def unix_server_requested(self, listen_path: str) -> bool:
         self._login.refuse("it asked for a socket here; " + REFUSED_FORWARD)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import asyncssh
 
+from tunnelconsole.engine.services.ssh.board import Board
 from tunnelconsole.engine.services.ssh.commands import read_command
 from tunnelconsole.engine.services.ssh.program import Program
 from tunnelconsole.engine.services.ssh.terminal import LEAVE_SCREEN, Terminal, environment, size, terminal
@@ -42,7 +43,13 @@ class ConsoleSession(asyncssh.SSHServerSession[bytes]):
         self._subsystem = ""
         self._program: Program | None = None
         self._serving: asyncio.Task[None] | None = None
+        self._board: Board | None = None
         self._held: set[str] = set()
+
+    @property
+    def runs_program(self) -> bool:
+        """Whether the console or a command runs, rather than nothing, or a board of public addresses."""
+        return self._serving is not None and self._board is None
 
     # what is asked for
 
@@ -78,7 +85,10 @@ class ConsoleSession(asyncssh.SSHServerSession[bytes]):
 
     async def _serve(self, channel: asyncssh.SSHServerChannel[bytes]) -> None:
         try:
-            code = await self._run(channel)
+            if self._command is None and not self._subsystem and self._login.places.asked:
+                code = await self._show_places(channel)
+            else:
+                code = await self._run(channel)
         except TunnelConsoleError as error:
             self._login.refuse(error.message)
             if not channel.is_closing():
@@ -89,12 +99,29 @@ class ConsoleSession(asyncssh.SSHServerSession[bytes]):
                 channel.write(LEAVE_SCREEN)  # it was killed, and could not do that
             channel.exit(code if code >= 0 else 128 - code)
 
+    async def _show_places(self, channel: asyncssh.SSHServerChannel[bytes]) -> int:
+        """Shows the public addresses that this connection has, until its owner has had enough of them."""
+        board = self._board = Board(channel, terminal=self._terminal is not None)
+        for reason in self._held:
+            board.hold(reason)
+        channel.resume_reading()
+        self._login.places.put_up(board)
+        try:
+            if self._login.places:
+                await board.over.wait()
+                return 0
+            return FAILED
+        finally:
+            self._login.places.take_down(board)
+
     async def _run(self, channel: asyncssh.SSHServerChannel[bytes]) -> int:
         """Runs what was asked for to its end, and gives its exit code.
 
         :raises TunnelConsoleError: that is not to be had.
         """
         server = self._login.server
+        if not self._login.entry.console:
+            raise RequestRefused("this key may only forward: its role is forward", "use ssh -N, or -R")
         words = self._words()
         if full := server.no_console():
             raise RequestRefused(full)
@@ -161,7 +188,9 @@ class ConsoleSession(asyncssh.SSHServerSession[bytes]):
     # what the client does meanwhile
 
     def data_received(self, data: bytes, datatype: int | None) -> None:
-        if self._program is not None and self._channel is not None and not self._program.feed(data, self._fed):
+        if self._board is not None:
+            self._board.typed(data)
+        elif self._program is not None and self._channel is not None and not self._program.feed(data, self._fed):
             self._channel.pause_reading()
 
     def _fed(self) -> None:
@@ -186,12 +215,16 @@ class ConsoleSession(asyncssh.SSHServerSession[bytes]):
     def hold(self, reason: str) -> None:
         """Lets the process wait with what it writes, because nobody reads."""
         self._held.add(reason)
+        if self._board is not None:
+            self._board.hold(reason)
         if self._program is not None:
             self._program.hold(reason)
 
     def go_on(self, reason: str) -> None:
         """Takes back one reason to wait."""
         self._held.discard(reason)
+        if self._board is not None:
+            self._board.go_on(reason)
         if self._program is not None:
             self._program.go_on(reason)
 
@@ -209,7 +242,9 @@ class ConsoleSession(asyncssh.SSHServerSession[bytes]):
     def connection_lost(self, exc: Exception | None) -> None:
         self._login.consoles.discard(self)
         self._channel = None
-        if self._program is not None:
+        if self._board is not None:
+            self._board.over.set()
+        elif self._program is not None:
             self._program.abort("")
         elif self._serving is not None:
             self._serving.cancel()

@@ -11,7 +11,7 @@ import re
 import stat
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from asyncssh.pattern import HostPatternList
 from tunnelconsole.engine.access import plain_address
 from tunnelconsole.engine.node import Role
 from tunnelconsole.engine.private_files import OTHERS_WRITE
+from tunnelconsole.engine.services.ssh.forward_rights import ForwardRights, NotAKey
 
 LARGEST = 1024 * 1024
 """Bytes that are read of the file: ten thousand keys."""
@@ -34,7 +35,7 @@ LEAST_RSA = 2048
 KINDS = ("ssh-ed25519", "sk-ssh-ed25519", "ecdsa-sha2-nistp", "sk-ecdsa-sha2-nistp256", "ssh-rsa")
 """How the kinds of keys begin that may be used; no others."""
 
-NARROWING = ("no-port-forwarding", "no-agent-forwarding", "no-x11-forwarding", "no-user-rc")
+NARROWING = ("no-agent-forwarding", "no-x11-forwarding", "no-user-rc")
 """Options that forbid what is not done here anyway."""
 
 _OPTION = re.compile(r'([A-Za-z0-9-]+)(?:="((?:[^"\\]|\\.)*)")?(,|[ \t]+)')
@@ -42,10 +43,6 @@ _OPTION = re.compile(r'([A-Za-z0-9-]+)(?:="((?:[^"\\]|\\.)*)")?(,|[ \t]+)')
 
 _TIME = re.compile(r"\d{8}(?:\d{4}(?:\d{2})?)?Z?")
 """A time as ``expiry-time`` has it: YYYYMMDD, or that with HHMM or HHMMSS, and Z for UTC."""
-
-
-class NotAKey(ValueError):
-    """A line that lets nobody in; the text says why."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +61,9 @@ class Entry:
     """Unix time from which on it opens nothing."""
     terminal: bool = True
     """Whether it may have a terminal, and with it the console."""
+    console: bool = True
+    """Whether it may have the console and its commands."""
+    forward: ForwardRights = field(default_factory=ForwardRights)
 
     def refuses(self, peer: str, now: float) -> str:
         """Why the key opens nothing for ``peer`` (numeric ``host:port``) at this time; "" when it does."""
@@ -177,11 +177,16 @@ def _narrowed(key: bytes, identity: str, fingerprint: str, options: list[tuple[s
     role: Role = "operate"
     sources: list[HostPatternList] = []
     expires: float | None = None
-    terminal = True
+    terminal = console = True
+    forward = ForwardRights()
     for name, value in options:
+        changed = forward.with_option(name, value)
+        forward = changed or forward
         match name, value:
             case "role", "view":
                 role = "view"
+            case "role", "forward":
+                role, console = "view", False
             case "role", "operate":
                 pass
             case "from", str(patterns):
@@ -195,9 +200,9 @@ def _narrowed(key: bytes, identity: str, fingerprint: str, options: list[tuple[s
                 terminal = True
             case other, None if other in NARROWING:
                 pass
-            case other, _:
+            case other, _ if changed is None:
                 raise NotAKey(f"its option {other[:32]!r} is not known here, or has a value that is not")
-    return Entry(key, identity, fingerprint, role, tuple(sources), expires, terminal)
+    return Entry(key, identity, fingerprint, role, tuple(sources), expires, terminal, console, forward)
 
 
 def _sources(patterns: str) -> HostPatternList:

@@ -1,5 +1,7 @@
 """The SSH server: shows the console to whoever has a key, each on a terminal of its own, and runs its commands.
 
+With ``forward`` it also gives public hostnames and ports (``ssh -R``), and connections to elsewhere (``ssh -L``).
+
 Whoever connects is an :class:`~tunnelconsole.engine.services.ssh.connection.Login`; once a key has been
 proven it is a session, and each console or command in it a channel, which is a process of its own.
 """
@@ -9,21 +11,30 @@ from __future__ import annotations
 import asyncio
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from tunnelconsole.engine.limits import Place
 from tunnelconsole.engine.node import Node
-from tunnelconsole.engine.rules import Problem, Rule, above_zero
+from tunnelconsole.engine.rules import Problem, Rule, above_zero, own_host
 from tunnelconsole.engine.services.listening import ListeningService, ListeningSettings
+from tunnelconsole.engine.services.ports import PortPool
+from tunnelconsole.engine.services.service import Service
 from tunnelconsole.engine.services.ssh.events import LoggedIn
+from tunnelconsole.engine.services.tunnel.target import TunnelURL
 from tunnelconsole.engine.sessions import Channel, Flow, Session
-from tunnelconsole.engine.settings import FilePath, TLSSettings
+from tunnelconsole.engine.settings import FilePath, PortRange, TLSSettings
+from tunnelconsole.engine.transport.dialer import numeric
 from tunnelconsole.engine.transport.ends import End, SocketEnd
+from tunnelconsole.engine.transport.listener import Listener, is_loopback
 from tunnelconsole.engine.units import Duration
+from tunnelconsole.errors import ListenFailed, RequestRefused
 
 if TYPE_CHECKING:
     from tunnelconsole.engine.services.ssh.connection import Door, Login
     from tunnelconsole.engine.services.ssh.keys import Entry
+    from tunnelconsole.engine.services.ssh.public_port import PublicPort
+
+Wanted = TypeVar("Wanted", bound=Service[Any])
 
 LIBRARY = "tunnelconsole.engine.services.ssh.connection"
 """The module with which asyncssh is loaded."""
@@ -39,11 +50,20 @@ def _without_tls(tls: TLSSettings | None) -> list[Problem]:
     return [] if tls is None else [("tls", "SSH brings its own encryption; leave this table out")]
 
 
+def _named_domain(public_url: TunnelURL | None) -> list[Problem]:
+    if public_url is None or numeric(public_url.address.host, 0) is None:
+        return []
+    return [("public_url", "hostnames are given in its domain, and an address has none; name a domain")]
+
+
 class SSHServerSettings(ListeningSettings, frozen=True, kw_only=True):
     """``kind = "ssh-server"``."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(("tls",), _without_tls),
+        own_host("bind"),
+        own_host("public_host"),
+        Rule(("public_url",), _named_domain),
         above_zero("login_timeout", "nobody logs in in no time"),
         above_zero("consoles", "nobody could open one; console = false says that"),
     )
@@ -56,6 +76,21 @@ class SSHServerSettings(ListeningSettings, frozen=True, kw_only=True):
     """Whether there are consoles and commands."""
     consoles: int = CONSOLES
     """How many of them at once."""
+    forward: bool = False
+    """Whether there are public hostnames and ports, and connections to elsewhere."""
+    tunnel: str | None = None
+    """The tunnel server that gives hostnames; by default the one there is."""
+    public_url: TunnelURL | None = None
+    """Under which hostnames are given, and as visitors are to write it: where another server is in front of the tunnel
+    server; by default ``localhost``, with the tunnel server's own port."""
+    ports: PortRange = PortRange(0, 0)
+    """Public ports to choose from; any from 1024 on by default."""
+    bind: str = "127.0.0.1"
+    """The address on which public ports are opened."""
+    public_host: str = "localhost"
+    """The host that clients are told, before the port."""
+    jump: str | None = None
+    """The jump server whose allow list says where connections may lead; by default the one there is."""
     post_quantum: bool = False
     """Whether clients are turned away whose key exchange a quantum computer to come could break."""
     login_timeout: Duration = Duration(LOGIN_TIMEOUT)
@@ -74,12 +109,25 @@ class SSHServer(ListeningService[SSHServerSettings]):
         self._door: Door | None = None
         self.logins: set[Login] = set()
         """Those who have connected and not logged in yet."""
+        self.connections: set[Login] = set()
+        """Those who have logged in."""
+        self.ports = PortPool(settings.bind, settings.ports)
+        self.public_ports: dict[int, PublicPort] = {}
 
     async def prepare(self) -> None:
+        if self.settings.forward:
+            try:
+                await self.ports.check()
+            except ListenFailed as error:
+                raise self.blame("bind", error) from error
         # Loaded in a thread: it takes long enough for every tunnel to notice.
         library = await asyncio.to_thread(import_module, LIBRARY)
         self._door = library.Door(self)
         self.notes["fingerprint"] = self._door.fingerprint
+
+    def listening(self, listener: Listener, address: str = "") -> None:
+        super().listening(listener, address)
+        self.exposed |= self.settings.forward and not is_loopback(self.settings.bind)
 
     def refresh(self) -> None:
         if self._door is not None:
@@ -94,6 +142,8 @@ class SSHServer(ListeningService[SSHServerSettings]):
         super().stop_accepting()
         for login in list(self.logins):
             login.turn_away("the service stops", tell=False)
+        for login in list(self.connections):
+            login.places.stop_accepting()
 
     def newcomer(self, end: End, peer: str, place: Place) -> None:
         if self._door is None or not isinstance(end, SocketEnd):
@@ -109,6 +159,7 @@ class SSHServer(ListeningService[SSHServerSettings]):
     def let_in(self, login: Login, entry: Entry) -> Session:
         """Registers who has proven the key of ``entry``."""
         session = self.open_session(login.peer, login.end, identity=entry.identity)
+        self.connections.add(login)
         self.node.bus.publish(
             LoggedIn(
                 service=self.name,
@@ -120,6 +171,46 @@ class SSHServer(ListeningService[SSHServerSettings]):
             )
         )
         return session
+
+    def left(self, login: Login, session: Session, cause: str) -> None:
+        """The connection of somebody who had logged in is over."""
+        self.connections.discard(login)
+        self.close_session(session, cause)
+
+    def check_forward(self, entry: Entry) -> None:
+        """Makes sure that something is forwarded here for a key.
+
+        :raises RequestRefused: nothing is, and why.
+        """
+        if not self.settings.forward:
+            raise RequestRefused("this server forwards nothing", "forward = true in its table would change that")
+        if not entry.forward.permitted:
+            raise RequestRefused("this key may forward nothing", "the options in its line say so")
+
+    def find_running(self, kind: type[Wanted], key: str, name: str | None) -> Wanted:
+        """The service of another kind that this one leads to.
+
+        :param key: of the settings, which names it.
+        :param name: what that key says; None for the only one there is.
+        :raises RequestRefused: there is none, there are several, or it does not run.
+        """
+        found = {each: service for each, service in self.node.services().items() if isinstance(service, kind)}
+        if name is None and len(found) > 1:
+            raise RequestRefused(f"there are several services of kind {kind.kind}", f"name one in {self.name}.{key}")
+        if name is None and found:
+            (name,) = found
+        if name is None or name not in found:
+            wanted = f"no {kind.kind} {name}" if name else f"no {kind.kind}"
+            raise RequestRefused(f"there is {wanted} here", "add one to the configuration of this engine")
+        if found[name].state != "listening":
+            raise RequestRefused(f"the {kind.kind} {name} does not run", f"it is {found[name].state}; start it")
+        return found[name]
+
+    def give_way(self, port: int, entry: Entry) -> None:
+        """Has a connection that is older, with the same key, leave a public port: it may be broken without knowing."""
+        holder = self.public_ports.get(port)
+        if holder is not None and holder.key == entry.key:
+            holder.end("the same key came back and took its place")
 
     def open_console(self, session: Session, label: str, flow: Flow) -> Channel:
         """Registers a console or command as a channel.
@@ -141,4 +232,4 @@ class SSHServer(ListeningService[SSHServerSettings]):
         return self.gate.refuses(new_session=False, new_channel=True)
 
     def _count(self) -> tuple[int, int]:
-        return len(self.attached), self.consoles
+        return len(self.attached), self.consoles + self.channels

@@ -18,6 +18,12 @@ class Caller(LinkOwner, Protocol):
     """Whoever wants a link for a request."""
 
     deadline: float
+    peer: str
+    """``host:port`` of the visitor."""
+
+    @property
+    def label(self) -> str:
+        """What the request asks for: its method and path."""
 
     def got_link(self, link: Link) -> None:
         """Here it is."""

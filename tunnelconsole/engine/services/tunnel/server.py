@@ -292,6 +292,13 @@ class TunnelServer(ListeningService[TunnelServerSettings]):
         """Whether several clients of an identity may share a host."""
         return self.settings.shared or identity in self.settings.shared_by
 
+    def url_of(self, host: str) -> str:
+        """The public URL of a host, as visitors reach this server directly."""
+        secure = self._certificates is not None or self.settings.tls is not None
+        port = self._listener.port if self._listener is not None else 0
+        usual = port == (443 if secure else 80)
+        return f"{'https' if secure else 'http'}://{host}{'' if usual else f':{port}'}"
+
     def tunnel_of(self, host: str, owner: object) -> Tunnel:
         """The tunnel for a host, a new one unless ``owner`` has it."""
         tunnel = self.routes.find(host)

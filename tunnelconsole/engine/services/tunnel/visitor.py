@@ -61,20 +61,20 @@ class Visitor(HttpPump):
         "_failed",
         "_failure",
         "_hooked",
-        "_peer",
         "_place",
         "_progress",
         "_request",
         "_server",
         "_streamed",
         "_tries",
+        "peer",
     )
 
     def __init__(self, server: TunnelServer, link: Link, peer: str, scheme: str, place: Place, deadline: float) -> None:
         address = peer.rpartition(":")[0].strip("[]")
         super().__init__(server.node, link, Exchanges(Peer(address, scheme, server.trusts(peer))))
         self._server = server
-        self._peer = peer
+        self.peer = peer
         limits = server.settings.per_connection
         self._allowance = Allowance(limits) if limits is not None else None
         self._place: Place | None = place
@@ -110,6 +110,10 @@ class Visitor(HttpPump):
         """What went to it."""
         return self.to_upstream
 
+    @property
+    def label(self) -> str:
+        return label_of(self._request) if self._request is not None else ""
+
     def _rest(self, seconds: float) -> None:
         self.deadline = self._node.loop.time() + seconds if seconds else math.inf
 
@@ -127,7 +131,7 @@ class Visitor(HttpPump):
             return self._answer(404, "there is no tunnel for this host")
         if tunnel.log is not None:
             self._exchange = tunnel.log.begin(
-                visitor_of(self._peer, event.head.values, self._server.trusts), event.head, event.target, self.exchanges
+                visitor_of(self.peer, event.head.values, self._server.trusts), event.head, event.target, self.exchanges
             )
         if self._server.limits_rates and (wait := self._wait_for_rate(tunnel)):
             seconds = str(math.ceil(wait))
@@ -135,7 +139,7 @@ class Visitor(HttpPump):
         if self._server.hooks.access is None:
             return self._ask()
         self._hooked += 1
-        visit = Request(tunnel.host, self._peer, event.head.method, event.target, event.head.fields)
+        visit = Request(tunnel.host, self.peer, event.head.method, event.target, event.head.fields)
         return self._judge(self._server.hooks.access, visit)
 
     def _judge(self, access: Judge, visit: Request) -> list[Event]:
@@ -146,7 +150,7 @@ class Visitor(HttpPump):
         if not isinstance(verdict, Awaitable):
             return self._obey(verdict)
         self._rest(self._server.settings.response_timeout)
-        self._server.tasks.start(self._wait_for_verdict(verdict, self._hooked), f"access of {self._peer}")
+        self._server.tasks.start(self._wait_for_verdict(verdict, self._hooked), f"access of {self.peer}")
         return []
 
     async def _wait_for_verdict(self, verdict: Awaitable[str | None], number: int) -> None:
@@ -160,7 +164,7 @@ class Visitor(HttpPump):
     def _obey(self, reason: str | None) -> list[Event]:
         if not reason:
             return self._ask()
-        self._server.refused(self._peer, reason)
+        self._server.refused(self.peer, reason)
         return self._answer(403, reason)
 
     def _wait_for_rate(self, tunnel: Tunnel) -> float:
@@ -187,7 +191,7 @@ class Visitor(HttpPump):
         if backend is not self._backend or self._channel is None:
             full = self._move(backend, label)
             if full:
-                self._server.refused(self._peer, full)
+                self._server.refused(self.peer, full)
                 return self._answer(503, full)
         elif self._channel.label != label:
             self._channel.label = label
@@ -218,7 +222,7 @@ class Visitor(HttpPump):
             return full or "the tunnel is not there yet"
         self._backend = backend
         backend.callers.add(self)
-        self._channel = self._server.open_channel(backend.session, label, self, self._peer)
+        self._channel = self._server.open_channel(backend.session, label, self, self.peer)
         return ""
 
     def _leave_channel(self, cause: str) -> None:
@@ -319,7 +323,7 @@ class Visitor(HttpPump):
         return self._answer(502, event.reason)
 
     def request_refused(self, event: RequestRefused) -> None:
-        self._server.refused(self._peer, event.reason)
+        self._server.refused(self.peer, event.reason)
 
     def raw_begun(self, flow: RawFlow) -> None:
         if self._exchange is not None:

@@ -1,0 +1,231 @@
+"""A public hostname of an SSH client (``ssh -R 80:localhost:3000``), which a tunnel server gives it.
+
+To the tunnel server it is a backend like any other: it has a session there, its visitors are channels of that, and the
+inspector keeps what they ask for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from tunnelconsole.engine.backoff import LONGEST_DELAY_FOR_A_PLACE, Backoff
+from tunnelconsole.engine.services.ssh.public_place import MOST_OPENING, OPEN_PATIENCE, PublicPlace
+from tunnelconsole.engine.services.tunnel.backend import Backend, Caller
+from tunnelconsole.engine.services.tunnel.hooks import Request
+from tunnelconsole.engine.services.tunnel.routes import Tunnel
+from tunnelconsole.engine.services.tunnel.server import TunnelServer
+from tunnelconsole.engine.services.tunnel.visitor import REFUSES
+from tunnelconsole.engine.transport.link import Link
+from tunnelconsole.engine.transport.ssh_channel import ChannelLink
+from tunnelconsole.engine.wire.http.head import HttpError, check_host
+from tunnelconsole.errors import RequestRefused, TunnelConsoleError
+
+if TYPE_CHECKING:
+    from tunnelconsole.engine.services.ssh.public_places import PublicPlaces
+
+OWN_DOMAIN: Final = "localhost"
+"""Where hostnames are without a ``public_url``: browsers take every name in it for this machine (RFC 6761, 6.3)."""
+
+UNNAMED: Final = ("", "localhost", "*", "0.0.0.0", "::", "127.0.0.1", "::1")  # noqa: S104 - a name, not listened on
+"""Hosts that say nothing of a name: OpenSSH sends "localhost" where the user gave none."""
+
+NAME_LETTERS: Final = "abcdefghijkmnpqrstuvwxyz23456789"
+"""Of made-up names: none that is taken for another."""
+
+NAME_LENGTH: Final = 10
+"""Letters of a made-up name: 50 bits, so that nobody finds it by guessing."""
+
+
+class PublicHost(PublicPlace):
+    """The hostname."""
+
+    def __init__(self, places: PublicPlaces, host: str, port: int) -> None:
+        super().__init__(places, host, port)
+        self._owner = ("ssh key", self._login.entry.key)
+        self._backend: HostBackend | None = None
+        self._host = ""
+        self._closed = False
+        self._coming_back: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        web = self._web()
+        self._host = self._name_in(self._domain(), web)
+        await self._claim(web)
+
+    def _web(self) -> TunnelServer:
+        """:raises RequestRefused: there is no tunnel server, or it does not run."""
+        return self._server.find_running(TunnelServer, "tunnel", self._server.settings.tunnel)
+
+    def _domain(self) -> str:
+        url = self._server.settings.public_url
+        return url.address.host if url is not None else OWN_DOMAIN
+
+    def _name_in(self, domain: str, web: TunnelServer) -> str:
+        """The hostname that is meant; one label is a name in the domain, more are a name of their own.
+
+        :raises RequestRefused: no host can have it.
+        """
+        asked = self.asked[0]
+        if asked in UNNAMED:
+            while True:
+                name = f"{''.join(secrets.choice(NAME_LETTERS) for _ in range(NAME_LENGTH))}.{domain}"
+                if web.routes.find(name) is None:
+                    return name
+        name = asked.removesuffix(".")
+        name = name if "." in name else f"{name}.{domain}"
+        try:
+            check_host(name)
+        except HttpError as error:
+            raise RequestRefused(f"{asked[:64]!r} is no hostname", "letters, digits and hyphens are") from error
+        return name
+
+    async def _claim(self, web: TunnelServer) -> None:
+        """Has the tunnel server give the hostname; judged again each time that it is claimed.
+
+        :raises RequestRefused: it does not.
+        """
+        entry, peer = self._login.entry, self._login.peer
+        granted = entry.forward.grants(self._host)
+        if entry.forward.hosts and not granted:
+            raise RequestRefused(f"this key may not have {self._host}", "host in its line says which it may")
+        request = Request(self._host, peer, "CONNECT", self._host, ())
+        _, refused = await web.admission.judge(request, entry.identity, self._owner, granted=granted)
+        if not refused and self._login.over:
+            refused = "the connection ended meanwhile"
+        if refused:
+            raise RequestRefused(refused)
+        backend = HostBackend(web, web.tunnel_of(self._host, self._owner), peer, self)
+        web.backends.add(backend)
+        if full := web.admission.enter(backend, self._owner, entry.identity, self._url(web)):
+            web.backends.discard(backend)
+            raise RequestRefused(full)
+        self._backend = backend
+        self.address = backend.address
+
+    def _url(self, web: TunnelServer) -> str:
+        url = self._server.settings.public_url
+        if url is None:
+            return web.url_of(self._host)
+        return f"{url.scheme}://{self._host}{url.host.removeprefix(url.address.host)}"
+
+    def bring(self, caller: Caller, got: partial[None], failed: partial[None]) -> ChannelLink:
+        """Opens a channel to the client for a request."""
+        self._places.tell_visit(caller.peer, caller.label)
+        return self._login.channels.bring(self.asked, caller.peer, got, failed)
+
+    def channel_over(self, link: ChannelLink) -> None:
+        """A request is over, and so is its channel."""
+        self._login.channels.forget(link)
+
+    def backend_gone(self, reason: str, *, comes_back: bool) -> None:
+        """The tunnel server has let go of the hostname.
+
+        :param comes_back: whether the tunnel server stops, or is about to be another: then it is asked again.
+        """
+        self._backend = None
+        if self._closed:
+            return
+        if not comes_back:
+            self._closed = True
+            self._places.is_over(self, reason)
+            return
+        self._places.tell(f"waiting    {self.address}: its tunnel server stops")
+        self._coming_back = self._server.tasks.start(self._come_back(), f"hostname {self._host} again")
+
+    async def _come_back(self) -> None:
+        backoff = Backoff()
+        while not self._closed:
+            await asyncio.sleep(backoff.next(LONGEST_DELAY_FOR_A_PLACE))
+            try:
+                await self._claim(self._web())
+            except TunnelConsoleError:
+                continue  # it is told that we wait, and the tunnel server tells why it does not run
+            self._places.tell(f"forwarding {self.address} again")
+            return
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        if self._coming_back is not None:
+            self._coming_back.cancel()
+        self._places.closed(self)
+        if self._backend is not None:
+            self._backend.retire()
+
+
+class HostBackend(Backend):
+    """The hostname as the tunnel server sees it."""
+
+    def __init__(self, server: TunnelServer, tunnel: Tunnel, peer: str, place: PublicHost) -> None:
+        super().__init__(server, tunnel, peer)
+        self._place = place
+        self._opening: dict[Caller, ChannelLink] = {}
+        self._over = False
+
+    def take(self, caller: Caller, *, websocket: bool) -> Link | None:
+        self.load += 1
+        if len(self._opening) >= MOST_OPENING:
+            self._loop.call_soon(caller.no_link, 503, "too many requests wait for the service behind this tunnel")
+            return None
+        caller.deadline = self._loop.time() + OPEN_PATIENCE
+        self._opening[caller] = self._place.bring(caller, partial(self._got, caller), partial(self._failed, caller))
+        return None
+
+    def _got(self, caller: Caller, link: ChannelLink) -> None:
+        del self._opening[caller]
+        caller.got_link(link)
+
+    def _failed(self, caller: Caller, reason: str) -> None:
+        del self._opening[caller]
+        self.is_down()
+        caller.no_link(502, REFUSES)
+
+    def impatient(self, caller: Caller) -> bool:
+        return False
+
+    def give_up(self, caller: Caller) -> None:
+        link = self._opening.pop(caller, None)
+        if link is not None:
+            link.abort()
+            self._place.channel_over(link)
+        super().give_up(caller)
+
+    def give_back(self, link: Link, *, reusable: bool) -> None:
+        self._channel_over(link)
+        super().give_back(link, reusable=reusable)
+
+    def lost(self, link: Link | None) -> None:
+        self._channel_over(link)
+        super().lost(link)
+
+    def _channel_over(self, link: Link | None) -> None:
+        if isinstance(link, ChannelLink):
+            self._place.channel_over(link)
+
+    def close(self, reason: str) -> None:
+        self._end(reason)
+
+    def retire(self) -> None:
+        if not self.leaving:
+            self.leaving = True
+            self._server.routes.leave(self.tunnel, self)
+            self.close_if_done()
+
+    def close_if_done(self) -> None:
+        if self.leaving and not self.load:
+            self._end("")
+
+    def _end(self, reason: str) -> None:
+        if self._over:
+            return
+        self._over = True
+        stopping, self.leaving = self.leaving, True
+        self.left(reason or "the tunnel's client left", reason)
+        for link in self._opening.values():
+            link.abort()
+        self._opening.clear()
+        self._place.backend_gone(reason, comes_back=stopping)
