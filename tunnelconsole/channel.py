@@ -13,6 +13,6 @@ At a server in broadcast mode there are none, and ``tunnelconsole.channel.broadc
 from __future__ import annotations
 
 from tunnelconsole.engine.services.channel.connection import broadcast, connect
-from tunnelconsole.engine.settings import TLSSettings
+from tunnelconsole.engine.settings import SSHSettings, TLSSettings
 
-__all__ = ["TLSSettings", "broadcast", "connect"]
+__all__ = ["SSHSettings", "TLSSettings", "broadcast", "connect"]

@@ -5,6 +5,7 @@ The tree::
     TunnelConsoleError
     ├── ConfigError            the configuration is wrong; carries every mistake found
     ├── CredentialsRefused     the other end does not accept our secret; never retried
+    │   └── HostKeyRejected    the SSH host on the way is not known, or not the one that is; never retried
     ├── ConnectFailed          the other end cannot be reached, or broke off; retried with backoff
     │   ├── CertificateRejected  the server's certificate is not one we trust
     │   └── TargetRefused      the far end was reached but would not, or could not, dial the target
@@ -47,6 +48,10 @@ class ConfigError(TunnelConsoleError):
 
 class CredentialsRefused(TunnelConsoleError):
     """The other end does not accept our secret. Trying again cannot help, so nobody does."""
+
+
+class HostKeyRejected(CredentialsRefused):
+    """The SSH host on the way is not known, or shows another key than the known one; nobody tries that again."""
 
 
 class ConnectFailed(TunnelConsoleError):

@@ -11,6 +11,6 @@
 from __future__ import annotations
 
 from tunnelconsole.engine.services.jump.connection import connect
-from tunnelconsole.engine.settings import TLSSettings
+from tunnelconsole.engine.settings import SSHSettings, TLSSettings
 
-__all__ = ["TLSSettings", "connect"]
+__all__ = ["SSHSettings", "TLSSettings", "connect"]

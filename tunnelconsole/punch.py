@@ -27,7 +27,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from tunnelconsole.engine.limits import LimitSettings
-from tunnelconsole.engine.settings import HostPort, Secret, TLSSettings
+from tunnelconsole.engine.settings import RendezvousAddress, Secret, TLSSettings
 from tunnelconsole.engine.tasks import Tasks
 from tunnelconsole.engine.transport.ends import READ_SIZE, SocketEnd
 from tunnelconsole.engine.transport.streams import Streams, joined_streams, streams_of
@@ -223,8 +223,8 @@ def connect(
         that goes away while the other end is waited for is waited for, too.
     :raises ValueError: an address is not ``host:port``, a room's name is none, or the secret is empty.
     """
-    where = HostPort.parse(server)
-    dialled = HostPort.parse(connect_to) if connect_to else None
+    where = RendezvousAddress.parse(server)
+    dialled = RendezvousAddress.parse(connect_to) if connect_to else None
     callbacks = _callbacks(on_data, on_established, on_error)
     if not secret:
         raise ValueError("an empty secret would let everybody in who knows the room's name")
@@ -342,7 +342,7 @@ async def by_hand(
 
     if server is not None and public_address is not None:
         raise ValueError("either a server or a function tells the public address, not both")
-    where = HostPort.parse(server) if server is not None else None
+    where = RendezvousAddress.parse(server) if server is not None else None
     hand = ByHand(port)
     holding = Tasks("punch", _report)
     try:

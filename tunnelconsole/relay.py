@@ -13,10 +13,10 @@ from contextlib import asynccontextmanager
 
 from tunnelconsole.engine.engine import Engine
 from tunnelconsole.engine.services.relay.client import RelayClientSettings
-from tunnelconsole.engine.settings import HostPort, TLSSettings
+from tunnelconsole.engine.settings import HostPort, ServerAddress, SSHSettings, TLSSettings
 from tunnelconsole.errors import ConnectFailed, CredentialsRefused
 
-__all__ = ["Exposed", "TLSSettings", "expose"]
+__all__ = ["Exposed", "SSHSettings", "TLSSettings", "expose"]
 
 _NAME = "exposed"
 
@@ -40,19 +40,29 @@ class Exposed:
 
 @asynccontextmanager
 async def expose(
-    server: str, target: str, *, tls: TLSSettings | None = None, native: bool = True
+    server: str,
+    target: str,
+    *,
+    tls: TLSSettings | None = None,
+    ssh: SSHSettings | None = None,
+    native: bool = True,
 ) -> AsyncIterator[Exposed]:
     """Gives ``target`` a public port at a relay server until the block ends; reconnects by itself meanwhile.
 
-    :param server: the relay server, ``host:port``.
+    :param server: the relay server, ``host:port``; ``ssh://user@host:port/host:port`` through an SSH host.
     :param target: where visitors are led, ``host:port``.
     :param tls: settings when the server's listener is a TLS one.
+    :param ssh: settings for the SSH host on the way.
     :param native: False never uses data connections, only yamux.
-    :raises CredentialsRefused: the server is not the one that was pinned.
+    :raises CredentialsRefused: the server is not the one that was pinned, or the SSH host does not let us in.
     :raises ConnectFailed: the server cannot be reached, or has no public port to give.
-    :raises ValueError: an address is not ``host:port``.
+    :raises ValueError: an address is not ``host:port``, or a setting is wrong.
     """
-    settings = RelayClientSettings(server=HostPort.parse(server), target=HostPort.parse(target), tls=tls, native=native)
+    settings = RelayClientSettings(
+        server=ServerAddress.parse(server), target=HostPort.parse(target), tls=tls, ssh=ssh, native=native
+    )
+    if problems := settings.problems():
+        raise ValueError("; ".join(f"{key} {sentence}" for key, sentence in problems))
     async with Engine({_NAME: settings}) as engine:
         await engine.settled()
         service = engine.services[_NAME]

@@ -34,7 +34,7 @@ from tunnelconsole.engine.services.tunnel.routes import HostPattern
 from tunnelconsole.engine.services.tunnel.server import TunnelServer as _ServerService
 from tunnelconsole.engine.services.tunnel.server import TunnelServerSettings
 from tunnelconsole.engine.services.tunnel.target import Target, TunnelURL
-from tunnelconsole.engine.settings import FilePath, HostPort, ListenAddress, Secret, TLSSettings
+from tunnelconsole.engine.settings import FilePath, ListenAddress, Secret, ServerAddress, SSHSettings, TLSSettings
 from tunnelconsole.errors import ConnectFailed, CredentialsRefused, ListenFailed
 
 __all__ = [
@@ -42,6 +42,7 @@ __all__ = [
     "RateSettings",
     "Refused",
     "Request",
+    "SSHSettings",
     "State",
     "TLSSettings",
     "TunnelClient",
@@ -176,7 +177,8 @@ class TunnelClient:
     :param server: the public URL, ``http://app.example.net:8080``; its host is the public hostname.
     :param target: a port of this machine, ``host:port``, or a folder.
     :param token: what proves who we are.
-    :param connect: the address to dial when it is not the one that ``server`` names, ``host:port``.
+    :param connect: the address to dial when it is not the one that ``server`` names, ``host:port``; with
+        ``ssh://user@host:port/`` before it, or before ``server``, where an SSH host is on the way.
     :param host_header: what the service is told as ``Host``.
     :param on_state: told each change of state.
     :param more: other settings of ``kind = "tunnel-client"``, as :class:`TunnelClientSettings` has them.
@@ -199,7 +201,7 @@ class TunnelClient:
             server=TunnelURL.parse(server),
             target=Target.parse(str(target)).resolve(Path.cwd()),
             token=Secret(token) if token else None,
-            connect=HostPort.parse(connect) if connect else None,
+            connect=ServerAddress.parse(connect) if connect else None,
             host_header=host_header,
             tls=tls,
             **more,

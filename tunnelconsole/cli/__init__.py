@@ -25,6 +25,7 @@ from tunnelconsole.cli.complaint import PROGRAM, complain
 from tunnelconsole.cli.options import (
     LEVELS,
     SECRET_VARIABLE,
+    SERVER_FORMS,
     Commands,
     Shared,
     address,
@@ -33,6 +34,9 @@ from tunnelconsole.cli.options import (
     secret_from,
     secret_of,
     secret_of_environment,
+    server_address,
+    ssh_options,
+    ssh_settings,
     tls_options,
     tls_settings,
 )
@@ -42,7 +46,7 @@ from tunnelconsole.errors import ConfigError, TunnelConsoleError
 
 if TYPE_CHECKING:
     from tunnelconsole.control.messages import Level, Request, Role
-    from tunnelconsole.engine.settings import HostPort
+    from tunnelconsole.engine.settings import HostPort, ServerAddress
 
 STDERR = 2
 """The last of the standard descriptors."""
@@ -312,11 +316,22 @@ def reload(shared: Shared) -> None:
 
 @cli.command(short_help="Give a port here a public port at a relay server.")
 @click.argument("target", callback=local_address)
-@click.option("--server", callback=address, required=True, metavar="HOST:PORT", help="The relay server.")
+@click.option(
+    "--server", callback=server_address, required=True, metavar="ADDRESS", help=f"The relay server, {SERVER_FORMS}."
+)
 @tls_options
+@ssh_options
 @pass_shared
 def tcp(
-    shared: Shared, target: HostPort, server: HostPort, *, tls: bool, fingerprint: str | None, ca: str | None
+    shared: Shared,
+    target: HostPort,
+    server: ServerAddress,
+    identity: str | None,
+    known_hosts: str | None,
+    *,
+    tls: bool,
+    fingerprint: str | None,
+    ca: str | None,
 ) -> None:
     """Give TARGET, a port here or HOST:PORT, a public port at a relay server.
 
@@ -326,7 +341,12 @@ def tcp(
     from tunnelconsole.cli.tables import announcement
     from tunnelconsole.engine.services.relay.client import RelayClientSettings
 
-    settings = RelayClientSettings(server=server, target=target, tls=tls_settings(fingerprint, ca, tls=tls))
+    settings = RelayClientSettings(
+        server=server,
+        target=target,
+        tls=tls_settings(fingerprint, ca, tls=tls),
+        ssh=ssh_settings(identity, known_hosts, server),
+    )
     run(forward(settings, announce=announcement(str(target), "tcp://", as_json=shared.json), narrate=complain))
 
 
@@ -335,7 +355,9 @@ cli.add_command(http)
 
 @cli.command(short_help="Standard input and output through a jump server.")
 @click.argument("target", callback=address)
-@click.option("--via", callback=address, required=True, metavar="HOST:PORT", help="The jump server.")
+@click.option(
+    "--via", callback=server_address, required=True, metavar="ADDRESS", help=f"The jump server, {SERVER_FORMS}."
+)
 @click.option(
     "--secret-file",
     type=click.Path(path_type=Path),
@@ -343,12 +365,15 @@ cli.add_command(http)
     help=f"Holds the secret; else the variable {SECRET_VARIABLE} does.",
 )
 @tls_options
+@ssh_options
 @pass_shared
 def jump(
     shared: Shared,
     target: HostPort,
-    via: HostPort,
+    via: ServerAddress,
     secret_file: Path | None,
+    identity: str | None,
+    known_hosts: str | None,
     *,
     tls: bool,
     fingerprint: str | None,
@@ -359,12 +384,15 @@ def jump(
     from tunnelconsole.cli.standalone import run
 
     shared.no_json()
-    run(join(via, secret_from(secret_file), target, tls_settings(fingerprint, ca, tls=tls)))
+    ssh = ssh_settings(identity, known_hosts, via)
+    run(join(via, secret_from(secret_file), target, tls_settings(fingerprint, ca, tls=tls), ssh))
 
 
 @cli.command(short_help="Standard input and output through a channel server.")
 @click.argument("chid", required=False)
-@click.option("--server", callback=address, required=True, metavar="HOST:PORT", help="The channel server.")
+@click.option(
+    "--server", callback=server_address, required=True, metavar="ADDRESS", help=f"The channel server, {SERVER_FORMS}."
+)
 @click.option("--broadcast", is_flag=True, help="It is in broadcast mode, without chids: to and from everybody else.")
 @click.option("--to", default="", metavar="CHID,...", help="Who gets standard input; all others unless given.")
 @click.option(
@@ -380,14 +408,17 @@ def jump(
     help=f"Holds the server's handshake password, where it has one; else the variable {SECRET_VARIABLE} does.",
 )
 @tls_options
+@ssh_options
 @pass_shared
 def channel(
     shared: Shared,
     chid: str | None,
-    server: HostPort,
+    server: ServerAddress,
     to: str,
     key_file: Path | None,
     password_file: Path | None,
+    identity: str | None,
+    known_hosts: str | None,
     *,
     broadcast: bool,
     tls: bool,
@@ -414,7 +445,8 @@ def channel(
     who = None if chid is None else Membership(chid, tuple(name.strip() for name in to.split(",")) if to else ())
     key, password = secret_of("--key-file", key_file), secret_of("--password-file", password_file)
     password = None if broadcast else password or secret_of_environment()
-    run(join(server, who, key, password, tls_settings(fingerprint, ca, tls=tls)))
+    ssh = ssh_settings(identity, known_hosts, server)
+    run(join(server, who, key, password, tls_settings(fingerprint, ca, tls=tls), ssh))
 
 
 cli.add_command(punch)

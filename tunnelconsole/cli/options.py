@@ -18,7 +18,17 @@ from tunnelconsole.errors import EngineUnreachable, TunnelConsoleError
 if TYPE_CHECKING:
     from tunnelconsole.control.client import ControlClient
     from tunnelconsole.control.messages import Reply, Request
-    from tunnelconsole.engine.settings import HostPort, Secret, TLSSettings
+    from tunnelconsole.engine.settings import (
+        HostPort,
+        RendezvousAddress,
+        Secret,
+        ServerAddress,
+        SSHSettings,
+        TLSSettings,
+    )
+
+SERVER_FORMS = "HOST:PORT, or ssh://USER@HOST/HOST:PORT through an SSH host"
+"""How a server is named."""
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C: 128 and the signal's number, as shells have it."""
@@ -151,6 +161,26 @@ def address(context: click.Context, parameter: click.Parameter, value: str) -> H
         raise click.BadParameter(str(error), context, parameter) from error
 
 
+def server_address(context: click.Context, parameter: click.Parameter, value: str) -> ServerAddress:
+    """What is written as ``host:port``, with or without an SSH host before it."""
+    from tunnelconsole.engine.settings import ServerAddress
+
+    try:
+        return ServerAddress.parse(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error), context, parameter) from error
+
+
+def rendezvous_address(context: click.Context, parameter: click.Parameter, value: str) -> RendezvousAddress:
+    """What is written as the ``host:port`` of a punch server."""
+    from tunnelconsole.engine.settings import RendezvousAddress
+
+    try:
+        return RendezvousAddress.parse(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error), context, parameter) from error
+
+
 def local_address(context: click.Context, parameter: click.Parameter, value: str) -> HostPort:
     """What is written as ``host:port``, or as a port of this machine."""
     return address(context, parameter, f"127.0.0.1:{value}" if value.isdecimal() else value)
@@ -173,6 +203,37 @@ def trust_options(command: Function) -> Function:
     ):
         command = option(command)
     return command
+
+
+def ssh_options(command: Function) -> Function:
+    """Gives a command --identity and --known-hosts, which :func:`ssh_settings` takes."""
+    for option in (
+        click.option("--known-hosts", metavar="FILE", help="Where ssh:// finds the keys of hosts that are known."),
+        click.option("--identity", metavar="FILE", help="The private key for ssh://; else an agent's or ~/.ssh/id_*."),
+    ):
+        command = option(command)
+    return command
+
+
+def ssh_settings(identity: str | None, known_hosts: str | None, *addresses: HostPort | None) -> SSHSettings | None:
+    """What --identity and --known-hosts ask for; None where nothing is asked for.
+
+    :param addresses: those that may lead through an SSH host.
+    :raises click.UsageError: none of them does.
+    :raises TunnelConsoleError: a file cannot be used.
+    """
+    from tunnelconsole.config.ssh_files import wrong_with
+    from tunnelconsole.engine.settings import FilePath, SSHSettings, via_of
+
+    given = {"identity": identity, "known_hosts": known_hosts}
+    files = {name: FilePath(file).resolve(Path.cwd()) for name, file in given.items() if file is not None}
+    for name, file in files.items():
+        option = f"--{name.replace('_', '-')}"
+        if not any(address is not None and via_of(address) is not None for address in addresses):
+            raise click.UsageError(f"{option} is for a server that is reached through ssh://")
+        if sentence := wrong_with(name, file):
+            raise TunnelConsoleError(f"{option}: {sentence}")
+    return SSHSettings(identity=files.get("identity"), known_hosts=files.get("known_hosts")) if files else None
 
 
 def secret_from(file: Path | None) -> Secret:

@@ -15,8 +15,8 @@ from tunnelconsole.cli.options import (
     SECRET_VARIABLE,
     Command,
     Shared,
-    address,
     pass_shared,
+    rendezvous_address,
     secret_from,
     tls_options,
     tls_settings,
@@ -33,7 +33,7 @@ HIGHEST_PORT = 2**16 - 1
 
 
 def _optional_address(context: click.Context, parameter: click.Parameter, value: str | None) -> HostPort | None:
-    return address(context, parameter, value) if value is not None else None
+    return rendezvous_address(context, parameter, value) if value is not None else None
 
 
 def _duration(context: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
@@ -166,7 +166,9 @@ def punch(
 
 
 @click.command(cls=Command, short_help="What kind of NAT you are behind, and what will work.")
-@click.option("--server", callback=address, required=True, metavar="HOST:PORT", help="A punch server, which looks.")
+@click.option(
+    "--server", callback=rendezvous_address, required=True, metavar="HOST:PORT", help="A punch server, which looks."
+)
 @tls_options
 @pass_shared
 def nat(shared: Shared, server: HostPort, *, tls: bool, fingerprint: str | None, ca: str | None) -> None:

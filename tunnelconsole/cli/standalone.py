@@ -25,9 +25,9 @@ from tunnelconsole.engine.events import (
 from tunnelconsole.engine.services.channel import connection as channel_connection
 from tunnelconsole.engine.services.jump.connection import CONNECT_TIMEOUT, reach
 from tunnelconsole.engine.services.relay.client import RelayClientSettings
-from tunnelconsole.engine.services.service import ServerDialer
+from tunnelconsole.engine.services.server_dialer import dialer_of
 from tunnelconsole.engine.services.tunnel.client import TunnelClientSettings
-from tunnelconsole.engine.settings import HostPort, Secret, TLSSettings
+from tunnelconsole.engine.settings import HostPort, Secret, ServerAddress, SSHSettings, TLSSettings
 from tunnelconsole.engine.transport.descriptors import raise_limit
 from tunnelconsole.engine.transport.stdio import join_stdio, stdio_through
 from tunnelconsole.errors import CertificateRejected, TargetRefused, TunnelConsoleError
@@ -88,29 +88,32 @@ async def forward(
                     narrate(event.text())
 
 
-async def jump(server: HostPort, secret: Secret, target: HostPort, tls: TLSSettings | None) -> None:
+async def jump(
+    server: ServerAddress, secret: Secret, target: HostPort, tls: TLSSettings | None, ssh: SSHSettings | None
+) -> None:
     """Joins standard input and output with ``target`` through a jump server, until both directions have ended.
 
     :raises CredentialsRefused: the server does not accept the secret, or is not the one that was pinned.
     :raises ConnectFailed: the server cannot be reached, will not or cannot dial the target, or broke off.
     :raises OSError: standard input cannot be read, or standard output not written.
     """
-    dialer = ServerDialer(server, None, tls, CONNECT_TIMEOUT)
-    try:
-        end, early = await reach(dialer, secret, target, CONNECT_TIMEOUT)
-    except CertificateRejected as error:
-        raise in_own_words(error) from error
-    except TargetRefused as error:
-        raise TargetRefused(f"the jump server did not connect to {target}: {error.message}", error.hint) from error
-    await join_stdio(end, early)
+    async with dialer_of(server, None, tls, ssh, CONNECT_TIMEOUT) as dialer:
+        try:
+            end, early = await reach(dialer, secret, target, CONNECT_TIMEOUT)
+        except CertificateRejected as error:
+            raise in_own_words(error) from error
+        except TargetRefused as error:
+            raise TargetRefused(f"the jump server did not connect to {target}: {error.message}", error.hint) from error
+        await join_stdio(end, early)
 
 
 async def channel(
-    server: HostPort,
+    server: ServerAddress,
     who: channel_connection.Membership | None,
     key: Secret | None,
     password: Secret | None,
     tls: TLSSettings | None,
+    ssh: SSHSettings | None,
 ) -> None:
     """Joins standard input and output with a channel server, until both directions have ended.
 
@@ -125,25 +128,25 @@ async def channel(
         other end had sealed.
     :raises OSError: standard input cannot be read, or standard output not written.
     """
-    dialer = ServerDialer(server, None, tls, CONNECT_TIMEOUT)
-    known = channel_connection.Password(password) if password is not None else None
-    try:
-        if who is None:
-            end, _, early = await channel_connection.reach_broadcast(dialer)
-        else:
-            end, _, early = await channel_connection.reach(dialer, who, known, CONNECT_TIMEOUT)
-    except CertificateRejected as error:
-        raise in_own_words(error) from error
-    except ValueError as error:
-        raise TunnelConsoleError(str(error)) from error
-    with cancelled_by(signal.SIGTERM, signal.SIGHUP):
-        if key is None:
-            await join_stdio(end, early)
-            return
-        # Only where there is a key: cryptography costs 10 MiB and a tenth of a second.
-        from tunnelconsole.engine.services.channel.sealed_join import sealed_join  # noqa: PLC0415
+    async with dialer_of(server, None, tls, ssh, CONNECT_TIMEOUT) as dialer:
+        known = channel_connection.Password(password) if password is not None else None
+        try:
+            if who is None:
+                end, _, early = await channel_connection.reach_broadcast(dialer)
+            else:
+                end, _, early = await channel_connection.reach(dialer, who, known, CONNECT_TIMEOUT)
+        except CertificateRejected as error:
+            raise in_own_words(error) from error
+        except ValueError as error:
+            raise TunnelConsoleError(str(error)) from error
+        with cancelled_by(signal.SIGTERM, signal.SIGHUP):
+            if key is None:
+                await join_stdio(end, early)
+                return
+            # Only where there is a key: cryptography costs 10 MiB and a tenth of a second.
+            from tunnelconsole.engine.services.channel.sealed_join import sealed_join  # noqa: PLC0415
 
-        await stdio_through(sealed_join(end, key, early))
+            await stdio_through(sealed_join(end, key, early))
 
 
 @contextmanager

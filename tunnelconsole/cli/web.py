@@ -15,10 +15,12 @@ from tunnelconsole.cli.options import (
     TOKEN_VARIABLE,
     Command,
     Shared,
-    address,
     pass_shared,
     secret_of,
     secret_of_environment,
+    server_address,
+    ssh_options,
+    ssh_settings,
     tls_settings,
     trust_options,
 )
@@ -26,7 +28,7 @@ from tunnelconsole.cli.options import (
 if TYPE_CHECKING:
     from tunnelconsole.engine.services.tunnel.client import TunnelClientSettings
     from tunnelconsole.engine.services.tunnel.target import Target, TunnelURL
-    from tunnelconsole.engine.settings import HostPort
+    from tunnelconsole.engine.settings import ServerAddress
 
 REQUESTS_SHOWN = 50
 """Requests shown unless --limit asks for others: a screen full."""
@@ -48,8 +50,8 @@ def _url(context: click.Context, parameter: click.Parameter, value: str) -> Tunn
         raise click.BadParameter(str(error), context, parameter) from error
 
 
-def _optional_address(context: click.Context, parameter: click.Parameter, value: str | None) -> HostPort | None:
-    return None if value is None else address(context, parameter, value)
+def _optional_address(context: click.Context, parameter: click.Parameter, value: str | None) -> ServerAddress | None:
+    return None if value is None else server_address(context, parameter, value)
 
 
 def _optional_target(context: click.Context, parameter: click.Parameter, value: str | None) -> Target | None:
@@ -69,7 +71,13 @@ def _optional_target(context: click.Context, parameter: click.Parameter, value: 
 
 @click.command(cls=Command, short_help="Give a web service here a public URL at a tunnel server.")
 @click.argument("target", required=False, callback=_optional_target)
-@click.option("--server", callback=_url, required=True, metavar="URL", help="The public URL that it is to have.")
+@click.option(
+    "--server",
+    callback=_url,
+    required=True,
+    metavar="URL",
+    help="The public URL that it is to have, with or without ssh://USER@HOST/ before it.",
+)
 @click.option(
     "--folder", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Serve this in place of TARGET."
 )
@@ -81,9 +89,10 @@ def _optional_target(context: click.Context, parameter: click.Parameter, value: 
     help=f"Holds the token, where the server wants one; else the variable {TOKEN_VARIABLE} does.",
 )
 @click.option(
-    "--connect", callback=_optional_address, metavar="HOST:PORT", help="Where to dial, if not at the URL's host."
+    "--connect", callback=_optional_address, metavar="ADDRESS", help="Where to dial, if not at the URL's host."
 )
 @trust_options
+@ssh_options
 @pass_shared
 def http(
     shared: Shared,
@@ -92,7 +101,9 @@ def http(
     folder: Path | None,
     host_header: str,
     token_file: Path | None,
-    connect: HostPort | None,
+    connect: ServerAddress | None,
+    identity: str | None,
+    known_hosts: str | None,
     *,
     fingerprint: str | None,
     ca: str | None,
@@ -116,6 +127,7 @@ def http(
         host_header=host_header,
         token=secret_of("--token-file", token_file) or secret_of_environment(TOKEN_VARIABLE),
         tls=tls_settings(fingerprint, ca, tls=server.scheme == "https"),
+        ssh=ssh_settings(identity, known_hosts, server.address, connect),
         inspect=False,  # nobody could look
     )
     _check(settings)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from tunnelconsole.config.reader import Reader
 from tunnelconsole.engine.access import plain_address
-from tunnelconsole.engine.settings import HostPort, ListenAddress, PortRange
+from tunnelconsole.engine.settings import HostPort, ListenAddress, PortRange, via_of
 from tunnelconsole.engine.transport.listener import is_loopback
 from tunnelconsole.engine.wire.hostport import format_host_port
 
@@ -73,6 +73,8 @@ def _check_loop(reader: Reader, path: str, values: Mapping[str, object]) -> None
     listen, server = values.get("listen"), values.get(key)
     if not isinstance(listen, ListenAddress) or not isinstance(server, HostPort) or "connect" not in values:
         return
+    if via_of(server) is not None:
+        return  # that port is the SSH host's
     if server.port == listen.port and _leads_back(server.host, listen.host):
         reader.wrong(f"{path}.{key}", f"{server} is its own {path}.listen, so it would connect to itself")
 

@@ -1,12 +1,14 @@
-"""The files that an SSH server needs: what is wrong with them, told before a service goes down."""
+"""The files that SSH needs, at a server and at a client: what is wrong with them, told before a service goes down."""
 
 from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from tunnelconsole.config.reader import Reader, key_path
 
@@ -14,13 +16,40 @@ _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
+_FILES = {
+    "authorized_keys": (_OTHERS_WRITE, "go-w"),
+    "host_key": (_OTHERS, "600"),
+    "identity": (_OTHERS, "600"),
+    "known_hosts": (_OTHERS_WRITE, "go-w"),
+}
+"""What others may not do with a file, by the key that names it, and how that is mended."""
+
+_MAY_BE_MISSING = ("known_hosts",)
+"""Files that OpenSSH's own programs make when there is something to put into them."""
+
+
+def wrong_with(name: str, file: str) -> str:
+    """What is wrong with the file that a key of this name has; empty where it can be used."""
+    path = Path(file)
+    if name in _MAY_BE_MISSING and not path.exists():
+        return ""
+    return _wrong(path, *_FILES[name])
+
+
 def check_ssh_files(reader: Reader, values: Mapping[str, Any], path: str) -> None:
-    """Looks at the files of ``authorized_keys`` and ``host_key``, where they are named.
+    """Looks at the files of ``authorized_keys`` and ``host_key``, and of the ``ssh`` table, where they are named.
 
     :param values: those of the service's keys that could be read.
     """
-    for name, forbidden, mend in (("authorized_keys", _OTHERS_WRITE, "go-w"), ("host_key", _OTHERS, "600")):
-        if values.get(name) and (sentence := _wrong(Path(values[name]), forbidden, mend)):
+    _check(reader, values, path, ("authorized_keys", "host_key"))
+    if values.get("ssh") is not None:
+        table = msgspec.structs.asdict(values["ssh"])
+        _check(reader, table, key_path(path, "ssh"), ("identity", "known_hosts"))
+
+
+def _check(reader: Reader, values: Mapping[str, Any], path: str, names: Iterable[str]) -> None:
+    for name in names:
+        if values.get(name) and (sentence := wrong_with(name, values[name])):
             reader.wrong(key_path(path, name), sentence)
 
 

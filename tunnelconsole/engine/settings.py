@@ -13,6 +13,7 @@ import msgspec
 from tunnelconsole.engine.access import Clients, Destination
 from tunnelconsole.engine.transport.tls import plain_fingerprint
 from tunnelconsole.engine.wire.hostport import check_host, format_host_port, parse_host_port
+from tunnelconsole.engine.wire.ssh_url import SSHURL, begins_with_ssh, format_ssh_url, parse_ssh_url
 
 MAX_PORTS = 65535
 """Ports there are."""
@@ -86,6 +87,76 @@ class HostPort(msgspec.Struct, frozen=True):
         :raises ValueError: it is not that; the text says what is wrong.
         """
         return cls(*parse_host_port(text))
+
+
+class SSHHost(msgspec.Struct, frozen=True):
+    """A host with an SSH server, through which a server is reached: ``ssh://ops@gate.example.net:22``."""
+
+    host: str
+    port: int
+    user: str = ""
+    """Empty for the local user's name, as OpenSSH has it."""
+
+    def __str__(self) -> str:
+        return format_ssh_url(self.user, self.host, self.port)
+
+    @property
+    def address(self) -> str:
+        """Where its SSH server is, ``host:port``."""
+        return format_host_port(self.host, self.port)
+
+
+def split_ssh(text: str) -> tuple[SSHHost | None, str]:
+    """The SSH host through which ``text`` leads, None where it leads through none, and the server as seen from there.
+
+    :raises ValueError: it begins with ``ssh://`` and is not right; the text says what is wrong.
+    """
+    if not begins_with_ssh(text):
+        return None, text
+    url: SSHURL = parse_ssh_url(text)
+    host = SSHHost(url.host, url.port, url.user)
+    if not url.behind:
+        raise ValueError(f"names no server behind {host}; write {host}/SERVER, as SERVER is called at that host")
+    if begins_with_ssh(url.behind):
+        raise ValueError("goes through one SSH host, not through several")
+    return host, url.behind
+
+
+class ServerAddress(HostPort, frozen=True):
+    """Where a server is: ``host:port``, or ``ssh://user@host:port/host:port`` through an SSH host."""
+
+    via: SSHHost | None = None
+    """The SSH host from which it is dialled, and which looks its name up; None where it is dialled from here."""
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Reads an address, with or without an SSH host before it.
+
+        :raises ValueError: it is not that; the text says what is wrong.
+        """
+        via, server = split_ssh(text)
+        if via is not None and "/" in server:
+            raise ValueError(f"{server!r} has a path behind it; after {via}/ comes host:port and nothing else")
+        return cls(*parse_host_port(server), via)
+
+
+class RendezvousAddress(HostPort, frozen=True):
+    """Where a punch server is; it has to see us as others on the internet do, so nothing may stand in between."""
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Reads ``host:port``.
+
+        :raises ValueError: it is not that; the text says what is wrong.
+        """
+        if begins_with_ssh(text):
+            raise ValueError("a rendezvous is not reached through ssh://: it has to see our NAT, not the SSH host's")
+        return cls(*parse_host_port(text))
+
+
+def via_of(address: HostPort) -> SSHHost | None:
+    """The SSH host through which an address is reached; None for none."""
+    return address.via if isinstance(address, ServerAddress) else None
 
 
 class ListenAddress(msgspec.Struct, frozen=True):
@@ -190,3 +261,14 @@ class TLSSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """A client's PEM file with the authorities to trust; the system's when unset."""
     fingerprint: Fingerprint | None = None
     """Pins the server's certificate for a client; no authority is asked then."""
+
+
+class SSHSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[service.NAME.ssh]``: how a client proves itself to the SSH host in its ``ssh://``, and knows it."""
+
+    identity: FilePath | None = None
+    """The private key; those of the agent and of ``~/.ssh`` when unset."""
+    passphrase: Secret | None = None
+    """What the private key is encrypted with."""
+    known_hosts: FilePath | None = None
+    """The keys of hosts, as OpenSSH keeps them; ``~/.ssh/known_hosts`` and ``/etc/ssh/ssh_known_hosts`` when unset."""

@@ -9,7 +9,7 @@ import struct
 import pytest
 
 from loopback import Handler, blackhole, nobody, target
-from tunnelconsole.engine.services.service import ServerDialer
+from tunnelconsole.engine.services.server_dialer import ServerDialer
 from tunnelconsole.engine.settings import Fingerprint, HostPort, TLSSettings
 from tunnelconsole.errors import ConnectFailed
 

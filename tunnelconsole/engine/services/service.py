@@ -21,21 +21,11 @@ from tunnelconsole.engine.private_files import private_folder
 from tunnelconsole.engine.rules import Problem, Rule, broken
 from tunnelconsole.engine.sessions import ANONYMOUS, Channel, Flow, Session
 from tunnelconsole.engine.settings import HostPort, ListenAddress, NetworkPattern, TLSSettings
-from tunnelconsole.engine.transport.dialer import dial
-from tunnelconsole.engine.transport.ends import End, SocketEnd
+from tunnelconsole.engine.transport.ends import End
 from tunnelconsole.engine.transport.listener import Accepted, Listener, is_loopback, listen
 from tunnelconsole.engine.transport.pump import Finished
-from tunnelconsole.engine.transport.tls import (
-    NotTLS,
-    TLSEnd,
-    check_fingerprint,
-    client_context,
-    complete_handshake,
-    explain,
-    server_context,
-)
-from tunnelconsole.engine.wire.first_bytes import TLS, spoken_by
-from tunnelconsole.errors import CertificateRejected, ConnectFailed, ListenFailed, RequestRefused
+from tunnelconsole.engine.transport.tls import server_context
+from tunnelconsole.errors import ListenFailed, RequestRefused
 
 Start = Callable[[Finished], Flow]
 """Starts a flow that will call what it is given once it has ended, and not before it has been returned."""
@@ -313,7 +303,7 @@ class ServerTLS:
             self.context, self.fingerprint = self._load()
         except (OSError, ValueError) as error:
             raise ListenFailed(
-                f"the certificate {self._certificate} with key {self._key} cannot be used: {_reason(error)}",
+                f"the certificate {self._certificate} with key {self._key} cannot be used: {reason_of(error)}",
                 "both must be PEM files that belong together",
             ) from error
 
@@ -325,7 +315,7 @@ class ServerTLS:
         try:
             self.context, self.fingerprint = self._load()
         except (OSError, ValueError) as error:
-            raise OSError(f"{self._certificate} with key {self._key}: {_reason(error)}") from error
+            raise OSError(f"{self._certificate} with key {self._key}: {reason_of(error)}") from error
 
     def _load(self) -> tuple[ssl.SSLContext, str]:
         # A new context each time: loading files that do not fit together into the one in use would leave it without a
@@ -333,100 +323,8 @@ class ServerTLS:
         return server_context(self._certificate, self._key), self._read_fingerprint(self._certificate)
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """Why files of TLS cannot be used, in a few words."""
     if isinstance(error, ssl.SSLError):
         return error.reason or "not a PEM certificate and key"
     return error.strerror or str(error) if isinstance(error, OSError) else str(error)
-
-
-_TLS_ON = "set [service.NAME.tls] on this client, or give a command --tls"
-
-
-class ServerDialer:
-    """A client's way to its server: the address, ``connect`` in its place, TLS, and the time for it all.
-
-    :param without_tls: how this client is told to do without TLS.
-    :raises ConnectFailed: the file of the authorities to trust cannot be used.
-    """
-
-    def __init__(
-        self,
-        server: HostPort,
-        connect: HostPort | None,
-        tls: TLSSettings | None,
-        timeout: float,
-        *,
-        without_tls: str = "leave tls out at this client",
-    ) -> None:
-        self._without_tls = without_tls
-        self._server = server
-        self._address = connect or server
-        self._tls = tls
-        self._timeout = timeout
-        self._context: ssl.SSLContext | None = None
-        if tls is not None:
-            try:
-                self._context = client_context(Path(tls.ca) if tls.ca else None, tls.fingerprint or "")
-            except OSError as error:
-                raise ConnectFailed(
-                    f"the authorities in {tls.ca} cannot be used: {_reason(error)}", "tls.ca names a PEM file"
-                ) from error
-
-    def advice(self, what: str, speaks: str, first: bytes) -> str:
-        """What to do about somebody who does not answer as the server does.
-
-        :param what: the server is.
-        :param speaks: the usual name of what it speaks, as in :func:`~tunnelconsole.engine.wire.first_bytes.spoken_by`.
-        :param first: the first bytes of who answers; empty when nothing came.
-        """
-        spoken = spoken_by(first)
-        if self._tls is None and spoken == TLS:
-            return f"the server speaks TLS: {_TLS_ON}"
-        if self._tls is None and not first:
-            return f"if its listener is a TLS one, {_TLS_ON}; else, is there a {what} at {self._address}?"
-        seen = f"what answers there speaks {spoken}; " if spoken not in ("", speaks) else ""
-        return f"{seen}is there a {what} at {self._address}?"
-
-    async def reach(self, what: str) -> End:
-        """As :meth:`dial`, and what goes wrong tells whom it was about: other addresses are dialled too.
-
-        :param what: the server is.
-        """
-        try:
-            return await self.dial()
-        except CertificateRejected:
-            raise  # it is about nobody else
-        except ConnectFailed as error:
-            raise ConnectFailed(f"cannot reach the {what} {self._address}: {error.message}", error.hint) from error
-
-    async def dial(self) -> End:
-        """A connection to the server, TLS done.
-
-        :raises ConnectFailed: it cannot be reached.
-        :raises CredentialsRefused: its certificate is not the pinned one.
-        """
-        try:
-            async with asyncio.timeout(self._timeout):
-                plain = await dial(self._address.host, self._address.port)
-                if self._context is None or self._tls is None:
-                    return plain
-                return await self._secure(plain, self._context, self._tls)
-        except TimeoutError as error:
-            raise ConnectFailed(f"the server did not answer within {self._timeout:g} s") from error
-
-    async def _secure(self, plain: SocketEnd, context: ssl.SSLContext, tls: TLSSettings) -> TLSEnd:
-        end = TLSEnd(plain.socket, context, server_side=False, server_name=self._server.host)
-        try:
-            await complete_handshake(end)
-            if tls.fingerprint:
-                check_fingerprint(end, tls.fingerprint)
-        except (ssl.SSLError, NotTLS) as error:
-            end.abort()
-            raise explain(error, self._without_tls) from error
-        except OSError as error:
-            end.abort()
-            raise ConnectFailed(f"the server broke off the TLS handshake: {error.strerror or error}") from error
-        except BaseException:
-            end.abort()
-            raise
-        return end

@@ -80,7 +80,8 @@ class Pump:
         """``splice``, or how the bytes travel otherwise."""
         if isinstance(self.left_to_right, AdaptiveHalf):
             return "splice" if CAN_SPLICE else "tcp"
-        return "tls" if "tls" in (self.left.path, self.right.path) else "tcp"
+        paths = (self.left.path, self.right.path)
+        return next((path for path in ("tls", "ssh") if path in paths), "tcp")
 
     def abort(self, reason: str) -> None:
         """Cuts both directions now, with a reset to both sides."""

@@ -40,17 +40,23 @@ class ChannelLink(asyncssh.SSHTCPSession[bytes]):
     """A channel of SSH as a link; give it to asyncssh as the channel's session. It is not read until :meth:`resume`.
 
     :param opened: told once the channel is open.
+    :param gone: told once it is over at both ends, and so all that was written to it has arrived or never will.
     """
 
     path = "ssh"
     plain = False
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, carrier: Carrier, opened: Callable[[], None] = _nothing
+        self,
+        loop: asyncio.AbstractEventLoop,
+        carrier: Carrier,
+        opened: Callable[[], None] = _nothing,
+        gone: Callable[[], None] = _nothing,
     ) -> None:
         self._loop = loop
         self._carrier = carrier
         self._opened = opened
+        self._gone = gone
         self._channel: asyncssh.SSHTCPChannel[bytes] | None = None
         self.owner: LinkOwner = NOBODY
         self._undelivered: deque[bytes] = deque()
@@ -74,6 +80,8 @@ class ChannelLink(asyncssh.SSHTCPSession[bytes]):
 
     def write(self, data: bytes) -> bool:
         if self._channel is None or self._channel.is_closing():
+            # Where the channel is still there, the far side has closed it: what it sent before may be unread here.
+            self.left_in_order = self.left_in_order or (self._channel is not None and not self._closed)
             return False
         self._channel.write(data)
         return True
@@ -108,12 +116,15 @@ class ChannelLink(asyncssh.SSHTCPSession[bytes]):
         if not self.reading or self._undelivered or self._closed:
             return
         if self._broken:
-            self._stop()
-            self.owner.link_broken(self, self._broken)
+            self._tell_break()
         elif self.ended and not self._end_told:
             self._end_told = True
             self.reading = False
             self.owner.link_ended(self)
+
+    def _tell_break(self) -> None:
+        self._stop()
+        self.owner.link_broken(self, self._broken)
 
     def close(self) -> None:
         if self._closed:
@@ -197,12 +208,14 @@ class ChannelLink(asyncssh.SSHTCPSession[bytes]):
         self._channel = None
         if self._timer is not None:
             self._timer.cancel()
+        self._gone()
         if self._closed:
             return
         if exc is not None or self._carrier.over:
             self._broken = str(exc) if exc is not None else "the SSH connection ended"
             self.ended = True
-            self._tell_end()
+            if self.owner is not NOBODY:
+                self._tell_break()  # at once: an owner that does not read would wait for a dead connection to drain
             return
         # The far side has closed it, and so both ways are over. OpenSSH does so for a reset too: SSH has none.
         self.ended = self.left_in_order = True

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Protocol
 
+from tunnelconsole.engine.transport.bridge import PairEnd
 from tunnelconsole.engine.transport.ends import End, SocketEnd
 from tunnelconsole.engine.transport.plane import Plane
 from tunnelconsole.engine.transport.pump import Finished, Pump
@@ -121,7 +122,7 @@ class _Bridge:
 
     def __init__(self, far: socket.socket, join: Join) -> None:
         far.setblocking(False)
-        self._far = _PairEnd(far, self._tell)
+        self._far = PairEnd(far, self._tell)
         self._over = asyncio.Event()
         self._reader: asyncio.StreamReader | None = None
         self._untold = False
@@ -166,20 +167,3 @@ class _Bridge:
         self._joint.abort("the program is done with it")
         await self._over.wait()
         self._plane.close()
-
-
-class _PairEnd(SocketEnd):
-    """An end of a socket pair: says that it is cut, because a pair has no reset that would show it.
-
-    :param cut: told before the other end can see anything.
-    """
-
-    __slots__ = ("_cut",)
-
-    def __init__(self, sock: socket.socket, cut: Callable[[], None]) -> None:
-        super().__init__(sock)
-        self._cut = cut
-
-    def abort(self) -> None:
-        self._cut()
-        super().abort()

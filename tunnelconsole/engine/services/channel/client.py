@@ -28,8 +28,8 @@ from tunnelconsole.engine.services.channel.connection import (
     reach_broadcast,
 )
 from tunnelconsole.engine.services.channel.uplink import Bridging, PlainBridging, Uplink
-from tunnelconsole.engine.services.service import ServerDialer, Service, ServiceSettings
-from tunnelconsole.engine.settings import HostPort, ListenAddress, Secret
+from tunnelconsole.engine.services.server_dialer import ClientService, ClientSettings, ServerDialer, ssh_rules
+from tunnelconsole.engine.settings import HostPort, ListenAddress, Secret, ServerAddress
 from tunnelconsole.engine.transport.dialer import dial
 from tunnelconsole.engine.transport.ends import End, SocketEnd
 from tunnelconsole.engine.transport.listener import Listener, is_loopback
@@ -98,7 +98,7 @@ def _only_with_a_handshake(key: str, reason: str) -> Rule:
     return Rule(("mode", key), find)
 
 
-class ChannelClientSettings(ServiceSettings, frozen=True, kw_only=True):
+class ChannelClientSettings(ClientSettings, frozen=True, kw_only=True):
     """``kind = "channel-client"``."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
@@ -111,11 +111,10 @@ class ChannelClientSettings(ServiceSettings, frozen=True, kw_only=True):
         _only_with_a_handshake("receivers", "what we send goes to everybody else"),
         _only_with_a_handshake("handshake_password", "there is no handshake"),
         _only_with_a_handshake("timeout", "there is no handshake to ask for it"),
+        *ssh_rules(),
     )
 
-    server: HostPort
-    connect: HostPort | None = None
-    """The address to dial when it is not the one that ``server`` names."""
+    server: ServerAddress | HostPort
     mode: Literal["chan", "broadcast"] = "chan"
     """The server's: whether we say who we are and to whom we send, or everything goes to everybody."""
     chid: str = ""
@@ -150,13 +149,13 @@ class Waiting(NamedTuple):
     timer: asyncio.TimerHandle
 
 
-class ChannelClient(Service[ChannelClientSettings]):
+class ChannelClient(ClientService[ChannelClientSettings]):
     """Bridges a channel server, the original program included, to a TCP connection."""
 
     kind = "channel-client"
 
     def __init__(self, name: str, settings: ChannelClientSettings, node: Node) -> None:
-        super().__init__(name, settings, node)
+        super().__init__(name, settings, node, settings.server)
         self._who = Membership(settings.chid, settings.receivers, settings.timeout)
         self._password = Password(settings.handshake_password) if settings.handshake_password else None
         self._bridging: Bridging = _sealed(settings.key) if settings.key else PlainBridging(node.plane)
@@ -174,7 +173,7 @@ class ChannelClient(Service[ChannelClientSettings]):
     def target(self) -> str:
         settings = self.settings
         bridged = f", bridged to {settings.target}" if settings.target else ""
-        return f"{self._label} at {settings.server}{bridged}"
+        return f"{self._label} at {settings.server}{self.through}{bridged}"
 
     @property
     def _label(self) -> str:
@@ -185,7 +184,7 @@ class ChannelClient(Service[ChannelClientSettings]):
         settings = self.settings
         await self._open_listener()
         timeout = settings.limits.handshake_timeout
-        dialer = ServerDialer(settings.server, settings.connect, settings.tls, timeout)
+        dialer = ServerDialer(settings.server, settings.connect, settings.tls, timeout, way=self.way)
         self.enter("connecting")
         while True:
             await self._wait_if_stopping()

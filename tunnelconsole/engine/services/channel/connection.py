@@ -6,13 +6,13 @@ import asyncio
 import secrets
 from base64 import b32encode
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from tunnelconsole.engine.limits import LimitSettings
-from tunnelconsole.engine.services.service import ServerDialer
-from tunnelconsole.engine.settings import HostPort, TLSSettings
+from tunnelconsole.engine.services.server_dialer import ServerDialer, dialer_of
+from tunnelconsole.engine.settings import ServerAddress, SSHSettings, TLSSettings
 from tunnelconsole.engine.transport.ends import End, receive, send_all
 from tunnelconsole.engine.transport.streams import Streams, joined_streams, streams_of
 from tunnelconsole.engine.wire.channel import (
@@ -180,6 +180,7 @@ async def connect(
     key: str = "",
     password: str = "",
     tls: TLSSettings | None = None,
+    ssh: SSHSettings | None = None,
     connect_to: str | None = None,
     timeout: float = CONNECT_TIMEOUT,
 ) -> AsyncIterator[Streams]:
@@ -190,28 +191,29 @@ async def connect(
     connection on which bytes were changed, repeated or left out raises ConnectionResetError from the reader, as one
     that breaks does. The other end confirms what it has received, and the end of the block waits for that.
 
-    :param server: the channel server, ``host:port``.
+    :param server: the channel server, ``host:port``; ``ssh://user@host:port/host:port`` through an SSH host.
     :param chid: who we are there; empty leaves it to the server.
     :param receivers: the chids of those who get what we write; none for all others.
     :param key: encrypts what is written, end to end; the other end has the same, and each is a receiver of the other.
     :param password: the server's handshake password.
     :param tls: settings when the server's listener is a TLS one.
+    :param ssh: settings for the SSH host on the way.
     :param connect_to: the address to dial when it is not the one that ``server`` names.
     :param timeout: seconds to reach the server, again for its handshake, and at the end for the other side to take what
         was written and not yet delivered.
     :raises ConnectionResetError: with a ``key``, at the end of the block: the other end has not confirmed that it has
         all that was written.
-    :raises CredentialsRefused: the server does not accept the password.
+    :raises CredentialsRefused: the server does not accept the password, or the SSH host does not let us in.
     :raises ConnectFailed: the server cannot be reached, or does not let us in.
     :raises ValueError: an address is not ``host:port``, or a chid is none.
     """
     if isinstance(receivers, str):
         raise ValueError(f"receivers is a list of chids, such as [{receivers!r}]")
-    dialer = _dialer(server, connect_to, tls, timeout)
     who = Membership(chid, tuple(receivers))
-    connection = await reach(dialer, who, Password(password) if password else None, timeout)
-    async with _streams(connection, key, timeout) as streams:
-        yield streams
+    async with _dialer(server, connect_to, tls, ssh, timeout) as dialer:
+        connection = await reach(dialer, who, Password(password) if password else None, timeout)
+        async with _streams(connection, key, timeout) as streams:
+            yield streams
 
 
 @asynccontextmanager
@@ -220,6 +222,7 @@ async def broadcast(
     *,
     key: str = "",
     tls: TLSSettings | None = None,
+    ssh: SSHSettings | None = None,
     connect_to: str | None = None,
     timeout: float = CONNECT_TIMEOUT,
 ) -> AsyncIterator[Streams]:
@@ -228,24 +231,29 @@ async def broadcast(
     What is written goes to everybody else who is connected then, what is read was sent by any of them. Nothing tells
     that the server is in another mode: what is read is then its refusal, or nothing.
 
-    :param server: the channel server, ``host:port``.
+    :param server: the channel server, ``host:port``; ``ssh://user@host:port/host:port`` through an SSH host.
     :param key: encrypts what is written, end to end, as in :func:`connect`: of those who send there are two, both with
         the same key.
     :param tls: settings when the server's listener is a TLS one.
+    :param ssh: settings for the SSH host on the way.
     :param connect_to: the address to dial when it is not the one that ``server`` names.
     :param timeout: seconds to reach the server, and at the end for the other side to take what was written and not yet
         delivered.
-    :raises CredentialsRefused: the server is not the one that was pinned.
+    :raises CredentialsRefused: the server is not the one that was pinned, or the SSH host does not let us in.
     :raises ConnectFailed: the server cannot be reached.
     :raises ValueError: an address is not ``host:port``.
     """
-    connection = await reach_broadcast(_dialer(server, connect_to, tls, timeout))
-    async with _streams(connection, key, timeout) as streams:
-        yield streams
+    async with _dialer(server, connect_to, tls, ssh, timeout) as dialer:
+        connection = await reach_broadcast(dialer)
+        async with _streams(connection, key, timeout) as streams:
+            yield streams
 
 
-def _dialer(server: str, connect_to: str | None, tls: TLSSettings | None, timeout: float) -> ServerDialer:
-    return ServerDialer(HostPort.parse(server), HostPort.parse(connect_to) if connect_to else None, tls, timeout)
+def _dialer(
+    server: str, connect_to: str | None, tls: TLSSettings | None, ssh: SSHSettings | None, timeout: float
+) -> AbstractAsyncContextManager[ServerDialer]:
+    dialled = ServerAddress.parse(connect_to) if connect_to else None
+    return dialer_of(ServerAddress.parse(server), dialled, tls, ssh, timeout)
 
 
 @asynccontextmanager

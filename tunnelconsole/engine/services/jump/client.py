@@ -10,8 +10,8 @@ from tunnelconsole.engine.events import TargetFailed
 from tunnelconsole.engine.node import Node
 from tunnelconsole.engine.rules import Problem, Rule
 from tunnelconsole.engine.services.jump.connection import reach
-from tunnelconsole.engine.services.service import ServerDialer, Service, ServiceSettings
-from tunnelconsole.engine.settings import HostPort, ListenAddress, Secret
+from tunnelconsole.engine.services.server_dialer import ClientService, ClientSettings, ServerDialer, ssh_rules
+from tunnelconsole.engine.settings import HostPort, ListenAddress, Secret, ServerAddress
 from tunnelconsole.engine.transport.ends import SocketEnd, receive, send_all
 from tunnelconsole.engine.transport.listener import Listener
 from tunnelconsole.engine.transport.pump import Finished, Pump
@@ -35,17 +35,16 @@ def _no_empty_secret(secret: Secret) -> list[Problem]:
     return [] if secret else [("secret", "the secret is empty; no jump server accepts that")]
 
 
-class JumpClientSettings(ServiceSettings, frozen=True, kw_only=True):
+class JumpClientSettings(ClientSettings, frozen=True, kw_only=True):
     """``kind = "jump-client"``."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(("proxy", "target"), _proxy_or_target),
         Rule(("secret",), _no_empty_secret),
+        *ssh_rules(),
     )
 
-    server: HostPort
-    connect: HostPort | None = None
-    """The address to dial when it is not the one that ``server`` names."""
+    server: ServerAddress | HostPort
     secret: Secret
     listen: ListenAddress
     proxy: Literal["socks5", "http"] | None = None
@@ -191,13 +190,13 @@ def _http_status(error: TunnelConsoleError) -> int:
     return 504 if any(words in error.message for words in _TIMED_OUT) else 502
 
 
-class JumpClient(Service[JumpClientSettings]):
+class JumpClient(ClientService[JumpClientSettings]):
     """Offers a jump server's way out to local programs."""
 
     kind = "jump-client"
 
     def __init__(self, name: str, settings: JumpClientSettings, node: Node) -> None:
-        super().__init__(name, settings, node)
+        super().__init__(name, settings, node, settings.server)
         self._timeout = settings.limits.handshake_timeout
         self._listener: Listener | None = None
         self._refused: asyncio.Future[None] | None = None
@@ -205,11 +204,11 @@ class JumpClient(Service[JumpClientSettings]):
     @property
     def target(self) -> str:
         settings = self.settings
-        return f"{settings.target or settings.proxy or 'socks5'} via {settings.server}"
+        return f"{settings.target or settings.proxy or 'socks5'} via {settings.server}{self.through}"
 
     async def run(self) -> None:
         settings = self.settings
-        self._dialer = ServerDialer(settings.server, settings.connect, settings.tls, self._timeout)
+        self._dialer = ServerDialer(settings.server, settings.connect, settings.tls, self._timeout, way=self.way)
         self._refused = self.node.loop.create_future()
         self._listener = await self.listen(settings.listen, self._accepted)
         self.listening(self._listener)

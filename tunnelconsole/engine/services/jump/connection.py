@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from tunnelconsole.engine.limits import LimitSettings
-from tunnelconsole.engine.services.service import ServerDialer
-from tunnelconsole.engine.settings import HostPort, Secret, TLSSettings
+from tunnelconsole.engine.services.server_dialer import ServerDialer, dialer_of
+from tunnelconsole.engine.settings import HostPort, Secret, ServerAddress, SSHSettings, TLSSettings
 from tunnelconsole.engine.transport.ends import End, receive, send_all
 from tunnelconsole.engine.transport.streams import Streams, streams_of
 from tunnelconsole.engine.wire.errors import ProtocolError
@@ -80,6 +80,7 @@ async def connect(
     target: str,
     *,
     tls: TLSSettings | None = None,
+    ssh: SSHSettings | None = None,
     connect_to: str | None = None,
     timeout: float = CONNECT_TIMEOUT,
 ) -> AsyncIterator[Streams]:
@@ -87,20 +88,22 @@ async def connect(
 
     Half-close works (``writer.write_eof()``), with TLS too; a connection that breaks raises from the streams.
 
-    :param server: the jump server, ``host:port``.
+    :param server: the jump server, ``host:port``; ``ssh://user@host:port/host:port`` through an SSH host.
     :param secret: what proves who we are.
     :param target: where to go, ``host:port``; a name is resolved by the server.
     :param tls: settings when the server's listener is a TLS one.
+    :param ssh: settings for the SSH host on the way.
     :param connect_to: the address to dial when it is not the one that ``server`` names.
     :param timeout: seconds to reach the server, again for its handshake, and at the end for the target to take what was
         written and not yet delivered.
-    :raises CredentialsRefused: the server does not accept the secret.
+    :raises CredentialsRefused: the server does not accept the secret, or the SSH host does not let us in.
     :raises TargetRefused: the server would not or could not dial the target.
     :raises ConnectFailed: the server cannot be reached.
     :raises ValueError: an address is not ``host:port``.
     """
     where = HostPort.parse(target)
-    dialer = ServerDialer(HostPort.parse(server), HostPort.parse(connect_to) if connect_to else None, tls, timeout)
-    end, early = await reach(dialer, Secret(secret), where, timeout)
-    async with streams_of(end, early, timeout) as streams:
-        yield streams
+    dialled = ServerAddress.parse(connect_to) if connect_to else None
+    async with dialer_of(ServerAddress.parse(server), dialled, tls, ssh, timeout) as dialer:
+        end, early = await reach(dialer, Secret(secret), where, timeout)
+        async with streams_of(end, early, timeout) as streams:
+            yield streams

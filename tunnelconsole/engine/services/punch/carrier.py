@@ -14,8 +14,8 @@ from contextlib import suppress
 from time import perf_counter
 from typing import Final
 
-from tunnelconsole.engine.services.punch.link_end import LinkEnd
 from tunnelconsole.engine.services.punch.path import LinkTimes, Path, PathKind
+from tunnelconsole.engine.transport.bridge import BridgedEnd
 from tunnelconsole.engine.transport.ends import SocketEnd
 from tunnelconsole.engine.transport.farewell import Farewells
 from tunnelconsole.engine.transport.tls import TLSEnd
@@ -92,7 +92,7 @@ class Carrier:
         self._socket, user = socket.socketpair()
         for sock in (self._socket, user):
             sock.setblocking(False)
-        self.end = LinkEnd(user, self._user_aborted)
+        self.end = BridgedEnd(user, "tls", self._user_aborted)
         self._input = InputWatch(loop, self._socket.fileno(), self._take_in)
         self._user_ended = False
         self._user_gone = False

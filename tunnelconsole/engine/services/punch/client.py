@@ -14,7 +14,7 @@ from tunnelconsole.engine.services.punch.meeting import Meeting, PairingUser, wr
 from tunnelconsole.engine.services.punch.streams import Streams
 from tunnelconsole.engine.services.service import Service, ServiceSettings
 from tunnelconsole.engine.sessions import Flow, Session
-from tunnelconsole.engine.settings import HostPort, ListenAddress, Secret
+from tunnelconsole.engine.settings import HostPort, ListenAddress, RendezvousAddress, Secret
 from tunnelconsole.engine.transport.dialer import dial
 from tunnelconsole.engine.transport.early_stream import EarlyStream
 from tunnelconsole.engine.transport.ends import SocketEnd
@@ -56,9 +56,9 @@ class PunchClientSettings(ServiceSettings, frozen=True, kw_only=True):
         Rule(("secret",), _some_secret),
     )
 
-    server: HostPort
+    server: RendezvousAddress | HostPort
     """The rendezvous."""
-    connect: HostPort | None = None
+    connect: RendezvousAddress | HostPort | None = None
     """The address to dial when it is not the one that ``server`` names."""
     room: str
     """Where the other end is met."""

@@ -15,7 +15,7 @@ import msgspec
 from tunnelconsole.engine.services.punch.observe import ENDPOINTS_ASKED, Observation, observe, probe_filter
 from tunnelconsole.engine.services.punch.port import PunchingPort, own_addresses
 from tunnelconsole.engine.services.punch.seat import new_number, take_seat
-from tunnelconsole.engine.services.service import ServerDialer
+from tunnelconsole.engine.services.server_dialer import ServerDialer
 from tunnelconsole.engine.settings import HostPort, TLSSettings
 from tunnelconsole.engine.transport.dialer import Address
 from tunnelconsole.engine.wire.hostport import format_host_port

@@ -13,7 +13,7 @@ from tunnelconsole.engine.node import Node
 from tunnelconsole.engine.services.punch.carrier import Carrier
 from tunnelconsole.engine.services.punch.round import Ours, Round
 from tunnelconsole.engine.services.punch.seat import Offered, Seat, dial_relay
-from tunnelconsole.engine.services.service import ServerDialer
+from tunnelconsole.engine.services.server_dialer import ServerDialer
 from tunnelconsole.engine.tasks import Tasks
 from tunnelconsole.engine.transport.ends import End, SocketEnd
 from tunnelconsole.engine.transport.pump import Pump

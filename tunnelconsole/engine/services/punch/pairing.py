@@ -19,7 +19,7 @@ from tunnelconsole.engine.services.punch.meeting import Meeting, PairingUser
 from tunnelconsole.engine.services.punch.pair import Pair, RelayDial
 from tunnelconsole.engine.services.punch.round import KnownNat, Ours
 from tunnelconsole.engine.services.punch.seat import Offered, Seat, new_number, take_seat
-from tunnelconsole.engine.services.service import ServerDialer
+from tunnelconsole.engine.services.server_dialer import ServerDialer
 from tunnelconsole.engine.tasks import Tasks
 from tunnelconsole.engine.wire.hostport import parse_host_port
 from tunnelconsole.engine.wire.punch import Go, Left, Notice, Peer

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from tunnelconsole.engine.services.service import ServerDialer
+from tunnelconsole.engine.services.server_dialer import ServerDialer
 from tunnelconsole.engine.transport.dialer import Address, numeric, resolve
 from tunnelconsole.engine.transport.ends import End, SocketEnd, receive, send_all
 from tunnelconsole.engine.transport.tls import TLSEnd

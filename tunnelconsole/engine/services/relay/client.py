@@ -15,9 +15,10 @@ from tunnelconsole.engine.services.native import (
     SPARE_CONNECTIONS,
     SPARE_RULE,
 )
-from tunnelconsole.engine.services.service import ServerDialer, Service, ServiceSettings, Start
+from tunnelconsole.engine.services.server_dialer import ClientService, ClientSettings, ServerDialer, ssh_rules
+from tunnelconsole.engine.services.service import Start
 from tunnelconsole.engine.sessions import Flow, Session
-from tunnelconsole.engine.settings import HostPort
+from tunnelconsole.engine.settings import HostPort, ServerAddress
 from tunnelconsole.engine.transport.dialer import dial
 from tunnelconsole.engine.transport.early_stream import EarlyStream
 from tunnelconsole.engine.transport.ends import End, SocketEnd, receive, send_all
@@ -45,17 +46,16 @@ FRAME_READ = 4096
 """Bytes read at once while a data connection waits for its visitor."""
 
 
-class RelayClientSettings(ServiceSettings, frozen=True, kw_only=True):
+class RelayClientSettings(ClientSettings, frozen=True, kw_only=True):
     """``kind = "relay-client"``."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         KEEPALIVE_RULE,
         SPARE_RULE,
+        *ssh_rules(),
     )
 
-    server: HostPort
-    connect: HostPort | None = None
-    """The address to dial when it is not the one that ``server`` names."""
+    server: ServerAddress | HostPort
     target: HostPort
     """Where visitors are led."""
     native: bool = True
@@ -66,13 +66,13 @@ class RelayClientSettings(ServiceSettings, frozen=True, kw_only=True):
     """Seconds between two keepalives."""
 
 
-class RelayClient(Service[RelayClientSettings]):
+class RelayClient(ClientService[RelayClientSettings]):
     """Attaches a target to a relay server, the original program included."""
 
     kind = "relay-client"
 
     def __init__(self, name: str, settings: RelayClientSettings, node: Node) -> None:
-        super().__init__(name, settings, node)
+        super().__init__(name, settings, node, settings.server)
         self.arriving = 0
         """Visitors for whom the target is being dialled."""
         self._attachment: Attachment | None = None
@@ -80,12 +80,12 @@ class RelayClient(Service[RelayClientSettings]):
 
     @property
     def target(self) -> str:
-        return f"{self.settings.target} via {self.settings.server}"
+        return f"{self.settings.target} via {self.settings.server}{self.through}"
 
     async def run(self) -> None:
         settings = self.settings
         timeout = settings.limits.handshake_timeout
-        dialer = ServerDialer(settings.server, settings.connect, settings.tls, timeout)
+        dialer = ServerDialer(settings.server, settings.connect, settings.tls, timeout, way=self.way)
         await self._wait_if_stopping()
         self.enter("connecting")
         attachment = self._attachment = Attachment(self, dialer, await dialer.reach("relay server"))

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import asyncssh
-from asyncssh.kex import get_kex_algs
 
 from tunnelconsole.engine.access import source_of
 from tunnelconsole.engine.limits import Place
@@ -24,30 +23,19 @@ from tunnelconsole.engine.services.ssh.host_key import load_host_key
 from tunnelconsole.engine.services.ssh.keys import AuthorizedKeys, Entry
 from tunnelconsole.engine.services.ssh.public_places import PublicPlaces
 from tunnelconsole.engine.services.ssh.throttle import Throttle
+from tunnelconsole.engine.transport.ssh_algorithms import (
+    CIPHERS,
+    KEY_EXCHANGES,
+    MACS,
+    POST_QUANTUM,
+    SIGNATURES,
+    known_key_exchanges,
+)
 from tunnelconsole.errors import ListenFailed
 
 if TYPE_CHECKING:
     from tunnelconsole.engine.services.ssh.server import SSHServer
     from tunnelconsole.engine.sessions import Session
-
-POST_QUANTUM = ("mlkem768x25519-sha256",)
-"""Key exchanges that are safe from quantum computers to come (OpenSSH from 9.9 on). asyncssh adds strict key exchange
-(CVE-2023-48795) to each by itself."""
-
-KEY_EXCHANGES = (*POST_QUANTUM, "curve25519-sha256", "curve25519-sha256@libssh.org")
-"""The others are what every OpenSSH since 2014 has."""
-
-CIPHERS = ("aes256-gcm@openssh.com", "aes128-gcm@openssh.com")
-"""Those that CVE-2023-48795 cannot touch, even where a client knows no strict key exchange."""
-
-MACS = ("hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com")
-"""Named because there must be one; the ciphers have their own."""
-
-SIGNATURES = (
-    "ssh-ed25519", "sk-ssh-ed25519@openssh.com", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521",
-    "sk-ecdsa-sha2-nistp256@openssh.com", "rsa-sha2-512", "rsa-sha2-256",
-)  # fmt: skip
-"""With which a key may be proven: none with SHA-1."""
 
 WINDOW = 128 * 1024
 """Bytes that a client may send ahead of a console that does not read: a screen of pasted text fits many times."""
@@ -149,8 +137,7 @@ def _key_exchanges(server: SSHServer) -> list[str]:
     :raises ListenFailed: it has none that are wanted.
     """
     wanted = POST_QUANTUM if server.settings.post_quantum else KEY_EXCHANGES
-    known = {name.decode() for name in get_kex_algs()}
-    offered = [name for name in wanted if name in known]
+    offered = known_key_exchanges(wanted)
     if not offered:
         raise ListenFailed(
             f"the cryptography package here has no {' or '.join(wanted)}",

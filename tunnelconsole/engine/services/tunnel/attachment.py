@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 from tunnelconsole.engine.services.native import MAX_DATA_CONNECTIONS
-from tunnelconsole.engine.services.service import ServerDialer
+from tunnelconsole.engine.services.server_dialer import ServerDialer
 from tunnelconsole.engine.services.tunnel.delivery import Delivery
 from tunnelconsole.engine.services.tunnel.inspector import Log
 from tunnelconsole.engine.sessions import Session

@@ -17,7 +17,7 @@ from tunnelconsole.engine.services.native import (
     SPARE_CONNECTIONS,
     SPARE_RULE,
 )
-from tunnelconsole.engine.services.service import ServerDialer, Service, ServiceSettings
+from tunnelconsole.engine.services.server_dialer import ClientService, ClientSettings, ServerDialer, ssh_rules
 from tunnelconsole.engine.services.tunnel.attachment import Attachment, read_answer
 from tunnelconsole.engine.services.tunnel.folder import Folder
 from tunnelconsole.engine.services.tunnel.health import (
@@ -31,7 +31,7 @@ from tunnelconsole.engine.services.tunnel.health_events import TargetHealthy, Ta
 from tunnelconsole.engine.services.tunnel.inspector import Inspector
 from tunnelconsole.engine.services.tunnel.server import RESPONSE_TIMEOUT, SWEEP
 from tunnelconsole.engine.services.tunnel.target import Target, TunnelURL
-from tunnelconsole.engine.settings import HostPort, Secret, TLSSettings
+from tunnelconsole.engine.settings import Secret, TLSSettings
 from tunnelconsole.engine.transport.ends import send_all
 from tunnelconsole.engine.units import Duration
 from tunnelconsole.engine.wire.errors import ProtocolError
@@ -83,7 +83,7 @@ def _tls_by_url(server: TunnelURL, tls: TLSSettings | None) -> list[Problem]:
     return []
 
 
-class TunnelClientSettings(ServiceSettings, frozen=True, kw_only=True):
+class TunnelClientSettings(ClientSettings, frozen=True, kw_only=True):
     """``kind = "tunnel-client"``."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
@@ -91,6 +91,7 @@ class TunnelClientSettings(ServiceSettings, frozen=True, kw_only=True):
         Rule(("token",), _usable_token),
         SPARE_RULE,
         Rule(("server", "tls"), _tls_by_url),
+        *ssh_rules(lambda url: url.address),
         KEEPALIVE_RULE,
         Rule(("health_check", "target"), _checkable),
         Rule(("health_path",), _usable_path),
@@ -102,8 +103,6 @@ class TunnelClientSettings(ServiceSettings, frozen=True, kw_only=True):
 
     server: TunnelURL
     """The public URL: its host is the public hostname."""
-    connect: HostPort | None = None
-    """The address to dial when it is not the one that ``server`` names."""
     token: Secret | None = None
     """What proves who we are."""
     target: Target
@@ -139,13 +138,13 @@ def _told_host(settings: TunnelClientSettings) -> ToldHost | None:
     return ToldHost(settings.host_header, *((address.host, address.port) if address is not None else ()))
 
 
-class TunnelClient(Service[TunnelClientSettings]):
+class TunnelClient(ClientService[TunnelClientSettings]):
     """Gives a web service a public hostname at a tunnel server, the original program included."""
 
     kind = "tunnel-client"
 
     def __init__(self, name: str, settings: TunnelClientSettings, node: Node) -> None:
-        super().__init__(name, settings, node)
+        super().__init__(name, settings, node, settings.server.address)
         self.inspector = Inspector()
         self.folder = Folder(Path(settings.target.folder))
         self.token = settings.token or secrets.token_urlsafe(OWN_TOKEN_BYTES)
@@ -196,7 +195,7 @@ class TunnelClient(Service[TunnelClientSettings]):
 
     @property
     def target(self) -> str:
-        return f"{self.settings.target} via {self.settings.server}"
+        return f"{self.settings.target} via {self.settings.server}{self.through}"
 
     async def run(self) -> None:
         checking = self.tasks.start(self._health.watch(), "health check") if self._health is not None else None
@@ -215,7 +214,12 @@ class TunnelClient(Service[TunnelClientSettings]):
         if tls is not None and settings.server.scheme == "http":
             raise ConnectFailed(f"{url} is without TLS, and there is a tls table", "leave that out, or write https://")
         dialer = ServerDialer(
-            settings.server.address, settings.connect, tls, timeout, without_tls="begin the URL with http://"
+            settings.server.address,
+            settings.connect,
+            tls,
+            timeout,
+            way=self.way,
+            without_tls="begin the URL with http://",
         )
         await self._wait_if_stopping()
         self.enter("connecting")

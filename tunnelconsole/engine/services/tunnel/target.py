@@ -8,7 +8,7 @@ from typing import Self
 
 import msgspec
 
-from tunnelconsole.engine.settings import HostPort
+from tunnelconsole.engine.settings import HostPort, ServerAddress, split_ssh
 from tunnelconsole.engine.transport.dialer import Address, numeric
 from tunnelconsole.engine.wire.hostport import parse_host_port
 from tunnelconsole.engine.wire.http.head import HttpError, check_host
@@ -18,10 +18,13 @@ _URL = re.compile(r"(?P<scheme>https?)://(?P<host>[^/?#@]+)/?", re.IGNORECASE)
 
 
 class TunnelURL(msgspec.Struct, frozen=True):
-    """A tunnel's public URL, ``http://app.example.net:8080``; its host is the public hostname."""
+    """A tunnel's public URL, ``http://app.example.net:8080``; its host is the public hostname.
+
+    ``ssh://gate.example.net/http://app.example.net:8080`` is the same tunnel, reached through an SSH host.
+    """
 
     scheme: str
-    address: HostPort
+    address: ServerAddress
     host: str
     """As it is told the server: the port only where it stands in the URL."""
 
@@ -34,6 +37,7 @@ class TunnelURL(msgspec.Struct, frozen=True):
 
         :raises ValueError: it is not one; the text says how one is written.
         """
+        via, text = split_ssh(text)
         found = _URL.fullmatch(text.strip())
         wrong = f'"{text}" is not the URL of a tunnel; write one as "http://app.example.net:8080", without a path'
         if found is None:
@@ -42,10 +46,10 @@ class TunnelURL(msgspec.Struct, frozen=True):
         has_port = re.search(r":[0-9]+$", host) is not None
         try:
             check_host(host)
-            address = HostPort(*parse_host_port(host if has_port else f"{host}:{_DEFAULT_PORTS[scheme]}"))
+            host_port = parse_host_port(host if has_port else f"{host}:{_DEFAULT_PORTS[scheme]}")
         except (HttpError, ValueError):
             raise ValueError(wrong) from None
-        return cls(scheme, address, host)
+        return cls(scheme, ServerAddress(*host_port, via), host)
 
 
 class Target(msgspec.Struct, frozen=True):

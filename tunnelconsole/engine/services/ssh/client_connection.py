@@ -1,0 +1,270 @@
+"""A connection to an SSH host, and logging in there."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import stat
+from functools import partial
+from pathlib import Path
+from typing import Final, cast
+
+import asyncssh
+
+from tunnelconsole.engine.services.ssh.known_hosts import KnownHosts
+from tunnelconsole.engine.settings import SSHHost, SSHSettings
+from tunnelconsole.engine.transport.dialer import dial
+from tunnelconsole.engine.transport.ssh_algorithms import (
+    CIPHERS,
+    KEY_EXCHANGES,
+    MACS,
+    SIGNATURES,
+    known_key_exchanges,
+)
+from tunnelconsole.engine.transport.ssh_channel import ChannelLink
+from tunnelconsole.engine.transport.ssh_connection import LESS_UNSENT, MOST_UNSENT, LeanConnection
+from tunnelconsole.errors import ConnectFailed, CredentialsRefused, HostKeyRejected
+
+KEEPALIVE: Final = 30.0
+"""Seconds between two looks whether a quiet SSH host is still there."""
+
+KEEPALIVE_TRIES: Final = 4
+"""Looks without an answer after which it is gone: two minutes, as for every TCP connection of ours."""
+
+LOGIN_TIME: Final = 30.0
+"""Seconds to connect and log in: an agent may have to ask its user to touch a key."""
+
+_MEND_KEY: Final = "name one with ssh.identity, or a command's --identity"
+
+_OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
+
+IDLE_TIME: Final = 60.0
+"""Seconds that a connection is kept on which nothing is open: a client that comes back logs in but once."""
+
+
+class Connection(LeanConnection, asyncssh.SSHClientConnection):
+    """asyncssh's connection, which holds its channels up while the SSH host does not read."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, options: asyncssh.SSHClientConnectionOptions, known: KnownHosts
+    ) -> None:
+        super().__init__(loop, options, wait="auth")
+        self.known = known
+        self.rejected: asyncssh.SSHKey | None = None
+        """The key that the host has shown, where it is not a known one."""
+        self.links: set[ChannelLink] = set()
+        """What is open on it, or about to be."""
+        self.empty = asyncio.Event()
+        """Set while there is nothing."""
+        self.unused = asyncio.Event()
+        """Set once there has been nothing for :data:`IDLE_TIME`, or the connection is over."""
+        self._resting: asyncio.TimerHandle | None = None
+        self._full = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        cast(asyncio.Transport, transport).set_write_buffer_limits(MOST_UNSENT, LESS_UNSENT)
+        super().connection_made(transport)
+
+    def pause_writing(self) -> None:
+        """Part of asyncio's protocols: asyncssh itself would go on and fill the memory."""
+        self._full = True
+        for link in self.links:
+            link.hold("connection")
+
+    def resume_writing(self) -> None:
+        self._full = False
+        for link in list(self.links):
+            link.go_on("connection")
+
+    def add(self) -> ChannelLink:
+        """A channel to be opened."""
+        link = ChannelLink(asyncio.get_running_loop(), self, gone=lambda: self.forget(link))
+        self.links.add(link)
+        self.empty.clear()
+        self.unused.clear()
+        self._wake()
+        if self._full:
+            link.hold("connection")
+        return link
+
+    def forget(self, link: ChannelLink) -> None:
+        """A channel is over, or was not opened."""
+        self.links.discard(link)
+        if not self.links:
+            self.rest()
+
+    def rest(self) -> None:
+        """Nothing is open on it now."""
+        self.empty.set()
+        self._wake()
+        self._resting = self._loop.call_later(IDLE_TIME, self.unused.set)
+
+    def _wake(self) -> None:
+        if self._resting is not None:
+            self._resting.cancel()
+            self._resting = None
+
+    def _cleanup(self, exc: Exception | None) -> None:
+        super()._cleanup(exc)
+        self._wake()
+        self.unused.set()
+
+
+class _Owner(asyncssh.SSHClient):
+    """What asyncssh asks and tells."""
+
+    _connection: Connection
+
+    def connection_made(self, conn: asyncssh.SSHClientConnection) -> None:
+        self._connection = cast(Connection, conn)
+
+    def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:
+        """Asked of a key that is not among the known ones."""
+        self._connection.rejected = key
+        return False
+
+
+async def log_in(host: SSHHost, settings: SSHSettings) -> Connection:
+    """Connects to an SSH host and logs in.
+
+    :raises HostKeyRejected: it is not known, or not the one that is.
+    :raises CredentialsRefused: it does not want our key, or there is none to show.
+    :raises ConnectFailed: it cannot be reached, or broke off.
+    """
+    loop = asyncio.get_running_loop()
+    known = await asyncio.to_thread(KnownHosts, host, Path(settings.known_hosts) if settings.known_hosts else None)
+    options = await _options(host, settings, known)
+    options.waiter = loop.create_future()
+    try:
+        end = await dial(host.host, host.port)
+    except ConnectFailed as error:
+        raise ConnectFailed(f"cannot reach the SSH host {host.address}: {error.message}", error.hint) from error
+    connection: Connection | None = None
+    try:
+        _, connection = await loop.create_connection(partial(Connection, loop, options, known), sock=end.socket)
+        await options.waiter
+    except BaseException as error:
+        if connection is None:
+            end.abort()
+        else:
+            connection.abort()
+        if isinstance(error, asyncssh.Error | OSError | ValueError):
+            raise _explain(error, host, options, connection) from error
+        raise
+    return connection
+
+
+async def _options(host: SSHHost, settings: SSHSettings, known: KnownHosts) -> asyncssh.SSHClientConnectionOptions:
+    """Everything that asyncssh is to know; the keys are read in a thread, because decrypting one takes its time."""
+    identity = Path(settings.identity) if settings.identity else None
+    if identity is not None:
+        _check_private(identity)
+    try:
+        options: asyncssh.SSHClientConnectionOptions = await asyncssh.SSHClientConnectionOptions.construct(
+            None,
+            config=None,
+            client_factory=_Owner,
+            client_version="TunnelConsole",
+            host=host.host,
+            port=host.port,
+            username=user_of(host),
+            known_hosts=lambda *_: known.match,
+            server_host_key_algs=known.algorithms,
+            kex_algs=known_key_exchanges(KEY_EXCHANGES),
+            encryption_algs=CIPHERS,
+            mac_algs=MACS,
+            compression_algs=None,
+            signature_algs=SIGNATURES,
+            x509_trusted_certs=None,
+            client_keys=() if identity is None else [str(identity)],
+            passphrase=settings.passphrase,
+            agent_path=() if identity is None else None,
+            preferred_auth="publickey",
+            password_auth=False,
+            kbdint_auth=False,
+            host_based_auth=False,
+            gss_host=None,
+            gss_kex=False,
+            gss_auth=False,
+            login_timeout=LOGIN_TIME,
+            keepalive_interval=KEEPALIVE,
+            keepalive_count_max=KEEPALIVE_TRIES,
+        )
+    except (asyncssh.KeyImportError, asyncssh.KeyEncryptionError) as error:
+        what = str(error)
+        if what.startswith("Passphrase"):
+            raise CredentialsRefused(
+                f"the private key {identity} is encrypted",
+                "give ssh.passphrase_file, or leave identity out and let an agent hold the key",
+            ) from error
+        raise CredentialsRefused(f"the private key {identity} cannot be used: {what}", _MEND_KEY) from error
+    except OSError as error:
+        raise CredentialsRefused(
+            f"the private key {identity} cannot be read: {error.strerror or error}", _MEND_KEY
+        ) from error
+    return options
+
+
+def _check_private(identity: Path) -> None:
+    """As OpenSSH: a private key that others can read is nobody's any more.
+
+    :raises CredentialsRefused: others can read it.
+    """
+    try:
+        mode = identity.stat().st_mode
+    except OSError as error:
+        raise CredentialsRefused(
+            f"the private key {identity} cannot be read: {error.strerror or error}", _MEND_KEY
+        ) from error
+    if mode & _OTHERS:
+        raise CredentialsRefused(
+            f"others can read the private key {identity} (mode {stat.S_IMODE(mode):04o})", f"run: chmod 600 {identity}"
+        )
+
+
+def user_of(host: SSHHost) -> str:
+    """Whom we log in as.
+
+    :raises ConnectFailed: nobody is named, and this process has no user's name.
+    """
+    try:
+        return host.user or getpass.getuser()
+    except (KeyError, OSError) as error:
+        raise ConnectFailed(f"{host} names no user, and the user of this process has no name", "write user@") from error
+
+
+def _explain(
+    error: Exception,
+    host: SSHHost,
+    options: asyncssh.SSHClientConnectionOptions,
+    connection: Connection | None,
+) -> ConnectFailed | CredentialsRefused:
+    """Why we could not log in, in our own words."""
+    if connection is not None and connection.rejected is not None:
+        return connection.known.rejection(connection.rejected)
+    match error:
+        case asyncssh.HostKeyNotVerifiable():
+            return HostKeyRejected(f"the SSH host {host.address} did not prove who it is: {error.reason}")
+        case asyncssh.PermissionDenied():
+            return _refused(host, options)
+        case asyncssh.DisconnectError():
+            reason = error.reason
+            if error.code == asyncssh.DISC_NO_MORE_AUTH_METHODS_AVAILABLE or "auth" in reason.lower():
+                return _refused(host, options, f": {reason}")
+        case OSError():
+            reason = error.strerror or str(error)
+        case _:
+            reason = str(error)
+    return ConnectFailed(f"cannot reach the SSH host {host.address}: {reason}", "is there an SSH server at that port?")
+
+
+def _refused(host: SSHHost, options: asyncssh.SSHClientConnectionOptions, reason: str = "") -> CredentialsRefused:
+    user = user_of(host)
+    if not options.client_keys and not options.agent_path:
+        return CredentialsRefused(
+            f"{host} wants a key, and there is none to show: no agent at SSH_AUTH_SOCK, no key in ~/.ssh", _MEND_KEY
+        )
+    return CredentialsRefused(
+        f"{host} refused our key (user {user}){reason}",
+        f"add the public key to ~/.ssh/authorized_keys of {user} there, or {_MEND_KEY}",
+    )

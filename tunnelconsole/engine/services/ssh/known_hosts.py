@@ -1,0 +1,107 @@
+"""The keys of SSH hosts that are known, as OpenSSH keeps them; and what to say of one that is not."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import asyncssh
+
+from tunnelconsole.engine.settings import SSHHost
+from tunnelconsole.engine.transport.ssh_algorithms import HOST_KEYS
+from tunnelconsole.engine.wire.ssh_url import DEFAULT_PORT
+from tunnelconsole.errors import ConnectFailed, HostKeyRejected
+
+OWN = Path("~/.ssh/known_hosts")
+"""Where OpenSSH writes down what a user has come to know."""
+
+SYSTEMS = Path("/etc/ssh/ssh_known_hosts")
+"""What all users of this machine know."""
+
+LARGEST = 16 * 1024 * 1024
+"""Bytes read of a file at the most: some hundred thousand hosts."""
+
+Match = Sequence[Any]
+"""What asyncssh finds: keys of the host, of authorities, and revoked ones; and four more that are about X.509."""
+
+_CERTIFICATE = "-cert-v01@openssh.com"
+
+
+class KnownHosts:
+    """What is known of one SSH host. A file that is missing knows nothing.
+
+    :param host: the SSH host.
+    :param given: the file, where the settings name one.
+    :raises ConnectFailed: a file cannot be read.
+    """
+
+    def __init__(self, host: SSHHost, given: Path | None) -> None:
+        self._host = host
+        self._file = given or OWN.expanduser()
+        found = asyncssh.SSHKnownHosts()
+        for file in (given,) if given is not None else (self._file, SYSTEMS):
+            _load(found, file)
+        # By its name alone: an address that is known as another host's proves nothing of this one.
+        exact = found.match(self._name, "", None)
+        self._keys: list[asyncssh.SSHKey] = list(exact[0])
+        self.match: Match = exact
+        """For this host and port; or, as OpenSSH does it, for the host with any port where that has none."""
+        if host.port != DEFAULT_PORT and not (exact[0] or exact[1]):
+            loose = found.match(host.host, "", None)
+            self.match = (*loose[:2], [*exact[2], *loose[2]], *loose[3:])
+
+    @property
+    def _name(self) -> str:
+        """The host as it is called in these files."""
+        return self._host.host if self._host.port == DEFAULT_PORT else f"[{self._host.host}]:{self._host.port}"
+
+    @property
+    def algorithms(self) -> list[str]:
+        """Kinds of keys to ask the host for, those first of which one is known: so an honest host shows that one."""
+        known = {algorithm.decode() for key in self.match[0] for algorithm in key.sig_algorithms}
+        plain = sorted(HOST_KEYS, key=lambda algorithm: algorithm not in known)
+        return [*(f"{algorithm}{_CERTIFICATE}" for algorithm in HOST_KEYS if self.match[1]), *plain]
+
+    def rejection(self, key: asyncssh.SSHKey) -> HostKeyRejected:
+        """Why a key that the host has shown is not taken for its own."""
+        shown = f"{key.get_fingerprint()} ({key.get_algorithm()})"
+        file = shlex.quote(str(self._file))
+        if key in self.match[2]:
+            return HostKeyRejected(
+                f"the SSH host {self._host.address} has shown the key {shown}, which is revoked in {self._file}",
+                "somebody may pretend to be that host; ask its administrator",
+            )
+        if self._keys:
+            known = ", ".join(sorted({known.get_fingerprint() for known in self._keys}))
+            return HostKeyRejected(
+                f"the SSH host {self._host.address} has shown another key than the known one: {shown}, not {known}",
+                "somebody may be in between; if the host was given a new key on purpose, forget the old one with: "
+                f"ssh-keygen -R {shlex.quote(self._name)} -f {file}",
+            )
+        port = f"-p {self._host.port} " if self._host.port != DEFAULT_PORT else ""
+        scan = f"ssh-keyscan {port}{shlex.quote(self._host.host)} >> {file}"
+        return HostKeyRejected(
+            f"the SSH host {self._host.address} is not known: it has shown the key {shown}, and {self._file} has none",
+            f"compare that with the host's own, then run: {scan}; or connect to it with ssh once",
+        )
+
+
+def _load(into: asyncssh.SSHKnownHosts, file: Path) -> None:
+    try:
+        with file.open("rb") as opened:
+            text = opened.read(LARGEST).decode("utf-8", "replace")
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise ConnectFailed(f"the known hosts in {file} cannot be read: {error.strerror or error}") from error
+    for line in _lines(text):
+        try:
+            into.load(line)
+        except ValueError:
+            continue  # as OpenSSH does with what it cannot read
+
+
+def _lines(text: str) -> Iterable[str]:
+    return (line for line in text.splitlines() if line.strip())
