@@ -19,7 +19,7 @@ from tunnelconsole.engine.limits import LimitSettings
 from tunnelconsole.engine.services.jump.client import JumpClientSettings
 from tunnelconsole.engine.services.jump.server import JumpServerSettings
 from tunnelconsole.engine.services.relay.server import RelayServerSettings
-from tunnelconsole.engine.settings import HostPort, ListenAddress, PortRange
+from tunnelconsole.engine.settings import ListenAddress, PortRange
 from tunnelconsole.engine.units import Duration, Rate
 from tunnelconsole.errors import ConfigError
 
@@ -159,7 +159,7 @@ class TestWhatItMaySay:
             idle_timeout=Duration(300),
         )
         assert isinstance(client, JumpClientSettings)
-        assert (client.server, client.connect) == (HostPort("home.example.net", 9527), HostPort("127.0.0.1", 9527))
+        assert (str(client.server), str(client.connect)) == ("home.example.net:9527", "127.0.0.1:9527")
         assert client.secret == "superBigSecret"
         assert isinstance(edge, RelayServerSettings)
         assert edge.ports == PortRange(7001, 7020)

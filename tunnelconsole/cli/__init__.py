@@ -119,19 +119,39 @@ def cli(context: click.Context, *, demo: bool, daemon: bool) -> int | None:
     return None
 
 
-@cli.command()
-@click.option("--role", type=click.Choice(["operate", "view"]), default="operate", help="view refuses what steers.")
+@cli.command(short_help="The console of an engine that runs already, here or elsewhere.")
+@click.argument("url", required=False, metavar="[ssh://USER@HOST:PORT]")
+@click.option("--role", type=click.Choice(["operate", "view"]), help="view refuses what steers.")
 @click.option("--no-files", is_flag=True, help="Save nothing here: for a console that is shown elsewhere.")
+@ssh_options
 @pass_shared
-def attach(shared: Shared, role: Role, *, no_files: bool) -> None:
-    """The console of an engine that runs already."""
+def attach(
+    shared: Shared,
+    url: str | None,
+    role: Role | None,
+    identity: str | None,
+    known_hosts: str | None,
+    *,
+    no_files: bool,
+) -> None:
+    """The console of an engine that runs already: of this user's here, or of one with an ssh-server elsewhere."""
     from tunnelconsole.cli import consoles
     from tunnelconsole.control.messages import GetStatus, Status
 
     shared.no_json()
+    if url is not None:
+        from tunnelconsole.cli.over_ssh import attach_over_ssh
+
+        here = {"--role": role, "--no-files": no_files, "--socket": shared.socket, "--config": shared.config}
+        if needless := [name for name, value in here.items() if value]:
+            raise click.UsageError(f"{needless[0]} is for an engine on this machine; leave it out, or {url}")
+        consoles.check_terminal()
+        attach_over_ssh(url, identity, known_hosts)
+    if identity or known_hosts:
+        raise click.UsageError("--identity and --known-hosts are for ssh://USER@HOST:PORT")
     consoles.take_terminal()
     shared.ask(GetStatus(), Status)  # says why not where there is none
-    consoles.attach(shared.control(), role=role, files=not no_files)
+    consoles.attach(shared.control(), role=role or "operate", files=not no_files)
 
 
 @cli.command()

@@ -38,7 +38,7 @@ def open_console(config: Path | None, control: Path, log_level: str | None, log_
     :raises ConfigError: the configuration is wrong.
     :raises TunnelConsoleError: there is no terminal, or the engine does not start.
     """
-    _check_terminal()
+    check_terminal()
     engine = None if answers(control) else _start_engine(config, control, log_level, log_format)
     if _show(control, owns_engine=engine is not None):
         asyncio.run(_stop_engine(control))
@@ -56,7 +56,7 @@ def attach(control: Path, *, role: Role = "operate", files: bool = True) -> None
     :param files: False has it save nothing on this machine.
     :raises TunnelConsoleError: there is no terminal.
     """
-    _check_terminal()
+    check_terminal()
     if _show(control, role=role, files=files):
         asyncio.run(_stop_engine(control))
 
@@ -66,7 +66,7 @@ def demonstrate() -> None:
 
     :raises TunnelConsoleError: there is no terminal, or the demonstration does not start.
     """
-    _check_terminal()
+    check_terminal()
     with running(meanwhile=_load_framework) as control:
         _show(control, owns_engine=True, demo=True)
 
@@ -81,7 +81,7 @@ def take_terminal() -> None:
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
-def _check_terminal() -> None:
+def check_terminal() -> None:
     """Makes sure that there is somebody to show a console to.
 
     :raises TunnelConsoleError: standard input, output or error is no terminal, or it says that it cannot show one.

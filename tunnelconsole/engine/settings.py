@@ -13,7 +13,7 @@ import msgspec
 from tunnelconsole.engine.access import Clients, Destination
 from tunnelconsole.engine.transport.tls import plain_fingerprint
 from tunnelconsole.engine.wire.hostport import check_host, format_host_port, parse_host_port
-from tunnelconsole.engine.wire.ssh_url import SSHURL, begins_with_ssh, format_ssh_url, parse_ssh_url
+from tunnelconsole.engine.wire.ssh_url import DEFAULT_PORT, begins_with_ssh, format_ssh_url, parse_ssh_url
 
 MAX_PORTS = 65535
 """Ports there are."""
@@ -113,8 +113,8 @@ def split_ssh(text: str) -> tuple[SSHHost | None, str]:
     """
     if not begins_with_ssh(text):
         return None, text
-    url: SSHURL = parse_ssh_url(text)
-    host = SSHHost(url.host, url.port, url.user)
+    url = parse_ssh_url(text)
+    host = SSHHost(url.host, url.port or DEFAULT_PORT, url.user)
     if not url.behind:
         raise ValueError(f"names no server behind {host}; write {host}/SERVER, as SERVER is called at that host")
     if begins_with_ssh(url.behind):

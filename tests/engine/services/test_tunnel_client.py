@@ -273,7 +273,7 @@ def test_what_is_no_target_is_told(text: str) -> None:
 )
 def test_a_public_url_names_the_host_and_where_to_dial(text: str, host: str, address: HostPort) -> None:
     url = TunnelURL.parse(text)
-    assert (url.host, url.address) == (host, address)
+    assert (url.host, str(url.address)) == (host, str(address))
 
 
 @pytest.mark.parametrize(

@@ -128,6 +128,9 @@ class ClientService(Service[C]):
         """The SSH host on the way, as the end of a sentence; empty for none."""
         return through(self._dialled)
 
+    def connected(self, server: object, address: str) -> None:
+        super().connected(f"{server}{self.through}", address)
+
 
 @asynccontextmanager
 async def dialer_of(

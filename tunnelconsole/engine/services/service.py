@@ -20,7 +20,7 @@ from tunnelconsole.engine.node import Node
 from tunnelconsole.engine.private_files import private_folder
 from tunnelconsole.engine.rules import Problem, Rule, broken
 from tunnelconsole.engine.sessions import ANONYMOUS, Channel, Flow, Session
-from tunnelconsole.engine.settings import HostPort, ListenAddress, NetworkPattern, TLSSettings
+from tunnelconsole.engine.settings import ListenAddress, NetworkPattern, TLSSettings
 from tunnelconsole.engine.transport.ends import End
 from tunnelconsole.engine.transport.listener import Accepted, Listener, is_loopback, listen
 from tunnelconsole.engine.transport.pump import Finished
@@ -130,8 +130,11 @@ class Service(ABC, Generic[S]):
             ServiceListening(service=self.name, kind=self.kind, address=self.address, exposed=self.exposed)
         )
 
-    def connected(self, server: HostPort, address: str) -> None:
-        """Reports that the service is connected to its server, and where it can be reached."""
+    def connected(self, server: object, address: str) -> None:
+        """Reports that the service is connected to its server, and where it can be reached.
+
+        :param server: as it is to be told.
+        """
         self.address = address
         self.enter("connected")
         self.node.bus.publish(ServiceConnected(service=self.name, kind=self.kind, address=address, server=str(server)))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-from tunnelconsole.engine.wire.hostport import check_host, check_port, format_host_port, parse_host_port
+from tunnelconsole.engine.wire.hostport import check_host, format_host_port, parse_host_port
 
 SCHEME = "ssh://"
 """What such a text begins with, in whatever case."""
 
-DEFAULT_PORT = 22
+DEFAULT_PORT: Final = 22
 """Where SSH servers listen (RFC 4251, section 1)."""
 
 LONGEST_USER = 256
@@ -23,7 +23,8 @@ class SSHURL(NamedTuple):
     """Empty for the local user's name."""
     host: str
     """In lower case, as in a file of known hosts; an IPv6 address without brackets."""
-    port: int
+    port: int | None
+    """None where none is named."""
     behind: str | None
     """What follows the slash behind the host; None where there is no slash."""
 
@@ -61,14 +62,9 @@ def _is_user(user: str) -> bool:
     return 1 <= len(user) <= LONGEST_USER and user.isprintable() and " " not in user and not user.startswith("-")
 
 
-def _host_and_port(place: str) -> tuple[str, int]:
-    if place.startswith("[") and place.endswith("]"):
-        return parse_host_port(f"{place}:{DEFAULT_PORT}")
-    host, colon, port = place.rpartition(":")
-    if place.startswith("[") or ":" in host:
-        return parse_host_port(place)
-    if colon:
-        return check_host(host), check_port(port)
+def _host_and_port(place: str) -> tuple[str, int | None]:
     if not place:
-        raise ValueError(f"{SCHEME} names no host")
-    return check_host(place), DEFAULT_PORT
+        raise ValueError(f"names no host behind {SCHEME}")
+    if place.startswith("[") and place.endswith("]"):
+        return check_host(place[1:-1]), None
+    return parse_host_port(place) if ":" in place else (check_host(place), None)

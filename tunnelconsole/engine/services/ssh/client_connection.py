@@ -244,7 +244,10 @@ def _explain(
         return connection.known.rejection(connection.rejected)
     match error:
         case asyncssh.HostKeyNotVerifiable():
-            return HostKeyRejected(f"the SSH host {host.address} did not prove who it is: {error.reason}")
+            return HostKeyRejected(  # it is revoked, or its certificate is not right
+                f"the SSH host {host.address} is not to be trusted: {error.reason}",
+                "somebody may pretend to be that host; ask its administrator",
+            )
         case asyncssh.PermissionDenied():
             return _refused(host, options)
         case asyncssh.DisconnectError():

@@ -68,11 +68,6 @@ class KnownHosts:
         """Why a key that the host has shown is not taken for its own."""
         shown = f"{key.get_fingerprint()} ({key.get_algorithm()})"
         file = shlex.quote(str(self._file))
-        if key in self.match[2]:
-            return HostKeyRejected(
-                f"the SSH host {self._host.address} has shown the key {shown}, which is revoked in {self._file}",
-                "somebody may pretend to be that host; ask its administrator",
-            )
         if self._keys:
             known = ", ".join(sorted({known.get_fingerprint() for known in self._keys}))
             return HostKeyRejected(
@@ -82,9 +77,10 @@ class KnownHosts:
             )
         port = f"-p {self._host.port} " if self._host.port != DEFAULT_PORT else ""
         scan = f"ssh-keyscan {port}{shlex.quote(self._host.host)} >> {file}"
+        once = "; or connect to it with ssh once" if self._file == OWN.expanduser() else ""
         return HostKeyRejected(
             f"the SSH host {self._host.address} is not known: it has shown the key {shown}, and {self._file} has none",
-            f"compare that with the host's own, then run: {scan}; or connect to it with ssh once",
+            f"compare that with the host's own, then run: {scan}{once}",
         )
 
 
