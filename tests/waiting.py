@@ -29,6 +29,26 @@ async def idle(*_: float) -> None:
         calm = 0 if ready else calm + 1
 
 
+class Standstill:
+    """True once a count has stopped growing: a condition for :func:`until`, where nothing tells that no more will come.
+
+    :param count: what grows.
+    """
+
+    LOOKS = 30
+
+    def __init__(self, count: Callable[[], int]) -> None:
+        self._count = count
+        self._last = -1
+        self._same = 0
+
+    def __call__(self) -> bool:
+        now = self._count()
+        self._same = self._same + 1 if now == self._last else 0
+        self._last = now
+        return self._same >= self.LOOKS
+
+
 async def until(condition: Callable[[], T], within: float = PATIENCE) -> T:
     """Looks again and again, letting the event loop run, until ``condition`` gives something true, and gives that.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from tunnelconsole.engine.settings import (
 )
 from tunnelconsole.engine.transport.ends import End, receive, send_all
 from tunnelconsole.errors import ConnectFailed, CredentialsRefused, HostKeyRejected
-from waiting import until
+from waiting import Standstill, until
 
 pytestmark = pytest.mark.system(*TOOLS)
 
@@ -118,23 +118,6 @@ async def test_a_name_is_looked_up_by_the_ssh_host(gate: Gate) -> None:
     assert "would not connect to no-such-host.invalid:80" in str(error)
 
 
-class Standstill:
-    """Whether a count has not grown for so many looks."""
-
-    LOOKS = 30
-
-    def __init__(self, count: Callable[[], int]) -> None:
-        self._count = count
-        self._last = -1
-        self._same = 0
-
-    def __call__(self) -> bool:
-        now = self._count()
-        self._same = self._same + 1 if now == self._last else 0
-        self._last = now
-        return self._same >= self.LOOKS and now > 0
-
-
 async def test_a_slow_reader_holds_its_sender_up(gate: Gate) -> None:
     taken = asyncio.Event()
     sent = 0
@@ -153,6 +136,7 @@ async def test_a_slow_reader_holds_its_sender_up(gate: Gate) -> None:
 
     async with target(slow) as server, dialled(gate, server.address) as end:
         sending = asyncio.gather(send(end))
+        await until(lambda: sent)
         await until(Standstill(lambda: sent))
         assert sent < len(TWENTY_MB) // 2, "it vanished into buffers"
         taken.set()
@@ -171,6 +155,7 @@ async def test_who_does_not_read_holds_the_server_up(gate: Gate) -> None:
             sent += PIECE
 
     async with target(pour) as server, dialled(gate, server.address) as end:
+        await until(lambda: sent)
         await until(Standstill(lambda: sent))
         assert sent < len(TWENTY_MB)
         assert await to_end(end) == TWENTY_MB

@@ -10,12 +10,13 @@ from functools import partial
 
 import pytest
 
+from link_owner import Owner
 from mux_pair import Heard, Side, sessions
 from tcp import Program, connected
 from tls_programs import SecureProgram, ends_of, shake_hands
 from tunnelconsole.engine.transport import plane as plane_module
 from tunnelconsole.engine.transport.ends import SocketEnd
-from tunnelconsole.engine.transport.link import EndLink, Link
+from tunnelconsole.engine.transport.link import EndLink
 from tunnelconsole.engine.transport.plane import Plane
 from tunnelconsole.engine.transport.stream_link import StreamLink
 from tunnelconsole.engine.transport.stretch import Stretch
@@ -23,32 +24,6 @@ from waiting import until
 
 BULK = bytes(range(256)) * 40_000
 """More than every buffer on the way holds."""
-
-
-class Owner:
-    """Remembers what it is told."""
-
-    def __init__(self) -> None:
-        self.got = b""
-        self.news: list[str] = []
-        self.pauses = False
-
-    def link_received(self, link: Link, data: bytes) -> None:
-        self.got += data
-        if self.pauses:
-            link.pause()
-
-    def link_ended(self, link: Link) -> None:
-        self.news.append("ended")
-
-    def link_broken(self, link: Link, reason: str) -> None:
-        self.news.append(f"broken: {reason}")
-
-    def link_deaf(self, link: Link) -> None:
-        self.news.append("deaf")
-
-    def link_drained(self, link: Link) -> None:
-        self.news.append("drained")
 
 
 class Joined(Owner):

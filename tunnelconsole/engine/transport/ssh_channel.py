@@ -24,6 +24,14 @@ CLOSE_TIME: Final = 10.0
 """Seconds that the far side has to take what was sent before a channel was closed; then it is cut."""
 
 
+ALWAYS_END = ("OpenSSH", "TunnelConsole")
+"""Programs that send the end of what they send before they close a channel, unless they cut it. Others just close it,
+and so nobody can tell a cut of theirs from an end: SSH has no reset."""
+
+CUT = "the other side cut the channel"
+"""Why a channel broke that was closed without an end."""
+
+
 class Carrier(Protocol):
     """The SSH connection that channels are part of."""
 
@@ -34,6 +42,17 @@ class Carrier(Protocol):
 
 def _nothing() -> None:
     """For a channel whose beginning nobody waits for."""
+
+
+class EndingChannel(asyncssh.SSHTCPChannel[bytes]):
+    """asyncssh's channel, which remembers that the end has come: asyncssh forgets one that is followed by a close."""
+
+    end_came = False
+    """Whether the far side has sent its end, told or not."""
+
+    def _flush_recv_buf(self, exc: Exception | None = None) -> None:
+        self.end_came = self.end_came or self._recv_state in ("eof_pending", "eof")
+        super()._flush_recv_buf(exc)
 
 
 class ChannelLink(asyncssh.SSHTCPSession[bytes]):
@@ -65,7 +84,10 @@ class ChannelLink(asyncssh.SSHTCPSession[bytes]):
         self._held: set[str] = set()
         self._closed = False
         self._broken = ""  # why it broke
+        self._always_ends = False
         self._end_told = False
+        self._finishing = False
+        self._parting = False  # closed, and what was written before is still on its way
         self.blocked = False
         self.reading = False
         self.ended = False
@@ -87,6 +109,7 @@ class ChannelLink(asyncssh.SSHTCPSession[bytes]):
         return True
 
     def finish(self) -> None:
+        self._finishing = True
         if self._channel is not None:
             self._channel.write_eof()
 
@@ -130,9 +153,19 @@ class ChannelLink(asyncssh.SSHTCPSession[bytes]):
         if self._closed:
             return
         self._stop()
-        if self._channel is not None:
+        if self._channel is None:
+            return
+        self._timer = self._loop.call_later(CLOSE_TIME, self._cut)
+        if self._finishing and self._channel.get_write_buffer_size():
+            self._parting = True  # asyncssh would forget the end, which is behind that
+            self._channel.set_write_buffer_limits(0, 0)
+            self._channel.resume_reading()
+        else:
             self._channel.close()  # behind what was written
-            self._timer = self._loop.call_later(CLOSE_TIME, self._cut)
+
+    def _part(self) -> None:
+        if self._channel is not None:
+            self._channel.close()
 
     def abort(self) -> None:
         if not self._closed:
@@ -175,6 +208,9 @@ class ChannelLink(asyncssh.SSHTCPSession[bytes]):
     def connection_made(self, chan: asyncssh.SSHTCPChannel[bytes]) -> None:
         """Part of asyncssh's sessions, as those below."""
         self._channel = chan
+        connection = chan.get_connection()
+        version = connection.get_extra_info("server_version" if connection.is_client() else "client_version")
+        self._always_ends = isinstance(chan, EndingChannel) and any(name in str(version) for name in ALWAYS_END)
         chan.pause_reading()
 
     def session_started(self) -> None:
@@ -202,22 +238,27 @@ class ChannelLink(asyncssh.SSHTCPSession[bytes]):
         self.hold("channel")
 
     def resume_writing(self) -> None:
-        self.go_on("channel")
+        if self._parting:
+            self._loop.call_soon(self._part)  # asyncssh is about to send the end
+        else:
+            self.go_on("channel")
 
     def connection_lost(self, exc: Exception | None) -> None:
+        cut = self._always_ends and isinstance(self._channel, EndingChannel) and not self._channel.end_came
         self._channel = None
         if self._timer is not None:
             self._timer.cancel()
         self._gone()
         if self._closed:
             return
-        if exc is not None or self._carrier.over:
-            self._broken = str(exc) if exc is not None else "the SSH connection ended"
+        if exc is not None or self._carrier.over or cut:
+            lost = "the SSH connection ended" if self._carrier.over else CUT
+            self._broken = str(exc) if exc is not None else lost
             self.ended = True
             if self.owner is not NOBODY:
                 self._tell_break()  # at once: an owner that does not read would wait for a dead connection to drain
             return
-        # The far side has closed it, and so both ways are over. OpenSSH does so for a reset too: SSH has none.
+        # The far side has closed it, and so both ways are over.
         self.ended = self.left_in_order = True
         self._tell_end()
         if not self._closed:

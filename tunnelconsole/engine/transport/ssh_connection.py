@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+import asyncssh
 from asyncssh.connection import SSHConnection
+
+from tunnelconsole.engine.transport.ssh_channel import MAX_PACKET, WINDOW, EndingChannel
 
 MOST_UNSENT: Final = 1024 * 1024
 """Bytes that may wait for the other side to take them: as many as its kernel and ours hold on a fast line."""
@@ -24,6 +27,15 @@ class LeanConnection(SSHConnection):
 
     over = False
     """Whether it is over, and every channel with it."""
+
+    def create_tcp_channel(
+        self,
+        encoding: str | None = None,
+        errors: str = "strict",
+        window: int = WINDOW,
+        max_pktsize: int = MAX_PACKET,
+    ) -> asyncssh.SSHTCPChannel[bytes]:
+        return EndingChannel(self, self._loop, encoding, errors, window, min(max_pktsize, MAX_PACKET))
 
     def data_received(self, data: bytes, datatype: int | None = None) -> None:
         for start in range(0, len(data), LARGEST_SLICE):
