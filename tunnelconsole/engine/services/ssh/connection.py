@@ -19,7 +19,7 @@ from tunnelconsole.engine.limits import Place
 from tunnelconsole.engine.services.ssh.channels import Channels
 from tunnelconsole.engine.services.ssh.console import ConsoleSession
 from tunnelconsole.engine.services.ssh.elsewhere import Elsewhere
-from tunnelconsole.engine.services.ssh.events import ConsoleRefused, KeysIgnored
+from tunnelconsole.engine.services.ssh.events import KeysIgnored, RefusedRequest
 from tunnelconsole.engine.services.ssh.host_key import load_host_key
 from tunnelconsole.engine.services.ssh.keys import AuthorizedKeys, Entry
 from tunnelconsole.engine.services.ssh.public_places import PublicPlaces
@@ -293,7 +293,7 @@ class Login:
     def refuse(self, reason: str) -> None:
         """Reports that something was not done for who has logged in."""
         self.server.node.bus.publish(
-            ConsoleRefused(
+            RefusedRequest(
                 service=self.server.name,
                 session=self.session.id,
                 peer=self.peer,

@@ -33,10 +33,10 @@ class KeysIgnored(Event, frozen=True, kw_only=True):
         return self.reason
 
 
-class ConsoleRefused(Event, frozen=True, kw_only=True):
+class RefusedRequest(Event, frozen=True, kw_only=True):
     """Somebody who has logged in asked for what there is not, or what they may not."""
 
-    type: ClassVar[str] = "console-refused"
+    type: ClassVar[str] = "request-refused"
     level: ClassVar[Level] = "warning"
     peer: str
     identity: str

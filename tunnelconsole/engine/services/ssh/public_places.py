@@ -49,7 +49,7 @@ class PublicPlaces:
         try:
             place = await self._open(host, port)
         except TunnelConsoleError as error:
-            self.login.refuse(f"{words}: {error.message}")
+            self.login.refuse(f"{words}: {error}")
             self.tell(f"refused    {words}: {error}")
             return None
         self.tell(f"forwarding {place.address} ({words})")
