@@ -1,4 +1,4 @@
-"""Tunnels with the OpenSSH client that everyone has: ``-R`` for hostnames and ports, ``-L``, ``-D``, ``-W`` and ``-J``."""
+"""Tunnels with the OpenSSH client that everyone has: ``-R`` for hostnames and ports, ``-L``, ``-D``, ``-W``, ``-J``."""
 
 from __future__ import annotations
 
