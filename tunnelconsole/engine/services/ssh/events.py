@@ -33,6 +33,30 @@ class KeysIgnored(Event, frozen=True, kw_only=True):
         return self.reason
 
 
+class FactorWithoutKey(Event, frozen=True, kw_only=True):
+    """A second factor is set for somebody who has no key."""
+
+    type: ClassVar[str] = "factor-without-key"
+    level: ClassVar[Level] = "warning"
+    reason: str
+
+    def text(self) -> str:
+        return self.reason
+
+
+class WrongAnswer(Event, frozen=True, kw_only=True):
+    """Somebody has proven a key, and then given a wrong one-time code or password."""
+
+    type: ClassVar[str] = "wrong-answer"
+    level: ClassVar[Level] = "warning"
+    peer: str
+    identity: str
+    reason: str
+
+    def text(self) -> str:
+        return f"refused {self.identity} from {self.peer}: {self.reason}"
+
+
 class ConsoleRefused(Event, frozen=True, kw_only=True):
     """Somebody who has logged in asked for what there is not, or what they may not."""
 

@@ -11,13 +11,16 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+import msgspec
+
 from tunnelconsole.engine.limits import Place
 from tunnelconsole.engine.node import Node
 from tunnelconsole.engine.rules import Problem, Rule, above_zero
 from tunnelconsole.engine.services.listening import ListeningService, ListeningSettings
 from tunnelconsole.engine.services.ssh.events import LoggedIn
+from tunnelconsole.engine.services.ssh.factor_rules import SECOND_FACTOR_RULES
 from tunnelconsole.engine.sessions import Channel, Flow, Session
-from tunnelconsole.engine.settings import FilePath, TLSSettings
+from tunnelconsole.engine.settings import FilePath, Secret, TLSSettings
 from tunnelconsole.engine.transport.ends import End, SocketEnd
 from tunnelconsole.engine.units import Duration
 
@@ -46,10 +49,18 @@ class SSHServerSettings(ListeningSettings, frozen=True, kw_only=True):
         Rule(("tls",), _without_tls),
         above_zero("login_timeout", "nobody logs in in no time"),
         above_zero("consoles", "nobody could open one; console = false says that"),
+        *SECOND_FACTOR_RULES,
     )
 
     authorized_keys: FilePath
     """Who may come in, as in OpenSSH's file of that name; read again whenever it changes."""
+    one_time_codes: dict[str, Secret] = msgspec.field(default_factory=dict)
+    """By identity, the secret (base32) of the one-time codes that are asked for once its key is proven.
+
+    As soon as anybody is here or in ``passwords``, nobody else comes in but with a key that is ``key-only``.
+    """
+    passwords: dict[str, Secret] = msgspec.field(default_factory=dict)
+    """By identity, the password that is asked for once its key is proven."""
     host_key: FilePath | None = None
     """The private key of this server, Ed25519, that nobody else can read; by default one is made, once."""
     console: bool = True
@@ -59,7 +70,7 @@ class SSHServerSettings(ListeningSettings, frozen=True, kw_only=True):
     post_quantum: bool = False
     """Whether clients are turned away whose key exchange a quantum computer to come could break."""
     login_timeout: Duration = Duration(LOGIN_TIMEOUT)
-    """Seconds until a key must have been proven."""
+    """Seconds until a key must have been proven, and what else is asked for given."""
 
 
 class SSHServer(ListeningService[SSHServerSettings]):
