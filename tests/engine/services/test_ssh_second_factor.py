@@ -495,17 +495,31 @@ async def test_more_answers_than_there_are_break_the_connection(tmp_path: Path) 
         assert desk.refused == ["Incomplete packet"]
 
 
-async def test_a_key_that_is_taken_out_while_somebody_types_opens_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("option", [None, 'expiry-time="20200101"', 'from="10.0.0.0/8"'])
+async def test_a_key_that_is_taken_away_while_somebody_types_opens_nothing(tmp_path: Path, option: str | None) -> None:
     async def script(talk: Talk) -> None:
         assert await talk.proves(desk.bob) == "go on"
         assert await talk.asks() == "asked Password: "
-        running.write_keys(line_of(running.alice))
+        running.write_keys(line_of(running.alice) if option is None else f"{option} {line_of(desk.bob)}")
         assert await talk.answers(HUSH) == "refused"
 
     async with ssh_desk(tmp_path, **factors()) as running:
         desk = Desk(running)
         await desk.hears(script)
         assert desk.refused == ["the key of bob opens nothing any more"]
+
+
+async def test_the_role_is_that_of_the_moment_of_the_answer(tmp_path: Path) -> None:
+    async def script(talk: Talk) -> None:
+        assert await talk.proves(desk.bob) == "go on"
+        assert await talk.asks() == "asked Password: "
+        running.write_keys(f'role="view" {line_of(desk.bob)}')
+        assert await talk.answers(HUSH) == "let in"
+
+    async with ssh_desk(tmp_path, **factors()) as running:
+        desk = Desk(running)
+        await desk.hears(script, let_in=["bob"])
+        assert " as view with " in running.told(LoggedIn)[0]
 
 
 async def test_who_proves_a_key_and_says_nothing_more_is_turned_away_in_time(tmp_path: Path) -> None:
