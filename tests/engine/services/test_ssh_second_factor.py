@@ -139,7 +139,7 @@ def test_after_five_wrong_answers_the_sixth_is_refused_until_the_first_is_ten_mi
         assert watch.factors.locked(identity) == ""
         assert not watch.judge("wrong", identity)
         watch.now += 1
-    expected = f"{identity} gave 5 wrong answers within 10 minutes; it is asked again in {WINDOW - MOST_WRONG:.0f} s"
+    expected = f"{identity} gave 5 wrong answers within 10 minutes, and is asked again in {WINDOW - MOST_WRONG:.0f} s"
     assert watch.factors.locked(identity) == expected
     assert watch.factors.judge(identity, right) == expected
     watch.now = NOW + WINDOW - 0.5
@@ -174,6 +174,14 @@ def test_an_answer_while_locked_prolongs_nothing() -> None:
     watch.judge("wrong", "bob")
     watch.now += 1
     assert watch.judge(HUSH, "bob")
+
+
+@pytest.mark.parametrize(
+    ("codes", "passwords"), [({"alice": "GEZDGNBV"}, {}), ({}, {"bob": ""}), ({"bob": SECRET}, {"bob": HUSH})]
+)
+def test_tables_that_nothing_has_checked_are_refused(codes: dict[str, str], passwords: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match=r"\.(alice|bob): "):
+        SecondFactors(codes, passwords)
 
 
 @pytest.mark.parametrize("text", [SECRET, SECRET.lower(), "gezd gnbv-gy3t qojq gezd gnbv gy3t qojq", f"{SECRET}===="])
@@ -299,7 +307,7 @@ async def test_the_sixth_guess_is_refused_though_it_is_right_and_nobody_is_asked
         await desk.refuses(desk.bob, later)
         assert later.prompts == []
         assert len(desk.wrong) == MOST_WRONG
-        assert desk.refused[-1].startswith("bob gave 5 wrong answers within 10 minutes; it is asked again in ")
+        assert desk.refused[-1].startswith("bob gave 5 wrong answers within 10 minutes, and is asked again in ")
         await desk.lets_in(running.alice, code())
 
 

@@ -8,7 +8,7 @@ from tunnelconsole.engine.events import Event, Level
 
 
 class LoggedIn(Event, frozen=True, kw_only=True):
-    """Somebody has proven a key."""
+    """Somebody has proven a key, and given what else is asked of them."""
 
     type: ClassVar[str] = "logged-in"
     level: ClassVar[Level] = "info"

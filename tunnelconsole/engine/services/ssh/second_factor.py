@@ -17,7 +17,8 @@ from collections.abc import Callable, Mapping
 from cryptography.hazmat.primitives.hashes import SHA1
 from cryptography.hazmat.primitives.twofactor.hotp import HOTP
 
-from tunnelconsole.engine.services.ssh.factor_rules import LONGEST_ANSWER, read_base32
+from tunnelconsole.engine.rules import broken
+from tunnelconsole.engine.services.ssh.factor_rules import LONGEST_ANSWER, SECOND_FACTOR_RULES, read_base32
 
 DIGITS = 6
 """Digits of a one-time code: what every authenticator app shows."""
@@ -46,7 +47,7 @@ class SecondFactors:
     :param passwords: by identity; nobody is in both.
     :param clock: Unix time.
     :param steady: seconds that never go back.
-    :raises ValueError: a secret is not base32, or too short.
+    :raises ValueError: a table cannot be used as it is; the text holds no secret.
     """
 
     def __init__(
@@ -56,6 +57,8 @@ class SecondFactors:
         clock: Callable[[], float] = time.time,
         steady: Callable[[], float] = time.monotonic,
     ) -> None:
+        for key, sentence in broken(SECOND_FACTOR_RULES, {"one_time_codes": codes, "passwords": passwords}):
+            raise ValueError(f"{key}: {sentence}")
         # SHA-1 is what authenticator apps have; its collisions are no way to a code (RFC 6194, section 3.2).
         self._codes = {identity: HOTP(read_base32(secret), DIGITS, SHA1()) for identity, secret in codes.items()}  # noqa: S303
         self._passwords = {identity: _digest(password) for identity, password in passwords.items()}
@@ -87,7 +90,7 @@ class SecondFactors:
             return ""
         wait = math.ceil(wrong[0] + WINDOW - self._steady())
         return (
-            f"{identity} gave {len(wrong)} wrong answers within {WINDOW / 60:g} minutes; it is asked again in {wait} s"
+            f"{identity} gave {len(wrong)} wrong answers within {WINDOW / 60:g} minutes, and is asked again in {wait} s"
         )
 
     def judge(self, identity: str, answer: str) -> str:
