@@ -12,6 +12,7 @@ from typing import Any
 
 import asyncssh
 import pytest
+from asyncssh.packet import Boolean, String, UInt32
 from cryptography.hazmat.primitives.hashes import SHA1
 from cryptography.hazmat.primitives.twofactor.totp import TOTP
 
@@ -388,6 +389,28 @@ async def test_an_answer_without_a_question_breaks_the_connection(tmp_path: Path
         await desk.hears(before_a_key)
         await desk.hears(after_a_key)
         assert desk.refused == ["Authentication not in progress"] * 2
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        (90, String("session"), UInt32(0), UInt32(65536), UInt32(32768)),
+        (80, String("tcpip-forward"), Boolean(True), String("127.0.0.1"), UInt32(0)),
+    ],
+)
+async def test_half_a_proof_opens_nothing(tmp_path: Path, packet: tuple[Any, ...]) -> None:
+    async def script(talk: Talk) -> None:
+        assert await talk.proves(running.alice) == "go on"
+        talk.connection._auth_complete = True  # else it would keep the packet until then
+        talk.connection.send_packet(*packet)
+        talk.connection._auth_complete = False
+        assert await talk.hears() == "cut off"
+
+    async with ssh_desk(tmp_path, **factors()) as running:
+        desk = Desk(running)
+        await desk.hears(script)
+        (why,) = desk.refused
+        assert "before authentication was complete" in why
 
 
 async def test_a_proof_is_void_under_another_user_name(tmp_path: Path) -> None:
