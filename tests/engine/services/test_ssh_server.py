@@ -15,8 +15,9 @@ from loopback import calling
 from ssh_peers import SSHDesk, line_of, new_key, ssh_desk
 from tunnelconsole.engine.events import PeerRefused
 from tunnelconsole.engine.limits import LimitSettings
-from tunnelconsole.engine.services.ssh.connection import MOST_OFFERS, MOST_OPEN
+from tunnelconsole.engine.services.ssh.connection import MOST_OPEN
 from tunnelconsole.engine.services.ssh.events import LoggedIn, RefusedRequest
+from tunnelconsole.engine.services.ssh.proof import MOST_OFFERS
 from tunnelconsole.engine.settings import FilePath
 from tunnelconsole.engine.units import Duration
 from waiting import until

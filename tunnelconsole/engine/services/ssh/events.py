@@ -8,7 +8,7 @@ from tunnelconsole.engine.events import Event, Level
 
 
 class LoggedIn(Event, frozen=True, kw_only=True):
-    """Somebody has proven a key."""
+    """Somebody has proven a key, and given what else is asked of them."""
 
     type: ClassVar[str] = "logged-in"
     level: ClassVar[Level] = "info"
@@ -31,6 +31,30 @@ class KeysIgnored(Event, frozen=True, kw_only=True):
 
     def text(self) -> str:
         return self.reason
+
+
+class FactorWithoutKey(Event, frozen=True, kw_only=True):
+    """A second factor is set for somebody who has no key."""
+
+    type: ClassVar[str] = "factor-without-key"
+    level: ClassVar[Level] = "warning"
+    reason: str
+
+    def text(self) -> str:
+        return self.reason
+
+
+class WrongAnswer(Event, frozen=True, kw_only=True):
+    """Somebody has proven a key, and then given a wrong one-time code or password."""
+
+    type: ClassVar[str] = "wrong-answer"
+    level: ClassVar[Level] = "warning"
+    peer: str
+    identity: str
+    reason: str
+
+    def text(self) -> str:
+        return f"refused {self.identity} from {self.peer}: {self.reason}"
 
 
 class RefusedRequest(Event, frozen=True, kw_only=True):
