@@ -123,6 +123,20 @@ async def test_a_key_goes_where_its_line_lets_it_go(tmp_path: Path, options: str
             await opened(connection, far.address)
 
 
+@pytest.mark.parametrize(
+    ("host", "port"),
+    [("", 80), ("a b", 80), ("x" * 100_000, 80), ("a\x1b\n", 80), ("127.0.0.1", 0), ("127.0.0.1", 65536)],
+)
+async def test_what_is_no_address_is_refused_and_the_connection_lives(tmp_path: Path, host: str, port: int) -> None:
+    async with gate(tmp_path) as desk, target() as far, desk.connect(desk.alice) as connection:
+        with pytest.raises(asyncssh.ChannelOpenError, match="it is no address"):
+            await opened(connection, HostPort(host, port))
+        (told,) = desk.told(RefusedRequest)
+        assert told.isprintable()
+        assert len(told) < 300
+        await opened(connection, far.address)
+
+
 async def test_a_target_that_refuses_is_told_as_such(tmp_path: Path) -> None:
     async with gate(tmp_path) as desk, desk.connect(desk.alice) as connection:
         with pytest.raises(asyncssh.ChannelOpenError, match="connection refused") as caught:

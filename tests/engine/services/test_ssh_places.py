@@ -148,11 +148,14 @@ async def test_names_are_given_in_the_domain_of_the_public_url_and_told_with_it(
         assert at.places() == ["https://app.tunnels.example.net", "https://my.own.example.org"]
 
 
-@pytest.mark.parametrize("name", ["a_b..c", "-x", "x" * 300, "a b"])
+@pytest.mark.parametrize("name", ["a_b..c", "-x", "x" * 300, "a b", "x" * 100_000, "a\x1b[31m\n"])
 async def test_what_is_no_hostname_is_refused(tmp_path: Path, name: str) -> None:
     async with shore(tmp_path) as at, at.connect() as connection:
         await is_denied(connection, name, 80)
         assert at.places() == []
+        (told,) = at.refusals()
+        assert told.isprintable()
+        assert len(told) < 300
 
 
 async def test_a_hostname_that_another_key_has_is_not_given(tmp_path: Path) -> None:
@@ -313,6 +316,14 @@ async def test_a_free_port_is_given_and_told_and_half_close_passes(tmp_path: Pat
         assert (session.service, session.identity) == ("ssh", "alice")
         at.engine.node.sessions.settle()
         assert (session.bytes_in, session.bytes_out) == (len(sha256(BULK)), len(BULK))
+
+
+async def test_a_port_that_cannot_be_is_refused(tmp_path: Path) -> None:
+    async with shore(tmp_path) as at, at.connect() as connection:
+        await is_denied(connection, "localhost", 65536)
+        await is_denied(connection, "localhost", 2**32 - 1)
+        assert "there is no such port" in at.refusals()[-1]
+        assert not connection.is_closed()
 
 
 @pytest.mark.parametrize("port", [1, 22, 6999, 7021, 65535])

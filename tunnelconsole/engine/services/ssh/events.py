@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from tunnelconsole.engine.events import Event, Level
+from tunnelconsole.engine.floods import Cause
 
 
 class LoggedIn(Event, frozen=True, kw_only=True):
@@ -56,6 +57,9 @@ class WrongAnswer(Event, frozen=True, kw_only=True):
     def text(self) -> str:
         return f"refused {self.identity} from {self.peer}: {self.reason}"
 
+    def flooded_by(self) -> Cause:
+        return Cause(self.identity, self.reason)
+
 
 class RefusedRequest(Event, frozen=True, kw_only=True):
     """Somebody who has logged in asked for what there is not, or what they may not."""
@@ -68,3 +72,6 @@ class RefusedRequest(Event, frozen=True, kw_only=True):
 
     def text(self) -> str:
         return f"refused {self.identity} from {self.peer}: {self.reason}"
+
+    def flooded_by(self) -> Cause:
+        return Cause(self.identity, self.reason)

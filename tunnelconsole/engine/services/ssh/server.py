@@ -177,7 +177,7 @@ class SSHServer(ListeningService[SSHServerSettings]):
                 session=session.id,
                 peer=login.peer,
                 identity=entry.identity,
-                role=entry.role,
+                role=entry.role if entry.console else "forward",
                 key=entry.fingerprint,
             )
         )
