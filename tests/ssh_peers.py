@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import asyncssh
@@ -13,8 +14,11 @@ from controlled import controlled
 from loopback import FREE
 from tunnelconsole.engine.engine import Engine
 from tunnelconsole.engine.events import Event
+from tunnelconsole.engine.services.service import ServiceSettings
 from tunnelconsole.engine.services.ssh.server import SSHServer, SSHServerSettings
 from tunnelconsole.engine.settings import FilePath, HostPort
+
+NO_OTHERS: Mapping[str, ServiceSettings] = MappingProxyType({})
 
 
 def new_key(comment: str) -> asyncssh.SSHKey:
@@ -30,12 +34,12 @@ def line_of(key: asyncssh.SSHKey) -> str:
 class SSHDesk:
     """A running SSH server."""
 
-    def __init__(self, folder: Path, **settings: Any) -> None:
+    def __init__(self, folder: Path, others: Mapping[str, ServiceSettings], **settings: Any) -> None:
         self.alice, self.viola = new_key("alice"), new_key("viola")
         self.keys = folder / "keys"
         self.write_keys(line_of(self.alice), f'role="view" {line_of(self.viola)}')
         given: dict[str, Any] = {"listen": FREE, "authorized_keys": FilePath(str(self.keys))} | settings
-        self.engine = Engine({"ssh": SSHServerSettings(**given)}, state_dir=folder / "state")
+        self.engine = Engine({**others, "ssh": SSHServerSettings(**given)}, state_dir=folder / "state")
 
     def write_keys(self, *lines: str) -> None:
         """Says who may come in."""
@@ -75,9 +79,14 @@ class SSHDesk:
 
 
 @asynccontextmanager
-async def ssh_desk(folder: Path, **settings: Any) -> AsyncIterator[SSHDesk]:
-    """A running SSH server, with the control socket that its consoles use."""
-    desk = SSHDesk(folder, **settings)
+async def ssh_desk(
+    folder: Path, others: Mapping[str, ServiceSettings] = NO_OTHERS, **settings: Any
+) -> AsyncIterator[SSHDesk]:
+    """A running SSH server, with the control socket that its consoles use.
+
+    :param others: services besides it, by name.
+    """
+    desk = SSHDesk(folder, others, **settings)
     async with desk.engine:
         await desk.engine.settled()
         async with controlled(desk.engine, folder):

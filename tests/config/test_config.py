@@ -19,6 +19,7 @@ from tunnelconsole.engine.limits import LimitSettings
 from tunnelconsole.engine.services.jump.client import JumpClientSettings
 from tunnelconsole.engine.services.jump.server import JumpServerSettings
 from tunnelconsole.engine.services.relay.server import RelayServerSettings
+from tunnelconsole.engine.services.ssh.server import SSHServerSettings
 from tunnelconsole.engine.settings import ListenAddress, PortRange
 from tunnelconsole.engine.units import Duration, Rate
 from tunnelconsole.errors import ConfigError
@@ -905,3 +906,51 @@ class TestTheFilesOfAnSSHServer:
         (tmp_path / "keys").touch(mode=0o600)
         (found,) = every_problem(tmp_path, self.SSH + more)
         assert found.startswith(f"service.ssh.{more.partition(' ')[0]}: ")
+
+
+class TestTheSecondFactorsOfAnSSHServer:
+    SSH = TestTheFilesOfAnSSHServer.SSH
+    GOOD = "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ"
+
+    def found(self, folder: Path, more: str) -> list[str]:
+        """What is wrong with this in an SSH server's table."""
+        (folder / "keys").touch(mode=0o600)
+        return every_problem(folder, self.SSH + more)
+
+    def test_are_read_by_identity_from_files_too(self, tmp_path: Path) -> None:
+        (tmp_path / "bob").write_text("swordfish\n")
+        (tmp_path / "bob").chmod(0o600)
+        more = f'one_time_codes = {{ "alice at work" = "{self.GOOD}" }}\npasswords = {{ bob_file = "bob" }}\n'
+        assert self.found(tmp_path, more) == []
+        settings = read(tmp_path, self.SSH + more).services["ssh"]
+        assert isinstance(settings, SSHServerSettings)
+        assert settings.one_time_codes == {"alice at work": self.GOOD}
+        assert settings.passwords == {"bob": "swordfish"}
+        assert "swordfish" not in repr(settings)
+        assert self.GOOD not in repr(settings)
+
+    @pytest.mark.parametrize(
+        ("more", "key", "sentence"),
+        [
+            ('one_time_codes = { alice = "" }', "one_time_codes.alice", "it has 0 bits, and 128 are the least"),
+            ('one_time_codes = { alice = "GEZDGNBVGY3TQOJQ" }', "one_time_codes.alice", "it has 80 bits"),
+            ('one_time_codes = { alice = "hush-0189" }', "one_time_codes.alice", "it is not base32"),
+            ('passwords = { bob = "" }', "passwords.bob", "an empty password protects nothing"),
+            (f'passwords = {{ bob = "{"hush" * 300}" }}', "passwords.bob", "it is too long; at most 1024 bytes"),
+            (
+                f'one_time_codes = {{ alice = "{GOOD}" }}\npasswords = {{ alice = "hush" }}',
+                "passwords.alice",
+                "alice is in one_time_codes too; leave one of the two out",
+            ),
+            (
+                f'one_time_codes = {{ alice = "{GOOD}", bob = "{GOOD.lower()}" }}',
+                "one_time_codes",
+                "two identities have the same secret",
+            ),
+        ],
+    )
+    def test_that_cannot_be_are_told_without_them(self, tmp_path: Path, more: str, key: str, sentence: str) -> None:
+        (found,) = self.found(tmp_path, more)
+        assert found.startswith(f"service.ssh.{key}: {sentence}")
+        for secret in ("hush", self.GOOD, "GEZDGNBVGY3TQOJQ"):
+            assert secret not in found

@@ -33,6 +33,7 @@ GOES_ON = {
     "tunnelconsole --daemon": "ready\n",
     "tunnelconsole tcp": "forwarding tcp://",
     "tunnelconsole http": "forwarding http://",
+    "ssh -F ssh_config -R": "forwarding localhost:",
 }
 """Commands that go on, and what they say once they are ready to be used."""
 
@@ -42,7 +43,7 @@ SAYS = {
     "chmod": "",
     "cp": "",
     "ssh-keygen": "",
-    "ssh -i": "alice",
+    "ssh -F ssh_config console": "alice",
     "export": "",
     "FINGERPRINT=": "",
     "(umask": "",

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 import subprocess
 import sysconfig
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from cryptography.hazmat.primitives.hashes import SHA1
+from cryptography.hazmat.primitives.twofactor.totp import TOTP
 
 import system_tools
 from installed import Daemon, Done, Program
@@ -74,14 +78,14 @@ class Host:
         options = ["-F", str(self.folder / "ssh_config"), "-i", str(self.folder / who)]
         return [system_tools.path_of(tool), *options, *arguments]
 
-    def run(self, who: str, *arguments: str, tool: str = "ssh") -> Done:
+    def run(self, who: str, *arguments: str, tool: str = "ssh", env: Mapping[str, str] | None = None) -> Done:
         """Runs it to its end."""
-        return self.program.run_other(self.command(tool, who, *arguments))
+        return self.program.run_other(self.command(tool, who, *arguments), env=env)
 
-    def console(self, who: str = "alice", columns: int = 120, rows: int = 36) -> Terminal:
+    def console(self, who: str = "alice", *options: str, columns: int = 120, rows: int = 36) -> Terminal:
         """A terminal in which ssh shows the console."""
         env = self.program.env | {"COLORTERM": "truecolor"}
-        terminal = Terminal(self.folder, self.command("ssh", who, "host"), env, columns, rows)
+        terminal = Terminal(self.folder, self.command("ssh", who, *options, "host"), env, columns, rows)
         self._terminals.append(terminal)
         return terminal
 
@@ -275,6 +279,70 @@ def test_a_client_that_is_killed_or_stops_reading_leaves_nothing(host: Host) -> 
     for each in ssh:
         each.end()
     until_true(lambda: host.daemon.json("sessions") == [] and host.processes == [])
+
+
+SECRET, PASSWORD = "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ", "correct horse"
+"""Of the one-time codes of alice, and viola's."""
+
+FACTORS = f"""
+one_time_codes = {{ alice_file = "alice.totp" }}
+passwords = {{ viola = "{PASSWORD}" }}
+"""
+
+
+def one_time_code() -> str:
+    """What an authenticator app shows now."""
+    return TOTP(base64.b32decode(SECRET), 6, SHA1(), 30).generate(int(time.time())).decode()
+
+
+@pytest.fixture
+def wary(program: Program) -> Iterator[Host]:
+    """A host that asks for a second factor."""
+    program.write("alice.totp", f"{SECRET}\n")
+    made = Host(program, FACTORS.replace("alice.totp", str(program.folder / "alice.totp")))
+    yield made
+    made.close()
+
+
+def test_ssh_asks_for_a_code_after_the_key_and_shows_the_console_then(wary: Host) -> None:
+    terminal = wary.console("alice", "-o", "BatchMode=no")
+    terminal.shows(r"One-time code:", within=15)
+    terminal.type("12")
+    terminal.press("Enter")
+    terminal.shows(r"(?s)One-time code:.*One-time code:")
+    given = one_time_code()
+    terminal.type(given)
+    terminal.press("Enter")
+    terminal.shows("● running", r"edge\s+● listening", within=15)
+    (row,) = wary.daemon.json("sessions")
+    assert row["identity"] == "alice"
+    terminal.press("q")
+    assert terminal.exit_code() == 0
+    said = wary.daemon.process.said + json.dumps(wary.daemon.json("events"))
+    assert "a wrong one-time code" in said
+    for secret in (SECRET, PASSWORD, given):
+        assert secret not in said
+
+
+def test_ssh_gives_a_password_after_the_key_and_neither_alone_is_enough(wary: Host) -> None:
+    asker = wary.program.write("ask", f"#!/bin/sh\necho '{PASSWORD}'\n", mode=0o700)
+    answering = {"SSH_ASKPASS": str(asker), "SSH_ASKPASS_REQUIRE": "force"}
+    command = ["-o", "BatchMode=no", "-o", "NumberOfPasswordPrompts=1", "host", "status"]
+    assert wary.run("viola", *command, env=answering).ok().startswith("version")
+    alone = wary.run("viola", "host", "status")
+    assert "Permission denied (keyboard-interactive)" in alone.err
+    wrong = wary.run("alice", *command, env=answering)
+    assert "Permission denied (keyboard-interactive)" in wrong.err
+    keyless = wary.run("viola", "-o", "PubkeyAuthentication=no", *command, env=answering)
+    assert "Permission denied (publickey)" in keyless.err
+
+
+def test_a_script_comes_in_with_a_key_that_is_enough_alone(wary: Host) -> None:
+    operators = wary.daemon.folder / "operators"
+    alice, viola = operators.read_text().splitlines(keepends=True)
+    operators.write_text(f"{alice}key-only,{viola}")
+    assert wary.run("viola", "host", "status").ok().startswith("version")
+    assert "Permission denied" in wary.run("alice", "host", "status").err
 
 
 def audited(port: int) -> tuple[int, str]:

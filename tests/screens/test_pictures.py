@@ -235,6 +235,7 @@ async def test_question(tmp_path: Path, kept: SnapshotAssertion) -> None:
 async def test_leaving(tmp_path: Path, kept: SnapshotAssertion) -> None:
     async with console(tmp_path, evening(), SMALL, owns_engine=True) as desk:
         await desk.press("q")
+        await waiting.until(lambda: len(desk.app.screen_stack) > 1)
         assert await _picture(desk) == kept
 
 

@@ -101,6 +101,7 @@ SESSIONS: tuple[Column[SessionRow], ...] = (
     Column("OUT", lambda row, now: size(row.bytes_out), right=True),
     Column("RATE IN", lambda row, now: rate(row.rate_in), right=True),
     Column("RATE OUT", lambda row, now: rate(row.rate_out), right=True),
+    Column("ADDRESS", lambda row, now: row.address or "-", shown=lambda rows: any(r.address for r in rows)),
     Column("NOTE", lambda row, now: row.note or "-", shown=lambda rows: any(r.note for r in rows)),
 )
 

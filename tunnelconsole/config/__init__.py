@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import msgspec
 
 from tunnelconsole.config.certificates import check_ca, check_certificates, check_pair
+from tunnelconsole.config.leading import check_leading
 from tunnelconsole.config.listening import check_listening
 from tunnelconsole.config.reader import WRONG, Reader, key_path
 from tunnelconsole.config.ssh_files import check_ssh_files
@@ -241,6 +242,7 @@ def _services(reader: Reader, document: Mapping[str, object]) -> dict[str, Servi
     tables = reader.table(document.get("service", {}), "service") or {}
     services: dict[str, ServiceSettings] = {}
     readable: dict[str, dict[str, Any]] = {}
+    kinds: dict[str, str] = {}
     for name, given in tables.items():
         path = key_path("service", name)
         if not _SERVICE_NAME.fullmatch(name):
@@ -248,9 +250,11 @@ def _services(reader: Reader, document: Mapping[str, object]) -> dict[str, Servi
         table = reader.table(given, path)
         if table is not None:
             readable[path], settings = _service(reader, table, path)
+            kinds[path] = str(table.get("kind", ""))
             if settings is not None:
                 services[name] = settings
     check_listening(reader, readable)
+    check_leading(reader, readable, kinds)
     return services
 
 

@@ -84,6 +84,8 @@ class SessionRow(msgspec.Struct, frozen=True, kw_only=True):
     rate_in: float
     rate_out: float
     note: str = ""
+    address: str = ""
+    """Where others reach what it offers: a public ``host:port`` or URL; empty where it offers nothing."""
 
 
 class ChannelRow(msgspec.Struct, frozen=True, kw_only=True):

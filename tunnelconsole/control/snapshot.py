@@ -214,6 +214,7 @@ def session_row(session: Session) -> SessionRow:
         rate_in=session.rate_in,
         rate_out=session.rate_out,
         note=session.note,
+        address=session.address,
     )
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Self
 
 from tunnelconsole.background import BackgroundEngine
+from tunnelconsole.demo.over_ssh import make_keys
 
 LOOPBACK = "127.0.0.1"
 
@@ -177,6 +178,16 @@ room = "attic"
 secret = "{grace}"
 listen = "127.0.0.1:0"
 direct = false
+
+# ssh: the console from anywhere, and tunnels with the client that everyone has
+
+[service.ssh]
+kind = "ssh-server"
+listen = "127.0.0.1:0"
+authorized_keys = "{folder}/operators"
+forward = true
+tunnel = "web"
+jump = "jump"
 """
 
 
@@ -224,6 +235,7 @@ def _write_config(folder: Path, ports: dict[str, socket.socket]) -> None:
 
     certificate = folder / "jump-tls.crt"
     certificates.make_self_signed(certificate, folder / "jump-tls.key", "jump-tls")
+    make_keys(folder)
     config = folder / "config.toml"
     config.touch(mode=0o600)
     config.write_text(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import math
 import secrets
 import socket
 import sys
@@ -21,18 +20,11 @@ from tunnelconsole import channel
 from tunnelconsole.control.client import ControlClient
 from tunnelconsole.control.messages import Watch
 from tunnelconsole.demo.engine import LEASH
+from tunnelconsole.demo.over_ssh import sharing
 from tunnelconsole.demo.shop import serve_shop, shop_around
+from tunnelconsole.demo.streams import PAYLOAD, Streams, drink, pour, use_desk
 from tunnelconsole.engine.tasks import Tasks
 from tunnelconsole.errors import ConnectFailed, EngineUnreachable
-
-TICK = 0.1
-"""Seconds between two portions of a stream: smooth on a chart that moves twice a second."""
-
-SWING = 0.8
-"""How far a stream's rate swings around its mean, as a share of it."""
-
-UPLOAD_SHARE = 0.15
-"""What a visitor of the desk sends, as a share of what it gets."""
 
 COME_BACK = 1.5
 """Seconds until a visitor that was cut off comes back, on average."""
@@ -46,9 +38,6 @@ LOOK_INTERVAL = 0.5
 NOWHERE = "192.0.2.1", 443
 """A destination that the jump server does not allow, from a block that is for examples (RFC 5737)."""
 
-READ_SIZE = 256 * 1024
-"""Bytes read at once by those who throw them away."""
-
 MEMBERS: tuple[tuple[str, tuple[str, ...], dict[str, float]], ...] = (
     ("door", ("logger", "board"), {"mean": 30_000, "period": 7}),
     ("lift", ("logger", "board"), {"mean": 45_000, "period": 13}),
@@ -60,10 +49,7 @@ MEMBERS: tuple[tuple[str, tuple[str, ...], dict[str, float]], ...] = (
 )
 """Members of the channel server, their receivers, and what they send: see :func:`pour`."""
 
-_PAYLOAD = bytes(1024 * 1024)
 _dice = secrets.SystemRandom()
-
-Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class Book:
@@ -102,7 +88,7 @@ async def serve_page(reader: asyncio.StreamReader, writer: asyncio.StreamWriter)
     request = await reader.readuntil(b"\r\n\r\n")
     length = int(request.split(b" ")[1][1:])
     writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % length)
-    writer.write(_PAYLOAD[:length])
+    writer.write(PAYLOAD[:length])
     await writer.drain()
 
 
@@ -122,23 +108,6 @@ async def serve_shell(reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 ORIGINS = {"pages": serve_page, "desk": serve_desk, "shell": serve_shell, "shop": serve_shop}
 
 
-async def pour(writer: asyncio.StreamWriter, mean: float, period: float, length: float) -> None:
-    """Sends ``mean`` bytes per second, swinging with ``period`` seconds, for ``length`` seconds, and then an end."""
-    start = _dice.uniform(0, math.tau)
-    for tick in range(int(length / TICK)):
-        rate = mean * (1 + SWING * math.sin(start + math.tau * tick * TICK / period))
-        writer.write(_PAYLOAD[: int(rate * TICK)])
-        await writer.drain()
-        await asyncio.sleep(TICK)
-    writer.write_eof()
-
-
-async def drink(reader: asyncio.StreamReader) -> None:
-    """Reads to the end."""
-    while await reader.read(READ_SIZE):
-        pass
-
-
 # visitors
 
 
@@ -147,11 +116,13 @@ class Visitors:
 
     :param book: where the services are.
     :param origins: where the origins are, for those who may choose.
+    :param folder: the demonstration's, with the keys of those who come by SSH.
     """
 
-    def __init__(self, book: Book, origins: dict[str, tuple[str, int]]) -> None:
+    def __init__(self, book: Book, origins: dict[str, tuple[str, int]], folder: Path) -> None:
         self._book = book
         self._origins = origins
+        self._folder = folder
 
     def all(self) -> list[Callable[[], Awaitable[None]]]:
         """Every visitor; each is one visit, to be made again and again."""
@@ -168,7 +139,8 @@ class Visitors:
             lambda: self.use_desk("hub-laptop", mean=500_000, period=21),
             lambda: self.use_desk("room-hall", mean=700_000, period=24),
             lambda: self.use_shell("attic"),
-            *[self.go_shopping] * 4,
+            *[lambda: self.go_shopping("shop")] * 4,
+            self.share_by_ssh,
             *[lambda: self.stay_idle("shell")] * 3,
             lambda: self.stay_idle("edge-desk"),
             self.go_astray,
@@ -186,10 +158,8 @@ class Visitors:
 
     async def use_desk(self, service: str, origin: str = "", *, mean: float, period: float) -> None:
         """A long stream, both ways."""
-        length = _dice.uniform(60, 180)
-        async with self._connected(service, origin) as (reader, writer):
-            writer.write(f"{mean} {period} {length}\n".encode())
-            await asyncio.gather(pour(writer, mean * UPLOAD_SHARE, period, length), drink(reader))
+        async with self._connected(service, origin) as streams:
+            await use_desk(*streams, mean, period)
 
     async def use_shell(self, service: str, origin: str = "") -> None:
         """Somebody who types."""
@@ -200,11 +170,25 @@ class Visitors:
                     await reader.readline()
                 await asyncio.sleep(_dice.expovariate(1 / 0.6))
 
-    async def go_shopping(self) -> None:
+    async def go_shopping(self, name: str) -> None:
         """Some requests of a web service, by its public name."""
         _, port = await self._book.address_of("web")
         async with self._connected("web") as (reader, writer):
-            await shop_around(reader, writer, f"shop.localhost:{port}", PATIENCE)
+            await shop_around(reader, writer, f"{name}.localhost:{port}", PATIENCE)
+
+    async def share_by_ssh(self) -> None:
+        """Somebody who has nothing but SSH: shares a shop and a desk, and uses another desk from there."""
+        server = await self._book.address_of("ssh")
+        async with sharing(self._folder, server, self._origins["shop"], self._origins["desk"]) as ports:
+            desks = [
+                self._use_desk_at(port, mean=mean, period=18)
+                for port, mean in zip(ports, (300_000, 150_000), strict=True)
+            ]
+            await asyncio.gather(*desks, self.go_shopping("garden"), self.go_shopping("garden"))
+
+    async def _use_desk_at(self, port: int, *, mean: float, period: float) -> None:
+        async with _connected_to("127.0.0.1", port) as streams:
+            await use_desk(*streams, mean, period)
 
     async def stay_idle(self, service: str) -> None:
         """Somebody who has gone for a coffee."""
@@ -245,18 +229,23 @@ class Visitors:
     @asynccontextmanager
     async def _connected(self, service: str, origin: str = "") -> AsyncIterator[Streams]:
         """A connection through ``service``; with ``origin``, it is a SOCKS5 proxy and is asked for that."""
-        host, port = await self._book.address_of(service)
-        async with asyncio.timeout(PATIENCE):
-            reader, writer = await asyncio.open_connection(host, port)
-        try:
+        async with _connected_to(*await self._book.address_of(service)) as streams:
             if origin:
                 async with asyncio.timeout(PATIENCE):
-                    await _ask_socks(reader, writer, *self._origins.get(origin, NOWHERE))
-            yield reader, writer
-        finally:
-            writer.close()
-            with suppress(OSError):  # cut off by the tunnel, which is what some come for
-                await writer.wait_closed()
+                    await _ask_socks(*streams, *self._origins.get(origin, NOWHERE))
+            yield streams
+
+
+@asynccontextmanager
+async def _connected_to(host: str, port: int) -> AsyncIterator[Streams]:
+    async with asyncio.timeout(PATIENCE):
+        reader, writer = await asyncio.open_connection(host, port)
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+        with suppress(OSError):  # cut off by the tunnel, which is what some come for
+            await writer.wait_closed()
 
 
 async def _ask_socks(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, host: str, port: int) -> None:
@@ -292,7 +281,8 @@ async def run(control: Path, origins: dict[str, socket.socket]) -> None:
     servers = [await asyncio.start_server(_closing(ORIGINS[name]), sock=sock) for name, sock in origins.items()]
     book = Book(control)
     tasks.start(book.keep(), "book")
-    for number, visit in enumerate(Visitors(book, {name: sock.getsockname() for name, sock in origins.items()}).all()):
+    visitors = Visitors(book, {name: sock.getsockname() for name, sock in origins.items()}, control.parent)
+    for number, visit in enumerate(visitors.all()):
         tasks.start(again_and_again(visit), f"visitor {number}")
     over = asyncio.Event()
     asyncio.get_running_loop().add_reader(LEASH, over.set)

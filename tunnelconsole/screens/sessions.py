@@ -44,7 +44,7 @@ class SessionsPane(TablePane[SessionRow]):
         return row.id
 
     def haystack(self, row: SessionRow) -> str:
-        return f"{row.id} {row.peer} {row.identity} {row.service} {row.kind} {row.note}"
+        return f"{row.id} {row.peer} {row.identity} {row.service} {row.kind} {row.note} {row.address}"
 
     def rows_of(self, scene: Scene) -> Sequence[SessionRow] | None:
         rows, service = scene.picture.sessions, scene.place.service
@@ -70,6 +70,7 @@ class SessionsPane(TablePane[SessionRow]):
             Fact("peer", (Span(row.peer, "strong"),)),
             Fact("identity", (Span(row.identity),)),
             Fact("service", (Span(row.service), Span(f"  {row.kind}", "dim"))),
+            *([Fact("reached at", (Span(row.address, "strong"),))] if row.address else []),
             *([Fact("note", (Span(row.note, "warning"),))] if row.note else []),
             measures.since(row, scene),
             Fact("channels", (Span(figures.count(row.channels)),)),

@@ -59,6 +59,11 @@ def test_the_role_is_operate_unless_it_is_view() -> None:
     assert parse_line(f'role="view" {public()}').role == "view"
 
 
+def test_a_second_factor_is_asked_for_unless_the_key_alone_is_enough() -> None:
+    assert not parse_line(public()).key_only
+    assert parse_line(f'role="view",key-only {public()}').key_only
+
+
 def test_of_two_roles_the_lesser_counts() -> None:
     assert parse_line(f'role="view",role="operate" {public()}').role == "view"
 
@@ -67,6 +72,7 @@ def test_of_two_roles_the_lesser_counts() -> None:
     "options",
     [
         'role="admin"',
+        'key-only="yes"',
         "role",
         'command="id"',
         "cert-authority",

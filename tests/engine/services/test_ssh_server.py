@@ -15,8 +15,9 @@ from loopback import calling
 from ssh_peers import SSHDesk, line_of, new_key, ssh_desk
 from tunnelconsole.engine.events import PeerRefused
 from tunnelconsole.engine.limits import LimitSettings
-from tunnelconsole.engine.services.ssh.connection import MOST_OFFERS, MOST_OPEN
-from tunnelconsole.engine.services.ssh.events import ConsoleRefused, LoggedIn
+from tunnelconsole.engine.services.ssh.connection import MOST_OPEN
+from tunnelconsole.engine.services.ssh.events import LoggedIn, RefusedRequest
+from tunnelconsole.engine.services.ssh.proof import MOST_OFFERS
 from tunnelconsole.engine.settings import FilePath
 from tunnelconsole.engine.units import Duration
 from waiting import until
@@ -80,7 +81,7 @@ async def test_who_may_only_look_looks_and_is_told_why_nothing_else(tmp_path: Pa
         assert refused.exit_status == 1
         assert "its role is view" in str(refused.stderr)
         assert desk.server.state == "listening"
-        (told,) = desk.told(ConsoleRefused)
+        (told,) = desk.told(RefusedRequest)
         assert told.startswith("refused viola from 127.0.0.1:")
 
 
@@ -169,7 +170,7 @@ async def test_nothing_is_forwarded_and_it_is_said(tmp_path: Path) -> None:
             await connection.open_unix_connection("/run/x")
         with pytest.raises(asyncssh.ChannelListenError):
             await connection.forward_remote_port("127.0.0.1", 0, "127.0.0.1", 22)
-        assert len(desk.told(ConsoleRefused)) == 3
+        assert len(desk.told(RefusedRequest)) == 3
         assert (await connection.run("status")).exit_status == 0
 
 

@@ -11,16 +11,10 @@ from typing import Final, cast
 
 import asyncssh
 
+from tunnelconsole.engine.services.ssh.algorithms import CIPHERS, MACS, SIGNATURES, known_key_exchanges
 from tunnelconsole.engine.services.ssh.known_hosts import KnownHosts
 from tunnelconsole.engine.settings import SSHHost, SSHSettings
 from tunnelconsole.engine.transport.dialer import dial
-from tunnelconsole.engine.transport.ssh_algorithms import (
-    CIPHERS,
-    KEY_EXCHANGES,
-    MACS,
-    SIGNATURES,
-    known_key_exchanges,
-)
 from tunnelconsole.engine.transport.ssh_channel import ChannelLink
 from tunnelconsole.engine.transport.ssh_connection import LESS_UNSENT, MOST_UNSENT, LeanConnection
 from tunnelconsole.errors import ConnectFailed, CredentialsRefused, HostKeyRejected
@@ -170,7 +164,7 @@ async def _options(host: SSHHost, settings: SSHSettings, known: KnownHosts) -> a
             username=user_of(host),
             known_hosts=lambda *_: known.match,
             server_host_key_algs=known.algorithms,
-            kex_algs=known_key_exchanges(KEY_EXCHANGES),
+            kex_algs=known_key_exchanges(),
             encryption_algs=CIPHERS,
             mac_algs=MACS,
             compression_algs=None,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -15,22 +16,17 @@ import asyncssh
 
 from tunnelconsole.engine.access import source_of
 from tunnelconsole.engine.limits import Place
+from tunnelconsole.engine.services.ssh.algorithms import CIPHERS, MACS, SIGNATURES, key_exchanges
 from tunnelconsole.engine.services.ssh.channels import Channels
 from tunnelconsole.engine.services.ssh.console import ConsoleSession
 from tunnelconsole.engine.services.ssh.elsewhere import Elsewhere
-from tunnelconsole.engine.services.ssh.events import ConsoleRefused, KeysIgnored
+from tunnelconsole.engine.services.ssh.events import FactorWithoutKey, KeysIgnored, RefusedRequest
 from tunnelconsole.engine.services.ssh.host_key import load_host_key
 from tunnelconsole.engine.services.ssh.keys import AuthorizedKeys, Entry
+from tunnelconsole.engine.services.ssh.proof import Challenge, Proof
 from tunnelconsole.engine.services.ssh.public_places import PublicPlaces
+from tunnelconsole.engine.services.ssh.second_factor import SecondFactors
 from tunnelconsole.engine.services.ssh.throttle import Throttle
-from tunnelconsole.engine.transport.ssh_algorithms import (
-    CIPHERS,
-    KEY_EXCHANGES,
-    MACS,
-    POST_QUANTUM,
-    SIGNATURES,
-    known_key_exchanges,
-)
 from tunnelconsole.errors import ListenFailed
 
 if TYPE_CHECKING:
@@ -45,9 +41,6 @@ KEEPALIVE = 30.0
 
 KEEPALIVE_TRIES = 4
 """Looks without an answer after which it is gone: somebody whose laptop slept for two minutes logs in again."""
-
-MOST_OFFERS = 20
-"""Keys that a client may offer before it is turned away: an agent has a handful, and OpenSSH takes 6."""
 
 MOST_OPEN = 10
 """Consoles and commands in one connection: what OpenSSH takes (MaxSessions)."""
@@ -84,8 +77,9 @@ class Door:
         host_key = load_host_key(Path(settings.host_key) if settings.host_key else None, server.own_host_key)
         self.fingerprint = host_key.get_fingerprint()
         path = Path(settings.authorized_keys)
+        self.factors = SecondFactors(settings.one_time_codes, settings.passwords)
         try:
-            self.keys = AuthorizedKeys(path, self._report)
+            self.keys = AuthorizedKeys(path, self._report, has_read=self._compare)
         except OSError as error:
             raise ListenFailed(
                 f"the keys in {path} cannot be read: {error.strerror or error}",
@@ -96,14 +90,14 @@ class Door:
             server_factory=_Owner,
             server_version="TunnelConsole",
             server_host_keys=[host_key],
-            kex_algs=_key_exchanges(server),
+            kex_algs=key_exchanges(server.name, server.settings),
             encryption_algs=CIPHERS,
             mac_algs=MACS,
             compression_algs=None,
             signature_algs=SIGNATURES,
             public_key_auth=True,
             password_auth=False,
-            kbdint_auth=False,
+            kbdint_auth=bool(self.factors),
             host_based_auth=False,
             gss_host=None,
             gss_kex=False,
@@ -126,28 +120,27 @@ class Door:
     def _report(self, sentence: str) -> None:
         self.server.node.bus.publish(KeysIgnored(service=self.server.name, reason=sentence))
 
+    def _compare(self, identities: set[str]) -> None:
+        """Tells of second factors that are nobody's: a name that is mistyped, or a key that is gone."""
+        file = self.server.settings.authorized_keys
+        for identity, table in self.factors.named().items():
+            if identity not in identities:
+                reason = f"{table} names {identity}, and no key in {file} is theirs"
+                self.server.node.bus.publish(FactorWithoutKey(service=self.server.name, reason=reason))
+
+    def judge(self, entry: Entry, peer: str) -> str:
+        """Why a key opens nothing for ``peer`` now; "" when it does, if need be together with a second factor."""
+        if self.factors and not entry.key_only and not self.factors.kind(entry.identity):
+            return f"the key of {entry.identity} has no one-time code or password here"
+        return self.keys.judge(entry, peer)
+
     def login(self, peer: str, place: Place) -> Login:
         """Begins with somebody who has connected."""
         return Login(self, peer, place)
 
 
-def _key_exchanges(server: SSHServer) -> list[str]:
-    """What is offered, as far as this machine's cryptography has it.
-
-    :raises ListenFailed: it has none that are wanted.
-    """
-    wanted = POST_QUANTUM if server.settings.post_quantum else KEY_EXCHANGES
-    offered = known_key_exchanges(wanted)
-    if not offered:
-        raise ListenFailed(
-            f"the cryptography package here has no {' or '.join(wanted)}",
-            f"upgrade it, or leave out service.{server.name}.post_quantum",
-        )
-    return offered
-
-
 class Login:
-    """Somebody who has connected, before and after they have proven a key.
+    """Somebody who has connected, before and after they have proven who they are.
 
     :param place: among those who are logging in.
     """
@@ -160,13 +153,8 @@ class Login:
         self.channels = Channels(self)
         self.places = PublicPlaces(self)
         self.elsewhere = Elsewhere(self)
-        self.offered: Entry | None = None
-        """The key that was offered last and may come in; it may be anybody's."""
-        self.proven: Entry | None = None
-        """The key whose owner this is."""
+        self.proof = Proof(door, peer)
         self._place = place
-        self._offers = 0
-        self._why = "it left before it had logged in"
         self._over = False
         self._cause = ""
         self._session: Session | None = None
@@ -204,7 +192,7 @@ class Login:
             self.turn_away(f"it said nothing of SSH within {self.server.settings.limits.handshake_timeout:g} s")
 
     def _late(self) -> None:
-        self.turn_away(f"no key was proven within {self.server.settings.login_timeout:g} s")
+        self.turn_away(f"{self.proof.missing} within {self.server.settings.login_timeout:g} s")
 
     def turn_away(self, reason: str, *, tell: bool = True) -> None:
         """Ends a connection that has not logged in."""
@@ -222,25 +210,6 @@ class Login:
         self._place.leave()
         self.server.left_login(self)
 
-    def offer(self, key: bytes) -> bool:
-        """Whether this key may come in, from here and now; nobody has proven it yet.
-
-        :raises asyncssh.DisconnectError: too many were offered.
-        """
-        self.offered = None
-        self._offers += 1
-        if self._offers > MOST_OFFERS:
-            self._why = f"it offered more than {MOST_OFFERS} keys"
-            raise asyncssh.DisconnectError(asyncssh.DISC_NO_MORE_AUTH_METHODS_AVAILABLE, "too many keys were offered")
-        entry = self.door.keys.find(key)
-        if entry is None:
-            self._why = "none of its keys is in authorized_keys"
-        elif refused := self.door.keys.judge(entry, self.peer):
-            self._why = refused
-        else:
-            self.offered = entry
-        return self.offered is not None
-
     def logged_in(self) -> None:
         """A key was proven, and so there is a session.
 
@@ -248,11 +217,11 @@ class Login:
         """
         if self._over:
             return
-        entry = self.proven
+        entry = self.proof.whole
         full = self.server.gate.refuses(new_session=True, new_channel=False)
         if entry is None or full:
-            self._why = full or "it proved no key"
-            raise asyncssh.DisconnectError(asyncssh.DISC_TOO_MANY_CONNECTIONS, self._why)
+            self.proof.why = full or self.proof.missing
+            raise asyncssh.DisconnectError(asyncssh.DISC_TOO_MANY_CONNECTIONS, self.proof.why)
         self._leave_login()
         self.door.throttle.give_back(source_of(self.peer))
         self._session = self.server.let_in(self, entry)
@@ -263,9 +232,9 @@ class Login:
 
         :raises RuntimeError: nobody has.
         """
-        if self._session is None or self.proven is None:
+        if self._session is None or self.proof.proven is None:
             raise RuntimeError("nobody has logged in")
-        return self.proven
+        return self.proof.proven
 
     @property
     def session(self) -> Session:
@@ -280,7 +249,7 @@ class Login:
     def refuse(self, reason: str) -> None:
         """Reports that something was not done for who has logged in."""
         self.server.node.bus.publish(
-            ConsoleRefused(
+            RefusedRequest(
                 service=self.server.name,
                 session=self.session.id,
                 peer=self.peer,
@@ -329,10 +298,10 @@ class Login:
             self._parting.cancel()
         if self._session is None:
             if isinstance(error, asyncssh.KeyExchangeFailed | asyncssh.ProtocolError):
-                self._why = error.reason
+                self.proof.why = error.reason
             if self in self.server.logins:
                 self._leave_login()
-                self.server.refused(self.peer, self._why)
+                self.server.refused(self.peer, self.proof.why)
             return
         for console in list(self.consoles):
             console.connection_lost(error)
@@ -408,8 +377,15 @@ class Connection(asyncssh.SSHServerConnection):
         """Notes who has proven a key: here, where the signature is verified, and nowhere else."""
         valid = await super().validate_public_key(username, key_data, msg, signature)
         if valid and msg:
-            self.login.proven = self.login.offered
+            self.login.proof.prove()
         return valid
+
+    async def send_userauth_success(self) -> None:
+        """Lets in who has given all that is asked of them; who has proven a key and nothing else yet is told so."""
+        if self.login.proof.whole is None:
+            self.send_userauth_failure(partial_success=True)
+        else:
+            await super().send_userauth_success()
 
 
 class _Owner(asyncssh.SSHServer):
@@ -423,11 +399,24 @@ class _Owner(asyncssh.SSHServer):
     def connection_lost(self, exc: Exception | None) -> None:
         self._login.lost(exc)
 
-    def public_key_auth_supported(self) -> bool:
+    def begin_auth(self, username: str) -> bool:
+        self._login.proof.forget()  # another user name: what was proven for the last one is void (RFC 4252, section 5)
         return True
 
+    def public_key_auth_supported(self) -> bool:
+        return not self._login.proof.wanted
+
+    def kbdint_auth_supported(self) -> bool:
+        return bool(self._login.proof.wanted)
+
+    def get_kbdint_challenge(self, username: str, lang: str, submethods: str) -> Challenge:
+        return self._login.proof.ask()
+
+    def validate_kbdint_response(self, username: str, responses: Sequence[str]) -> bool:
+        return self._login.proof.answer(responses)
+
     def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
-        return self._login.offer(key.public_data)
+        return self._login.proof.offer(key.public_data)
 
     def auth_completed(self) -> None:
         self._login.logged_in()

@@ -13,10 +13,11 @@ import asyncssh
 
 from tunnelconsole.engine.events import TargetFailed
 from tunnelconsole.engine.services.jump.server import JumpServer
+from tunnelconsole.engine.services.ssh.forward_rights import shown
 from tunnelconsole.engine.transport.dialer import dial_any, resolve
 from tunnelconsole.engine.transport.ends import SocketEnd
 from tunnelconsole.engine.transport.ssh_channel import MAX_PACKET, WINDOW, ChannelLink
-from tunnelconsole.engine.wire.hostport import format_host_port
+from tunnelconsole.engine.wire.hostport import check_host, check_port, format_host_port
 from tunnelconsole.errors import ConnectFailed, RequestRefused, TunnelConsoleError
 
 if TYPE_CHECKING:
@@ -44,9 +45,10 @@ class Elsewhere:
         :raises asyncssh.ChannelOpenError: it is refused.
         """
         try:
+            host = _usable(host, port)
             jump = self._judge(host, port)
         except RequestRefused as error:
-            self._login.refuse(f"a connection to {format_host_port(host, port)}: {error.message}")
+            self._login.refuse(f"a connection to {shown(host, port)}: {error}")
             raise asyncssh.ChannelOpenError(asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED, str(error)) from error
         channel = self._login.connection.create_tcp_channel(window=WINDOW, max_pktsize=MAX_PACKET)
         self.count += 1
@@ -112,3 +114,15 @@ class Elsewhere:
         for end in self._connected:
             end.close()
         self._connected.clear()
+
+
+def _usable(host: str, port: int) -> str:
+    """The host as it is looked up.
+
+    :raises RequestRefused: there can be no such host, or no such port.
+    """
+    try:
+        check_port(str(port))
+        return check_host(host)
+    except ValueError as error:
+        raise RequestRefused("it is no address", "write one as example.com:443") from error

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import ClassVar
 
 from tunnelconsole.engine.events import Event, Level
+from tunnelconsole.engine.floods import Cause
 
 
 class LoggedIn(Event, frozen=True, kw_only=True):
-    """Somebody has proven a key."""
+    """Somebody has proven a key, and given what else is asked of them."""
 
     type: ClassVar[str] = "logged-in"
     level: ClassVar[Level] = "info"
@@ -33,10 +34,21 @@ class KeysIgnored(Event, frozen=True, kw_only=True):
         return self.reason
 
 
-class ConsoleRefused(Event, frozen=True, kw_only=True):
-    """Somebody who has logged in asked for what there is not, or what they may not."""
+class FactorWithoutKey(Event, frozen=True, kw_only=True):
+    """A second factor is set for somebody who has no key."""
 
-    type: ClassVar[str] = "console-refused"
+    type: ClassVar[str] = "factor-without-key"
+    level: ClassVar[Level] = "warning"
+    reason: str
+
+    def text(self) -> str:
+        return self.reason
+
+
+class WrongAnswer(Event, frozen=True, kw_only=True):
+    """Somebody has proven a key, and then given a wrong one-time code or password."""
+
+    type: ClassVar[str] = "wrong-answer"
     level: ClassVar[Level] = "warning"
     peer: str
     identity: str
@@ -44,3 +56,22 @@ class ConsoleRefused(Event, frozen=True, kw_only=True):
 
     def text(self) -> str:
         return f"refused {self.identity} from {self.peer}: {self.reason}"
+
+    def flooded_by(self) -> Cause:
+        return Cause(self.identity, self.reason)
+
+
+class RefusedRequest(Event, frozen=True, kw_only=True):
+    """Somebody who has logged in asked for what there is not, or what they may not."""
+
+    type: ClassVar[str] = "request-refused"
+    level: ClassVar[Level] = "warning"
+    peer: str
+    identity: str
+    reason: str
+
+    def text(self) -> str:
+        return f"refused {self.identity} from {self.peer}: {self.reason}"
+
+    def flooded_by(self) -> Cause:
+        return Cause(self.identity, self.reason)

@@ -7,9 +7,20 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple, Self
 
 from tunnelconsole.engine.services.tunnel.routes import HostPattern
+from tunnelconsole.engine.wire.hostport import format_host_port
 
 HIGHEST_PORT = 65535
 """Ports have 16 bits."""
+
+
+LONGEST_SHOWN = 64
+"""Characters of a host that a client asks for which are shown: it may be anything."""
+
+
+def shown(host: str, port: int) -> str:
+    """What was asked for, fit to be shown."""
+    plain = "".join(letter if letter.isprintable() else "?" for letter in host[:LONGEST_SHOWN])
+    return format_host_port(plain, port)
 
 
 class NotAKey(ValueError):

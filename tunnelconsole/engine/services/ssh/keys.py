@@ -64,6 +64,8 @@ class Entry:
     console: bool = True
     """Whether it may have the console and its commands."""
     forward: ForwardRights = field(default_factory=ForwardRights)
+    key_only: bool = False
+    """Whether it needs no second factor, where others do."""
 
     def refuses(self, peer: str, now: float) -> str:
         """Why the key opens nothing for ``peer`` (numeric ``host:port``) at this time; "" when it does."""
@@ -80,13 +82,21 @@ class AuthorizedKeys:
 
     :param path: others must not be able to write it.
     :param report: told of each line that lets nobody in, and of a file that cannot be read any more.
+    :param has_read: told of the identities in the file, each time that it was read.
     :raises OSError: the file cannot be read.
     """
 
-    def __init__(self, path: Path, report: Callable[[str], None], clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        path: Path,
+        report: Callable[[str], None],
+        clock: Callable[[], float] = time.time,
+        has_read: Callable[[set[str]], None] = lambda identities: None,
+    ) -> None:
         self._path = path
         self._report = report
         self._clock = clock
+        self._has_read = has_read
         self._seen: tuple[int, ...] = ()
         self._entries: dict[bytes, Entry] = {}
         self.read()
@@ -121,6 +131,7 @@ class AuthorizedKeys:
             text = file.read(LARGEST).decode(errors="replace")
         self._entries = {entry.key: entry for entry in self._lines(text)}
         self._seen = _identity(status)
+        self._has_read({entry.identity for entry in self._entries.values()})
 
     def _lines(self, text: str) -> Iterator[Entry]:
         for number, line in reversed(list(enumerate(text.splitlines(), 1))):  # the first line of a key counts
@@ -179,6 +190,7 @@ def _narrowed(key: bytes, identity: str, fingerprint: str, options: list[tuple[s
     expires: float | None = None
     terminal = console = True
     forward = ForwardRights()
+    key_only = False
     for name, value in options:
         changed = forward.with_option(name, value)
         forward = changed or forward
@@ -198,11 +210,13 @@ def _narrowed(key: bytes, identity: str, fingerprint: str, options: list[tuple[s
                 terminal = False
             case "pty", None:
                 terminal = True
+            case "key-only", None:
+                key_only = True
             case other, None if other in NARROWING:
                 pass
             case other, _ if changed is None:
                 raise NotAKey(f"its option {other[:32]!r} is not known here, or has a value that is not")
-    return Entry(key, identity, fingerprint, role, tuple(sources), expires, terminal, console, forward)
+    return Entry(key, identity, fingerprint, role, tuple(sources), expires, terminal, console, forward, key_only)
 
 
 def _sources(patterns: str) -> HostPatternList:

@@ -9,8 +9,8 @@ from typing import Any
 
 import asyncssh
 
+from tunnelconsole.engine.services.ssh.algorithms import HOST_KEYS
 from tunnelconsole.engine.settings import SSHHost
-from tunnelconsole.engine.transport.ssh_algorithms import HOST_KEYS
 from tunnelconsole.engine.wire.ssh_url import DEFAULT_PORT
 from tunnelconsole.errors import ConnectFailed, HostKeyRejected
 

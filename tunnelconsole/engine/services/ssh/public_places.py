@@ -6,10 +6,10 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from tunnelconsole.engine.services.ssh.board import Board
+from tunnelconsole.engine.services.ssh.forward_rights import HIGHEST_PORT, shown
 from tunnelconsole.engine.services.ssh.public_host import PublicHost
 from tunnelconsole.engine.services.ssh.public_place import PublicPlace
 from tunnelconsole.engine.services.ssh.public_port import PublicPort
-from tunnelconsole.engine.wire.hostport import format_host_port
 from tunnelconsole.errors import RequestRefused, TunnelConsoleError
 
 if TYPE_CHECKING:
@@ -45,11 +45,11 @@ class PublicPlaces:
         :param host: as it was asked for, in lower case; "localhost" where the user named none.
         """
         self.asked = True
-        words = f"-R {port if host == 'localhost' else format_host_port(host, port)}"
+        words = f"-R {port if host == 'localhost' else shown(host, port)}"
         try:
             place = await self._open(host, port)
         except TunnelConsoleError as error:
-            self.login.refuse(f"{words}: {error.message}")
+            self.login.refuse(f"{words}: {error}")
             self.tell(f"refused    {words}: {error}")
             return None
         self.tell(f"forwarding {place.address} ({words})")
@@ -58,6 +58,8 @@ class PublicPlaces:
     async def _open(self, host: str, port: int) -> PublicPlace:
         entry = self.login.entry
         self.server.check_forward(entry)
+        if port > HIGHEST_PORT:
+            raise RequestRefused("there is no such port", f"the highest is {HIGHEST_PORT}")
         if not entry.forward.may_listen(host, port):
             raise RequestRefused("this key may not have it", "permitlisten in its line says what it may")
         if port and any(place.asked == (host, port) for place in self._places):

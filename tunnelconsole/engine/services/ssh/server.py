@@ -13,6 +13,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
+import msgspec
+
 from tunnelconsole.engine.limits import Place
 from tunnelconsole.engine.node import Node
 from tunnelconsole.engine.rules import Problem, Rule, above_zero, own_host
@@ -20,9 +22,10 @@ from tunnelconsole.engine.services.listening import ListeningService, ListeningS
 from tunnelconsole.engine.services.ports import PortPool
 from tunnelconsole.engine.services.service import Service
 from tunnelconsole.engine.services.ssh.events import LoggedIn
+from tunnelconsole.engine.services.ssh.factor_rules import SECOND_FACTOR_RULES
 from tunnelconsole.engine.services.tunnel.target import TunnelURL
 from tunnelconsole.engine.sessions import Channel, Flow, Session
-from tunnelconsole.engine.settings import FilePath, PortRange, TLSSettings
+from tunnelconsole.engine.settings import FilePath, PortRange, Secret, TLSSettings
 from tunnelconsole.engine.transport.dialer import numeric
 from tunnelconsole.engine.transport.ends import End, SocketEnd
 from tunnelconsole.engine.transport.listener import Listener, is_loopback
@@ -66,10 +69,18 @@ class SSHServerSettings(ListeningSettings, frozen=True, kw_only=True):
         Rule(("public_url",), _named_domain),
         above_zero("login_timeout", "nobody logs in in no time"),
         above_zero("consoles", "nobody could open one; console = false says that"),
+        *SECOND_FACTOR_RULES,
     )
 
     authorized_keys: FilePath
     """Who may come in, as in OpenSSH's file of that name; read again whenever it changes."""
+    one_time_codes: dict[str, Secret] = msgspec.field(default_factory=dict)
+    """By identity, the secret (base32) of the one-time codes that are asked for once its key is proven.
+
+    As soon as anybody is here or in ``passwords``, nobody else comes in but with a key that is ``key-only``.
+    """
+    passwords: dict[str, Secret] = msgspec.field(default_factory=dict)
+    """By identity, the password that is asked for once its key is proven."""
     host_key: FilePath | None = None
     """The private key of this server, Ed25519, that nobody else can read; by default one is made, once."""
     console: bool = True
@@ -94,7 +105,7 @@ class SSHServerSettings(ListeningSettings, frozen=True, kw_only=True):
     post_quantum: bool = False
     """Whether clients are turned away whose key exchange a quantum computer to come could break."""
     login_timeout: Duration = Duration(LOGIN_TIMEOUT)
-    """Seconds until a key must have been proven."""
+    """Seconds until a key must have been proven, and what else is asked for given."""
 
 
 class SSHServer(ListeningService[SSHServerSettings]):
@@ -166,7 +177,7 @@ class SSHServer(ListeningService[SSHServerSettings]):
                 session=session.id,
                 peer=login.peer,
                 identity=entry.identity,
-                role=entry.role,
+                role=entry.role if entry.console else "forward",
                 key=entry.fingerprint,
             )
         )

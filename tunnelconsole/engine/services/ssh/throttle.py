@@ -1,6 +1,6 @@
 """How fast somebody may begin to log in: a key exchange costs a millisecond of the engine, and a stranger nothing.
 
-Who comes too fast waits, without a word from us. Who proves a key has what it took given back, so that operators never
+Who comes too fast waits, without a word from us. Who logs in has what it took given back, so that operators never
 wait, however many come at once; guessers and scanners do (CVE-2002-20001).
 """
 
@@ -39,6 +39,6 @@ class Throttle:
         return max(0.0, due - now - AT_ONCE / PER_SECOND)
 
     def give_back(self, source: str) -> None:
-        """Takes one login off the account of a source, because a key was proven."""
+        """Takes one login off the account of a source, because somebody has logged in."""
         if source in self._due:
             self._due[source] -= 1 / PER_SECOND

@@ -131,7 +131,7 @@ class Admission:
     async def judge(self, request: Request, identity: str, owner: object, *, granted: bool = False) -> tuple[int, str]:
         """The status and the reason with which a tunnel is refused; 0 and "" when it is not.
 
-        :param identity: who asks.
+        :param identity: who asks, as the token proved; "" for whoever has proved something else.
         :param owner: what tells one owner of a host from another.
         :param granted: whether the host was granted to whoever asks, by name.
         """
