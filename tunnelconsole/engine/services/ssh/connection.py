@@ -27,6 +27,7 @@ from tunnelconsole.engine.services.ssh.proof import Challenge, Proof
 from tunnelconsole.engine.services.ssh.public_places import PublicPlaces
 from tunnelconsole.engine.services.ssh.second_factor import SecondFactors
 from tunnelconsole.engine.services.ssh.throttle import Throttle
+from tunnelconsole.engine.transport.ssh_connection import LESS_UNSENT, MOST_UNSENT, LeanConnection
 from tunnelconsole.errors import ListenFailed
 
 if TYPE_CHECKING:
@@ -50,18 +51,6 @@ PARTING = 0.5
 
 REFUSED_FORWARD = "this server forwards TCP and nothing else"
 """Said to every other forward."""
-
-MOST_UNSENT = 1024 * 1024
-"""Bytes that may wait for a client to take them: as many as its kernel and ours hold on a fast line."""
-
-LESS_UNSENT = MOST_UNSENT // 4
-"""Bytes from which on more may be sent again."""
-
-LARGEST_SLICE = 40 * 1024
-"""Bytes that asyncssh is given at once, a packet and a little: for each packet it copies all that is behind."""
-
-IGNORE = 2
-"""SSH_MSG_IGNORE (RFC 4253, section 11.2)."""
 
 
 class Door:
@@ -323,7 +312,7 @@ def _gone(error: Exception | None) -> str:
             return f"the connection broke: {error}"
 
 
-class Connection(asyncssh.SSHServerConnection):
+class Connection(LeanConnection, asyncssh.SSHServerConnection):
     """asyncssh's connection, which knows what was proven and what a client does not read."""
 
     def __init__(
@@ -331,8 +320,6 @@ class Connection(asyncssh.SSHServerConnection):
     ) -> None:
         super().__init__(loop, options)
         self.login = login
-        self.over = False
-        """Whether it is over, and every channel with it."""
         self._below: asyncio.Transport | None = None
 
     @property
@@ -359,19 +346,6 @@ class Connection(asyncssh.SSHServerConnection):
         self.login.channels.go_on()
         for console in list(self.login.consoles):
             console.go_on("connection")
-
-    def data_received(self, data: bytes, datatype: int | None = None) -> None:
-        for start in range(0, len(data), LARGEST_SLICE):
-            super().data_received(data[start : start + LARGEST_SLICE], datatype)
-
-    def send_packet(self, pkttype: int, *args: bytes, handler: Any = None) -> None:
-        """Leaves out the empty packet that asyncssh puts before each other one, for CBC, which is not offered."""
-        if pkttype != IGNORE:
-            super().send_packet(pkttype, *args, handler=handler)
-
-    def _cleanup(self, exc: Exception | None) -> None:
-        self.over = True  # before the channels are told, who must know a broken connection from a channel's end
-        super()._cleanup(exc)
 
     async def validate_public_key(self, username: str, key_data: bytes, msg: bytes, signature: bytes) -> bool:
         """Notes who has proven a key: here, where the signature is verified, and nowhere else."""
