@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
+
+from ports import steady_port
 
 FRAMEWORK = ("textual", "rich")
 
@@ -29,6 +33,13 @@ control = "{folder}/control.sock"
 kind = "jump-server"
 listen = "127.0.0.1:0"
 secret = "only for this test"
+
+[service.via-home]
+kind = "jump-client"
+server = "{server}"
+listen = "127.0.0.1:{port}"
+target = "127.0.0.1:1"
+secret = "only for this test"
 """
 
 
@@ -42,9 +53,10 @@ def test_the_daemons_module_does_not_load_the_consoles_framework() -> None:
     assert _loaded_by("import tunnelconsole.daemon").isdisjoint(FRAMEWORK)
 
 
-def test_a_daemon_that_has_served_has_not_loaded_the_consoles_framework(tmp_path: Path) -> None:
-    config = tmp_path / "config.toml"
-    config.write_text(CONFIG.format(folder=tmp_path))
+def _loaded_by_a_daemon(tmp_path: Path, server: str) -> set[str]:
+    """What a daemon has loaded once a program has come to its jump client."""
+    config, port = tmp_path / "config.toml", steady_port()
+    config.write_text(CONFIG.format(folder=tmp_path, server=server, port=port))
     config.chmod(0o600)
     command = [sys.executable, "-c", AS_A_DAEMON, "--daemon", "-c", str(config)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as daemon:
@@ -52,12 +64,23 @@ def test_a_daemon_that_has_served_has_not_loaded_the_consoles_framework(tmp_path
         said = iter(daemon.stdout.readline, "")
         try:
             assert any(line == "ready\n" for line in said)
+            with socket.create_connection(("127.0.0.1", port)) as program, suppress(ConnectionResetError):
+                assert program.recv(1) == b""
             daemon.send_signal(signal.SIGTERM)
             loaded = [line for line in said if line.startswith("loaded: ")]
         finally:
             daemon.kill()
     assert len(loaded) == 1
-    assert set(loaded[0].split()).isdisjoint({*FRAMEWORK, "asyncssh"})  # no SSH server runs there
+    return set(loaded[0].split())
+
+
+def test_a_daemon_that_has_served_has_not_loaded_the_consoles_framework(tmp_path: Path) -> None:
+    loaded = _loaded_by_a_daemon(tmp_path, "127.0.0.1:1")
+    assert loaded.isdisjoint({*FRAMEWORK, "asyncssh"})  # no SSH server runs there, and no client needs one
+
+
+def test_a_client_that_goes_through_an_ssh_host_loads_what_it_needs_for_that(tmp_path: Path) -> None:
+    assert "asyncssh" in _loaded_by_a_daemon(tmp_path, "ssh://127.0.0.1:1/127.0.0.1:1")
 
 
 def test_every_kind_of_service_is_known_without_loading_ciphers() -> None:
