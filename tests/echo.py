@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import socket
 import threading
 
@@ -54,3 +55,20 @@ def echoed(connection: socket.socket, data: bytes) -> bytes:
     while len(received) < len(data) and (piece := connection.recv(1 << 16)):
         received += piece
     return received
+
+
+def digest_of_echo(address: str, content: bytes) -> bytes:
+    """SHA-256 of all that comes back for ``content`` and its end, sent while that comes."""
+    digest = hashlib.sha256()
+    with connect(address) as connection:
+
+        def send() -> None:
+            connection.sendall(content)
+            connection.shutdown(socket.SHUT_WR)
+
+        sending = threading.Thread(target=send)
+        sending.start()
+        while piece := connection.recv(1 << 16):
+            digest.update(piece)
+        sending.join()
+    return digest.digest()

@@ -140,13 +140,14 @@ def attach(
 
     shared.no_json()
     if url is not None:
-        from tunnelconsole.cli.over_ssh import attach_over_ssh
+        from tunnelconsole.cli.over_ssh import become, ssh_command
 
         here = {"--role": role, "--no-files": no_files, "--socket": shared.socket, "--config": shared.config}
         if needless := [name for name, value in here.items() if value]:
             raise click.UsageError(f"{needless[0]} is for an engine on this machine; leave it out, or {url}")
+        command = ssh_command(url, identity, known_hosts)
         consoles.check_terminal()
-        attach_over_ssh(url, identity, known_hosts)
+        become(command)
     if identity or known_hosts:
         raise click.UsageError("--identity and --known-hosts are for ssh://USER@HOST:PORT")
     consoles.take_terminal()

@@ -13,20 +13,16 @@ from tunnelconsole.errors import TunnelConsoleError
 PROGRAM = "ssh"
 
 
-def attach_over_ssh(url: str, identity: str | None, known_hosts: str | None) -> None:
-    """Becomes ssh; returns never.
+def become(command: list[str]) -> None:
+    """Becomes another program; returns never.
 
-    :param url: ``ssh://user@host:port``, where an ssh-server of ours listens.
-    :param identity: the private key; ssh's own choice when None.
-    :param known_hosts: where ssh looks the host's key up; its own choice when None.
-    :raises click.BadParameter: it is no such URL.
-    :raises TunnelConsoleError: there is no ssh on this machine.
+    :param command: of :func:`ssh_command`.
+    :raises TunnelConsoleError: it is not on this machine.
     """
-    command = ssh_command(url, identity, known_hosts)
     program = shutil.which(PROGRAM)
     if program is None:
         raise TunnelConsoleError(
-            f"the console of {url} needs the program {PROGRAM}, and there is none on the PATH",
+            f"a console elsewhere is shown by the program {PROGRAM}, and there is none on the PATH",
             "install OpenSSH's client: the package is called openssh-client or openssh-clients",
         )
     os.execv(program, command)  # noqa: S606 - no shell is wanted

@@ -112,12 +112,14 @@ class ClientService(Service[C]):
     """A client that may reach its server through an SSH host.
 
     :param server: its address.
+    :param secure: whether it speaks TLS, though there is no ``tls`` table.
     """
 
-    def __init__(self, name: str, settings: C, node: Node, server: HostPort) -> None:
+    def __init__(self, name: str, settings: C, node: Node, server: HostPort, *, secure: bool = False) -> None:
         super().__init__(name, settings, node)
         self._dialled = settings.connect or server
         via = via_of(self._dialled)
+        self._secure = secure or settings.tls is not None
         self.way = SSHWay(via, settings.ssh, self.tasks) if via is not None else None
         """Through the SSH host, for all connections of this service; None where there is none."""
         if via is not None:
@@ -127,6 +129,15 @@ class ClientService(Service[C]):
     def through(self) -> str:
         """The SSH host on the way, as the end of a sentence; empty for none."""
         return through(self._dialled)
+
+    @property
+    def shows_breaks(self) -> bool:
+        """Whether a connection of ours that breaks looks broken to the server.
+
+        An SSH host closes what it has opened for us in order, whatever happened to us: SSH has no reset. TLS has an
+        end that only we can send.
+        """
+        return self.way is None or self._secure
 
     def connected(self, server: object, address: str) -> None:
         super().connected(f"{server}{self.through}", address)

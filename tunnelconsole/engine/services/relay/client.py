@@ -59,7 +59,10 @@ class RelayClientSettings(ClientSettings, frozen=True, kw_only=True):
     target: HostPort
     """Where visitors are led."""
     native: bool = True
-    """Whether to bring visitors over data connections when the server is one of ours; False uses yamux always."""
+    """Whether to bring visitors over data connections when the server is one of ours; False uses yamux always.
+
+    Through an SSH host they take TLS, because only so a visitor is told when we break off.
+    """
     spare_connections: int = SPARE_CONNECTIONS
     """Data connections kept ready."""
     keepalive: Duration = Duration(KEEPALIVE)
@@ -182,7 +185,7 @@ class Attachment:
 
     def server_is_ours(self) -> None:
         """The server showed that it takes data connections."""
-        if self._client.settings.native:
+        if self._client.settings.native and self._client.shows_breaks:
             request = NativeRequest(self, self._mux, self._client.settings.spare_connections)
             request.stream_id = self._mux.open(request) or 0
 

@@ -110,7 +110,10 @@ class TunnelClientSettings(ClientSettings, frozen=True, kw_only=True):
     host_header: str = ""
     """What the service is told as ``Host``, in place of what the visitor asked for."""
     native: bool = True
-    """Whether to bring visitors over data connections when the server is one of ours; False uses yamux always."""
+    """Whether to bring visitors over data connections when the server is one of ours; False uses yamux always.
+
+    Through an SSH host they take TLS, because only so a visitor is told when we break off.
+    """
     spare_connections: int = SPARE_CONNECTIONS
     """Data connections kept ready."""
     health_check: HealthCheck = "none"
@@ -144,7 +147,7 @@ class TunnelClient(ClientService[TunnelClientSettings]):
     kind = "tunnel-client"
 
     def __init__(self, name: str, settings: TunnelClientSettings, node: Node) -> None:
-        super().__init__(name, settings, node, settings.server.address)
+        super().__init__(name, settings, node, settings.server.address, secure=settings.server.scheme == "https")
         self.inspector = Inspector()
         self.folder = Folder(Path(settings.target.folder))
         self.token = settings.token or secrets.token_urlsafe(OWN_TOKEN_BYTES)
@@ -258,7 +261,7 @@ class TunnelClient(ClientService[TunnelClientSettings]):
         :raises ConnectFailed: it cannot be reached, says no for now, or is no tunnel server.
         """
         settings = self.settings
-        spare = min(settings.spare_connections, MAX_WANTED) if settings.native else None
+        spare = min(settings.spare_connections, MAX_WANTED) if settings.native and self.shows_breaks else None
         end = await dialer.reach("tunnel server")
         try:
             await send_all(end, tunnel_request(settings.server.host, token=self.token, spare=spare))
