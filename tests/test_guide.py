@@ -20,7 +20,7 @@ from tunnelconsole.engine.access import Destination
 from tunnelconsole.engine.limits import LimitSettings
 from tunnelconsole.engine.services.kinds import KINDS
 from tunnelconsole.engine.services.service import ServiceSettings
-from tunnelconsole.engine.settings import PortRange, TLSSettings
+from tunnelconsole.engine.settings import PortRange, SSHSettings, TLSSettings
 from tunnelconsole.engine.units import Duration, Size
 from tunnelconsole.screens.keys import KEYS
 
@@ -107,6 +107,11 @@ def test_every_setting_is_named_and_no_other(title: str, keys: dict[str, Any]) -
 def test_the_defaults_are_the_codes(title: str, keys: dict[str, Any]) -> None:
     wrong = {key: (cell, keys[key]) for key, cell in documented(title).items() if not says(cell, keys[key])}
     assert not wrong
+
+
+def test_what_proves_us_to_an_ssh_host_is_named_and_no_other() -> None:
+    named = {key.strip("`").removeprefix("ssh.") for key, *_ in rows("Through an SSH server")}
+    assert named == set(declared(SSHSettings))
 
 
 def test_every_kind_is_named() -> None:

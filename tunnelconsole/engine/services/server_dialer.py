@@ -59,9 +59,9 @@ class SSHWay:
         self._outbound: Outbound | None = None
 
     @property
-    def doing(self) -> str:
-        """What is waited for; empty where nothing is."""
-        return self._outbound.doing if self._outbound is not None else ""
+    def undone(self) -> str:
+        """What the SSH host has not done yet, for the error of who has waited too long for a dial."""
+        return self._outbound.undone if self._outbound is not None else f"no way through {self._host}"
 
     async def dial(self, host: str, port: int) -> BridgedEnd:
         """A connection from the SSH host; see :meth:`Outbound.dial`."""
@@ -240,6 +240,7 @@ class ServerDialer:
         :raises ConnectFailed: it cannot be reached.
         :raises CredentialsRefused: its certificate is not the pinned one, or the SSH host does not let us in.
         """
+        plain: SocketEnd | BridgedEnd | None = None
         try:
             async with asyncio.timeout(self._timeout):
                 plain = await self._dial_plain()
@@ -247,8 +248,8 @@ class ServerDialer:
                     return plain
                 return await self._secure(plain, self._context, self._tls)
         except TimeoutError as error:
-            doing = (self._way.doing if self._way is not None else "") or "the server did not answer"
-            raise ConnectFailed(f"{doing} within {self._timeout:g} s") from error
+            undone = "the server did not answer" if plain or self._way is None else self._way.undone
+            raise ConnectFailed(f"{undone} within {self._timeout:g} s") from error
 
     async def _dial_plain(self) -> SocketEnd | BridgedEnd:
         host, port = self._address.host, self._address.port

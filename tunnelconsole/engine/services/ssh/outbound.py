@@ -48,8 +48,13 @@ class Outbound:
         self._tasks = tasks
         self._connection: Connection | None = None
         self._logging_in: asyncio.Task[Connection | TunnelConsoleError] | None = None
-        self.doing = ""
-        """What is waited for, for the error of who has waited too long."""
+
+    @property
+    def undone(self) -> str:
+        """What the SSH host has not done yet, for the error of who has waited too long for a dial."""
+        if self._connection is None or self._connection.over:
+            return f"the SSH host {self._host.address} did not let us in"
+        return f"the SSH host {self._host.address} did not connect to the server"
 
     async def dial(self, host: str, port: int) -> BridgedEnd:
         """A connection from the SSH host to ``host``, whose name is looked up there. The caller sets the time limit.
@@ -69,7 +74,6 @@ class Outbound:
 
     async def _connected(self) -> Connection:
         """The connection; a new one where there is none."""
-        self.doing = f"the SSH host {self._host.address} did not let us in"
         if self._connection is not None and not self._connection.over:
             return self._connection
         if self._logging_in is None:
@@ -100,7 +104,6 @@ class Outbound:
             await _close(connection)
 
     async def _open(self, connection: Connection, host: str, port: int) -> BridgedEnd:
-        self.doing = f"the SSH host {self._host.address} has not connected to {format_host_port(host, port)}"
         link = connection.add()
         opening = self._tasks.start(_open_channel(connection, link, self._host, (host, port)), "channel")
         try:
