@@ -12,9 +12,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from tunnelconsole.engine.backoff import LONGEST_DELAY_FOR_A_PLACE, Backoff
+from tunnelconsole.engine.services.native import SPARE_CONNECTIONS
 from tunnelconsole.engine.services.ssh.public_place import MOST_OPENING, OPEN_PATIENCE, PublicPlace
 from tunnelconsole.engine.services.tunnel.backend import Backend, Caller
 from tunnelconsole.engine.services.tunnel.hooks import Request
+from tunnelconsole.engine.services.tunnel.idle_links import IdleLinks
 from tunnelconsole.engine.services.tunnel.routes import Tunnel
 from tunnelconsole.engine.services.tunnel.server import TunnelServer
 from tunnelconsole.engine.services.tunnel.visitor import REFUSES
@@ -37,6 +39,10 @@ NAME_LETTERS: Final = "abcdefghijkmnpqrstuvwxyz23456789"
 
 NAME_LENGTH: Final = 10
 """Letters of a made-up name: 50 bits, so that nobody finds it by guessing."""
+
+
+MOST_SPARE: Final = 64
+"""Channels to a client's service that are kept for the next requests: more than visitors usually ask at once."""
 
 
 class PublicHost(PublicPlace):
@@ -112,9 +118,12 @@ class PublicHost(PublicPlace):
             return web.url_of(self._host)
         return f"{url.scheme}://{self._host}{url.host.removeprefix(url.address.host)}"
 
+    def tell_visit(self, caller: Caller) -> None:
+        """Shows on the client's terminal who asks for what."""
+        self._places.tell_visit(caller.peer, caller.label)
+
     def bring(self, caller: Caller, got: partial[None], failed: partial[None]) -> ChannelLink:
         """Opens a channel to the client for a request."""
-        self._places.tell_visit(caller.peer, caller.label)
         return self._login.channels.bring(self.asked, caller.peer, got, failed)
 
     def channel_over(self, link: ChannelLink) -> None:
@@ -165,10 +174,16 @@ class HostBackend(Backend):
         super().__init__(server, tunnel, peer)
         self._place = place
         self._opening: dict[Caller, ChannelLink] = {}
+        self._spare: IdleLinks[ChannelLink] = IdleLinks(self._loop, MOST_SPARE, self._let_go)
+        self._spare.kept = SPARE_CONNECTIONS
         self._over = False
 
     def take(self, caller: Caller, *, websocket: bool) -> Link | None:
         self.load += 1
+        self._place.tell_visit(caller)
+        link = self._spare.take() if caller.repeatable and not websocket else None
+        if link is not None:
+            return link
         if len(self._opening) >= MOST_OPENING:
             self._loop.call_soon(caller.no_link, 503, "too many requests wait for the service behind this tunnel")
             return None
@@ -196,8 +211,16 @@ class HostBackend(Backend):
         super().give_up(caller)
 
     def give_back(self, link: Link, *, reusable: bool) -> None:
-        self._channel_over(link)
-        super().give_back(link, reusable=reusable)
+        if reusable and isinstance(link, ChannelLink) and not (link.blocked or link.ended or self.leaving):
+            self.load -= 1
+            self._spare.keep(link)
+        else:
+            self._channel_over(link)
+            super().give_back(link, reusable=reusable)
+
+    def _let_go(self, link: ChannelLink) -> None:
+        link.close()
+        self._place.channel_over(link)
 
     def lost(self, link: Link | None) -> None:
         self._channel_over(link)
@@ -213,6 +236,7 @@ class HostBackend(Backend):
     def retire(self) -> None:
         if not self.leaving:
             self.leaving = True
+            self._spare.close()
             self._server.routes.leave(self.tunnel, self)
             self.close_if_done()
 
@@ -226,6 +250,7 @@ class HostBackend(Backend):
         self._over = True
         stopping, self.leaving = self.leaving, True
         self.left(reason or "the tunnel's client left", reason)
+        self._spare.close()
         for link in self._opening.values():
             link.abort()
         self._opening.clear()
