@@ -212,6 +212,18 @@ async def test_who_comes_back_with_the_same_key_takes_its_own_place(tmp_path: Pa
             assert (await visitor.get("/")).status == 200
 
 
+async def test_one_connection_does_not_take_its_own_places(tmp_path: Path) -> None:
+    async with shore(tmp_path) as at, target(Service().serve) as far, at.connect() as connection:
+        await forwards(connection, "app", 80, far)
+        port = (await forwards(connection, "localhost", 0, far)).get_port()
+        await is_denied(connection, "app", 80)
+        await is_denied(connection, "app", 443)
+        await is_denied(connection, "other", port)
+        assert len(at.places()) == 2
+        async with at.web.visiting("app.localhost") as visitor:
+            assert (await visitor.get("/")).status == 200
+
+
 async def test_a_service_that_refuses_is_told_to_the_visitor(tmp_path: Path) -> None:
     async with shore(tmp_path) as at, at.connect() as connection:
         far = nobody()

@@ -50,15 +50,19 @@ class PublicHost(PublicPlace):
 
     def __init__(self, places: PublicPlaces, host: str, port: int) -> None:
         super().__init__(places, host, port)
-        self._owner = ("ssh key", self._login.entry.key)
+        self._owner = ("ssh key", self.login.entry.key)
         self._backend: HostBackend | None = None
-        self._host = ""
+        self.host = ""
+        """The hostname, once it is known."""
         self._closed = False
         self._coming_back: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
         web = self._web()
-        self._host = self._name_in(self._domain(), web)
+        name = self._name_in(self._domain(), web)
+        if self._places.has_host(name):
+            raise RequestRefused(f"this connection has {name} already", "name another host")
+        self.host = name
         await self._claim(web)
 
     def _web(self) -> TunnelServer:
@@ -93,18 +97,18 @@ class PublicHost(PublicPlace):
 
         :raises RequestRefused: it does not.
         """
-        entry, peer = self._login.entry, self._login.peer
-        granted = entry.forward.grants(self._host)
+        entry, peer = self.login.entry, self.login.peer
+        granted = entry.forward.grants(self.host)
         if entry.forward.hosts and not granted:
-            raise RequestRefused(f"this key may not have {self._host}", "host in its line says which it may")
-        request = Request(self._host, peer, "CONNECT", self._host, ())
+            raise RequestRefused(f"this key may not have {self.host}", "host in its line says which it may")
+        request = Request(self.host, peer, "CONNECT", self.host, ())
         # Without an identity: what is reserved for a token's is not for a key that has the same name behind it.
         _, refused = await web.admission.judge(request, "", self._owner, granted=granted)
-        if not refused and self._login.over:
+        if not refused and self.login.over:
             refused = "the connection ended meanwhile"
         if refused:
             raise RequestRefused(refused)
-        backend = HostBackend(web, web.tunnel_of(self._host, self._owner), peer, self)
+        backend = HostBackend(web, web.tunnel_of(self.host, self._owner), peer, self)
         web.backends.add(backend)
         if full := web.admission.enter(backend, self._owner, entry.identity, self._url(web)):
             web.backends.discard(backend)
@@ -115,8 +119,8 @@ class PublicHost(PublicPlace):
     def _url(self, web: TunnelServer) -> str:
         url = self._server.settings.public_url
         if url is None:
-            return web.url_of(self._host)
-        return f"{url.scheme}://{self._host}{url.host.removeprefix(url.address.host)}"
+            return web.url_of(self.host)
+        return f"{url.scheme}://{self.host}{url.host.removeprefix(url.address.host)}"
 
     def tell_visit(self, caller: Caller) -> None:
         """Shows on the client's terminal who asks for what."""
@@ -124,11 +128,11 @@ class PublicHost(PublicPlace):
 
     def bring(self, caller: Caller, got: partial[None], failed: partial[None]) -> ChannelLink:
         """Opens a channel to the client for a request."""
-        return self._login.channels.bring(self.asked, caller.peer, got, failed)
+        return self.login.channels.bring(self.asked, caller.peer, got, failed)
 
     def channel_over(self, link: ChannelLink) -> None:
         """A request is over, and so is its channel."""
-        self._login.channels.forget(link)
+        self.login.channels.forget(link)
 
     def backend_gone(self, reason: str, *, comes_back: bool) -> None:
         """The tunnel server has let go of the hostname.
@@ -143,7 +147,7 @@ class PublicHost(PublicPlace):
             self._places.is_over(self, reason)
             return
         self._places.tell(f"waiting    {self.address}: its tunnel server stops")
-        self._coming_back = self._server.tasks.start(self._come_back(), f"hostname {self._host} again")
+        self._coming_back = self._server.tasks.start(self._come_back(), f"hostname {self.host} again")
 
     async def _come_back(self) -> None:
         backoff = Backoff()
