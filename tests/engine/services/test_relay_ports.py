@@ -128,7 +128,7 @@ class SlowListen:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.asked = 0
         self.begins = asyncio.Event()
-        monkeypatch.setattr("tunnelconsole.engine.services.relay.ports.listen", self)
+        monkeypatch.setattr("tunnelconsole.engine.services.ports.listen", self)
 
     async def __call__(self, *arguments: Any) -> Listener:
         self.asked += 1

@@ -212,6 +212,18 @@ async def test_who_comes_back_with_the_same_key_takes_its_own_place(tmp_path: Pa
             assert (await visitor.get("/")).status == 200
 
 
+async def test_one_connection_does_not_take_its_own_places(tmp_path: Path) -> None:
+    async with shore(tmp_path) as at, target(Service().serve) as far, at.connect() as connection:
+        await forwards(connection, "app", 80, far)
+        port = (await forwards(connection, "localhost", 0, far)).get_port()
+        await is_denied(connection, "app", 80)
+        await is_denied(connection, "app", 443)
+        await is_denied(connection, "other", port)
+        assert len(at.places()) == 2
+        async with at.web.visiting("app.localhost") as visitor:
+            assert (await visitor.get("/")).status == 200
+
+
 async def test_a_service_that_refuses_is_told_to_the_visitor(tmp_path: Path) -> None:
     async with shore(tmp_path) as at, at.connect() as connection:
         far = nobody()
@@ -253,6 +265,32 @@ async def test_large_bodies_pass_both_ways_and_a_slow_visitor_holds_up_its_own_a
             await quick.send(request + BULK)
             assert (await quick.response()).body == sha256(BULK)
             assert (await slow.response()).body == BULK
+
+
+async def test_a_connection_to_the_service_serves_the_next_request_unless_that_cannot_be_repeated(
+    tmp_path: Path,
+) -> None:
+    local = Service()
+    async with shore(tmp_path) as at, target(local.serve) as far, at.connect() as connection:
+        await forwards(connection, "app", 80, far)
+        async with at.web.visiting("app.localhost") as visitor:
+            for _ in range(5):
+                assert (await visitor.get("/")).status == 200
+            assert local.connections == 1
+            assert (await visitor.get("/", method="POST")).status == 200
+            assert local.connections == 2
+
+
+async def test_a_service_that_closes_an_idle_connection_loses_no_request(tmp_path: Path) -> None:
+    local = Service()
+    async with shore(tmp_path) as at, target(local.serve) as far, at.connect() as connection:
+        await forwards(connection, "app", 80, far)
+        async with at.web.visiting("app.localhost") as visitor:
+            for number in range(1, 4):
+                assert (await visitor.get("/")).status == 200
+                assert local.connections == number
+                far.reset_all()
+                await until(lambda: not far.open)
 
 
 async def test_a_websocket_passes(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ class SparePool(Generic[C]):
     def __init__(self, loop: asyncio.AbstractEventLoop, most: int, drop: Callable[[C], None]) -> None:
         self._loop = loop
         self._most = most
-        self._drop = drop
+        self.drop = drop
         self._idle: dict[C, None] = {}
         self._fewest = 0
         """How many were left when there were fewest since the timer was set."""
@@ -36,6 +36,9 @@ class SparePool(Generic[C]):
 
     def __len__(self) -> int:
         return len(self._idle)
+
+    def __contains__(self, connection: object) -> bool:
+        return connection in self._idle
 
     def add(self, connection: C) -> bool:
         """Keeps a connection; False when there are enough."""
@@ -68,7 +71,7 @@ class SparePool(Generic[C]):
             self._timer.cancel()
             self._timer = None
         while self._idle:
-            self._drop(self._idle.popitem()[0])
+            self.drop(self._idle.popitem()[0])
 
     def _watch(self) -> None:
         self._fewest = len(self._idle)
@@ -78,6 +81,6 @@ class SparePool(Generic[C]):
         self._timer = None
         for connection in list(self._idle)[: max(0, self._fewest - self.kept)]:
             del self._idle[connection]
-            self._drop(connection)
+            self.drop(connection)
         if len(self._idle) > self.kept:
             self._watch()

@@ -12,9 +12,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from tunnelconsole.engine.backoff import LONGEST_DELAY_FOR_A_PLACE, Backoff
+from tunnelconsole.engine.services.native import SPARE_CONNECTIONS
 from tunnelconsole.engine.services.ssh.public_place import MOST_OPENING, OPEN_PATIENCE, PublicPlace
 from tunnelconsole.engine.services.tunnel.backend import Backend, Caller
 from tunnelconsole.engine.services.tunnel.hooks import Request
+from tunnelconsole.engine.services.tunnel.idle_links import IdleLinks
 from tunnelconsole.engine.services.tunnel.routes import Tunnel
 from tunnelconsole.engine.services.tunnel.server import TunnelServer
 from tunnelconsole.engine.services.tunnel.visitor import REFUSES
@@ -39,20 +41,28 @@ NAME_LENGTH: Final = 10
 """Letters of a made-up name: 50 bits, so that nobody finds it by guessing."""
 
 
+MOST_SPARE: Final = 64
+"""Channels to a client's service that are kept for the next requests: more than visitors usually ask at once."""
+
+
 class PublicHost(PublicPlace):
     """The hostname."""
 
     def __init__(self, places: PublicPlaces, host: str, port: int) -> None:
         super().__init__(places, host, port)
-        self._owner = ("ssh key", self._login.entry.key)
+        self._owner = ("ssh key", self.login.entry.key)
         self._backend: HostBackend | None = None
-        self._host = ""
+        self.host = ""
+        """The hostname, once it is known."""
         self._closed = False
         self._coming_back: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
         web = self._web()
-        self._host = self._name_in(self._domain(), web)
+        name = self._name_in(self._domain(), web)
+        if self._places.has_host(name):
+            raise RequestRefused(f"this connection has {name} already", "name another host")
+        self.host = name
         await self._claim(web)
 
     def _web(self) -> TunnelServer:
@@ -87,18 +97,18 @@ class PublicHost(PublicPlace):
 
         :raises RequestRefused: it does not.
         """
-        entry, peer = self._login.entry, self._login.peer
-        granted = entry.forward.grants(self._host)
+        entry, peer = self.login.entry, self.login.peer
+        granted = entry.forward.grants(self.host)
         if entry.forward.hosts and not granted:
-            raise RequestRefused(f"this key may not have {self._host}", "host in its line says which it may")
-        request = Request(self._host, peer, "CONNECT", self._host, ())
+            raise RequestRefused(f"this key may not have {self.host}", "host in its line says which it may")
+        request = Request(self.host, peer, "CONNECT", self.host, ())
         # Without an identity: what is reserved for a token's is not for a key that has the same name behind it.
         _, refused = await web.admission.judge(request, "", self._owner, granted=granted)
-        if not refused and self._login.over:
+        if not refused and self.login.over:
             refused = "the connection ended meanwhile"
         if refused:
             raise RequestRefused(refused)
-        backend = HostBackend(web, web.tunnel_of(self._host, self._owner), peer, self)
+        backend = HostBackend(web, web.tunnel_of(self.host, self._owner), peer, self)
         web.backends.add(backend)
         if full := web.admission.enter(backend, self._owner, entry.identity, self._url(web)):
             web.backends.discard(backend)
@@ -109,17 +119,20 @@ class PublicHost(PublicPlace):
     def _url(self, web: TunnelServer) -> str:
         url = self._server.settings.public_url
         if url is None:
-            return web.url_of(self._host)
-        return f"{url.scheme}://{self._host}{url.host.removeprefix(url.address.host)}"
+            return web.url_of(self.host)
+        return f"{url.scheme}://{self.host}{url.host.removeprefix(url.address.host)}"
+
+    def tell_visit(self, caller: Caller) -> None:
+        """Shows on the client's terminal who asks for what."""
+        self._places.tell_visit(caller.peer, caller.label)
 
     def bring(self, caller: Caller, got: partial[None], failed: partial[None]) -> ChannelLink:
         """Opens a channel to the client for a request."""
-        self._places.tell_visit(caller.peer, caller.label)
-        return self._login.channels.bring(self.asked, caller.peer, got, failed)
+        return self.login.channels.bring(self.asked, caller.peer, got, failed)
 
     def channel_over(self, link: ChannelLink) -> None:
         """A request is over, and so is its channel."""
-        self._login.channels.forget(link)
+        self.login.channels.forget(link)
 
     def backend_gone(self, reason: str, *, comes_back: bool) -> None:
         """The tunnel server has let go of the hostname.
@@ -134,7 +147,7 @@ class PublicHost(PublicPlace):
             self._places.is_over(self, reason)
             return
         self._places.tell(f"waiting    {self.address}: its tunnel server stops")
-        self._coming_back = self._server.tasks.start(self._come_back(), f"hostname {self._host} again")
+        self._coming_back = self._server.tasks.start(self._come_back(), f"hostname {self.host} again")
 
     async def _come_back(self) -> None:
         backoff = Backoff()
@@ -165,10 +178,16 @@ class HostBackend(Backend):
         super().__init__(server, tunnel, peer)
         self._place = place
         self._opening: dict[Caller, ChannelLink] = {}
+        self._spare: IdleLinks[ChannelLink] = IdleLinks(self._loop, MOST_SPARE, self._let_go)
+        self._spare.kept = SPARE_CONNECTIONS
         self._over = False
 
     def take(self, caller: Caller, *, websocket: bool) -> Link | None:
         self.load += 1
+        self._place.tell_visit(caller)
+        link = self._spare.take() if caller.repeatable and not websocket else None
+        if link is not None:
+            return link
         if len(self._opening) >= MOST_OPENING:
             self._loop.call_soon(caller.no_link, 503, "too many requests wait for the service behind this tunnel")
             return None
@@ -196,8 +215,16 @@ class HostBackend(Backend):
         super().give_up(caller)
 
     def give_back(self, link: Link, *, reusable: bool) -> None:
-        self._channel_over(link)
-        super().give_back(link, reusable=reusable)
+        if reusable and isinstance(link, ChannelLink) and not (link.blocked or link.ended or self.leaving):
+            self.load -= 1
+            self._spare.keep(link)
+        else:
+            self._channel_over(link)
+            super().give_back(link, reusable=reusable)
+
+    def _let_go(self, link: ChannelLink) -> None:
+        link.close()
+        self._place.channel_over(link)
 
     def lost(self, link: Link | None) -> None:
         self._channel_over(link)
@@ -213,6 +240,7 @@ class HostBackend(Backend):
     def retire(self) -> None:
         if not self.leaving:
             self.leaving = True
+            self._spare.close()
             self._server.routes.leave(self.tunnel, self)
             self.close_if_done()
 
@@ -226,6 +254,7 @@ class HostBackend(Backend):
         self._over = True
         stopping, self.leaving = self.leaving, True
         self.left(reason or "the tunnel's client left", reason)
+        self._spare.close()
         for link in self._opening.values():
             link.abort()
         self._opening.clear()

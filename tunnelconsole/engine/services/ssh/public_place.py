@@ -27,7 +27,7 @@ class PublicPlace(asyncssh.SSHListener):
     def __init__(self, places: PublicPlaces, host: str, port: int) -> None:
         super().__init__()
         self._places = places
-        self._login = places.login
+        self.login = places.login
         self._server = places.server
         self.asked = (host, port)
         self.address = ""

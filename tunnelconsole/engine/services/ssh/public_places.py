@@ -81,6 +81,10 @@ class PublicPlaces:
             raise RequestRefused("the connection ended meanwhile")
         return place
 
+    def has_host(self, name: str) -> bool:
+        """Whether a hostname is one of this connection's."""
+        return any(isinstance(place, PublicHost) and place.host == name for place in self._places)
+
     def closed(self, place: PublicPlace) -> None:
         """The client wants a place no more, or has left."""
         self._places.pop(place, None)

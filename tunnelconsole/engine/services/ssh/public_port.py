@@ -34,7 +34,7 @@ class PublicPort(PublicPlace):
     async def open(self) -> None:
         server, port = self._server, self.asked[1]
         if port:
-            server.give_way(port, self._login.entry)
+            server.give_way(port, self.login)
             self._listener = await server.ports.open_port(port, self._visited, server.exhausted)
         else:
             self._listener = await server.ports.open(self._visited, server.exhausted)
@@ -44,14 +44,9 @@ class PublicPort(PublicPlace):
         self.asked = (self.asked[0], self._listener.port)
         self.address = format_host_port(server.settings.public_host, self._listener.port)
         self._session = server.open_session(
-            self._login.peer, self.end, identity=self._login.entry.identity, address=self.address
+            self.login.peer, self.end, identity=self.login.entry.identity, address=self.address
         )
         server.public_ports[self._listener.port] = self
-
-    @property
-    def key(self) -> bytes:
-        """The key of whoever has it."""
-        return self._login.entry.key
 
     def _visited(self, sock: socket.socket, peer: str) -> None:
         server, end = self._server, SocketEnd(sock)
@@ -63,7 +58,7 @@ class PublicPort(PublicPlace):
             end.close()
             return
         self._places.tell_visit(peer, self.address)
-        link = self._login.channels.bring(
+        link = self.login.channels.bring(
             self.asked, peer, partial(self._got, end, peer), partial(self._failed, end, peer)
         )
         self._waiting[end] = link, server.node.loop.call_later(OPEN_PATIENCE, self._late, end, peer)
@@ -74,7 +69,7 @@ class PublicPort(PublicPlace):
             link.abort()
             end.abort()
             return
-        self._login.channels.carry(link, end, self._session, self._login.peer, self._channel_over, peer)
+        self.login.channels.carry(link, end, self._session, self.login.peer, self._channel_over, peer)
 
     def _late(self, end: SocketEnd, peer: str) -> None:
         link, _ = self._waiting[end]
@@ -84,7 +79,7 @@ class PublicPort(PublicPlace):
     def _failed(self, end: SocketEnd, peer: str, reason: str) -> None:
         self._stop_waiting(end)
         self._server.node.bus.publish(
-            TargetFailed(service=self._server.name, peer=peer, target=self._login.peer, reason=reason)
+            TargetFailed(service=self._server.name, peer=peer, target=self.login.peer, reason=reason)
         )
         end.abort()
         self._close_session_when_empty()

@@ -217,10 +217,10 @@ class SSHServer(ListeningService[SSHServerSettings]):
             raise RequestRefused(f"the {kind.kind} {name} does not run", f"it is {found[name].state}; start it")
         return found[name]
 
-    def give_way(self, port: int, entry: Entry) -> None:
+    def give_way(self, port: int, login: Login) -> None:
         """Has a connection that is older, with the same key, leave a public port: it may be broken without knowing."""
         holder = self.public_ports.get(port)
-        if holder is not None and holder.key == entry.key:
+        if holder is not None and holder.login is not login and holder.login.entry.key == login.entry.key:
             holder.end("the same key came back and took its place")
 
     def open_console(self, session: Session, label: str, flow: Flow) -> Channel:

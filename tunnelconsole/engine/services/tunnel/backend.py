@@ -25,6 +25,10 @@ class Caller(LinkOwner, Protocol):
     def label(self) -> str:
         """What the request asks for: its method and path."""
 
+    @property
+    def repeatable(self) -> bool:
+        """Whether the request may be sent again where nobody has answered it: on a link that may be closed by now."""
+
     def got_link(self, link: Link) -> None:
         """Here it is."""
 

@@ -6,8 +6,8 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from tunnelconsole.engine.services.spare import SparePool
 from tunnelconsole.engine.services.tunnel.backend import Backend, Caller
+from tunnelconsole.engine.services.tunnel.idle_links import IdleLinks
 from tunnelconsole.engine.services.tunnel.routes import Tunnel
 from tunnelconsole.engine.transport.ends import End
 from tunnelconsole.engine.transport.link import EndLink, Link
@@ -67,7 +67,7 @@ class ClientBackend(Backend):
         super().__init__(server, tunnel, peer)
         self.key = key
         self.greeted: asyncio.Future[None] = self._loop.create_future()
-        self._spare: SparePool[EndLink] = SparePool(self._loop, MAX_WANTED, EndLink.close)
+        self._spare: IdleLinks[EndLink] = IdleLinks(self._loop, MAX_WANTED, EndLink.close)
         self._spare.kept = asked.spare
         self._waiting: dict[Caller, bool] = {}
         """Who waits for a data connection, the longest waiting first; and whether for a WebSocket."""
@@ -157,7 +157,7 @@ class ClientBackend(Backend):
         if self.leaving:
             end.close()
         else:
-            self._keep(EndLink(self._loop, end, self))
+            self._keep(EndLink(self._loop, end))
 
     def _keep(self, link: EndLink) -> None:
         """Gives a data connection to who waits longest, or keeps it ready."""
@@ -166,35 +166,7 @@ class ClientBackend(Backend):
             del self._waiting[caller]
             caller.got_link(link)
             return
-        link.owner = self
-        if self._spare.add(link):
-            link.resume()
-        else:
-            link.close()
-
-    def link_received(self, link: Link, data: bytes) -> None:
-        """A data connection that nobody uses says something: whose answer it was is not known any more."""
-        self._drop(link)
-
-    def link_ended(self, link: Link) -> None:
-        """The client, or its service, closed a data connection that nobody uses."""
-        self._drop(link)
-
-    def link_broken(self, link: Link, reason: str) -> None:
-        """As :meth:`link_ended`."""
-        self._drop(link)
-
-    def link_deaf(self, link: Link) -> None:
-        """As :meth:`link_ended`."""
-        self._drop(link)
-
-    def link_drained(self, link: Link) -> None:
-        """Nothing waits to be sent on a data connection that nobody uses."""
-
-    def _drop(self, link: Link) -> None:
-        if isinstance(link, EndLink):
-            self._spare.remove(link)
-        link.close()
+        self._spare.keep(link)
 
     # -- the session -----------------------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ from tunnelconsole.engine.transport.link import Link
 from tunnelconsole.engine.transport.pacing import Pace, Together
 from tunnelconsole.engine.transport.stream_link import StreamLink
 from tunnelconsole.engine.wire.http.exchange import (
+    IDEMPOTENT,
     Event,
     ExchangeDone,
     Exchanges,
@@ -113,6 +114,10 @@ class Visitor(HttpPump):
     @property
     def label(self) -> str:
         return label_of(self._request) if self._request is not None else ""
+
+    @property
+    def repeatable(self) -> bool:
+        return self._request is not None and self._request.head.method in IDEMPOTENT
 
     def _rest(self, seconds: float) -> None:
         self.deadline = self._node.loop.time() + seconds if seconds else math.inf
