@@ -8,7 +8,8 @@ What a program of your own can use, typed, and loaded when it is first touched:
   connection between two hosts behind NATs.
 - :class:`Engine`: any number of services on your own event loop, each described by its settings
   (:class:`JumpServerSettings` and so on), which are made of :class:`HostPort`, :class:`ListenAddress`,
-  :class:`PortRange`, :class:`Secret` and :class:`TLSSettings`.
+  :class:`PortRange`, :class:`Secret`, :class:`TLSSettings`, and for servers that are reached through an SSH host
+  :class:`ServerAddress` and :class:`SSHSettings`.
 - :mod:`tunnelconsole.errors`: everything that these raise on purpose.
 """
 
@@ -29,7 +30,15 @@ if TYPE_CHECKING:
     from tunnelconsole.engine.services.relay.server import RelayServerSettings
     from tunnelconsole.engine.services.tunnel.client import TunnelClientSettings
     from tunnelconsole.engine.services.tunnel.server import TunnelServerSettings
-    from tunnelconsole.engine.settings import HostPort, ListenAddress, PortRange, Secret, TLSSettings
+    from tunnelconsole.engine.settings import (
+        HostPort,
+        ListenAddress,
+        PortRange,
+        Secret,
+        ServerAddress,
+        SSHSettings,
+        TLSSettings,
+    )
 
 __version__ = "0.1.0"
 
@@ -46,7 +55,9 @@ __all__ = [
     "PunchServerSettings",
     "RelayClientSettings",
     "RelayServerSettings",
+    "SSHSettings",
     "Secret",
+    "ServerAddress",
     "TLSSettings",
     "TunnelClientSettings",
     "TunnelServerSettings",
@@ -73,7 +84,9 @@ _CLASSES = {
     "PunchServerSettings": "tunnelconsole.engine.services.punch.server",
     "RelayClientSettings": "tunnelconsole.engine.services.relay.client",
     "RelayServerSettings": "tunnelconsole.engine.services.relay.server",
+    "SSHSettings": "tunnelconsole.engine.settings",
     "Secret": "tunnelconsole.engine.settings",
+    "ServerAddress": "tunnelconsole.engine.settings",
     "TLSSettings": "tunnelconsole.engine.settings",
     "TunnelClientSettings": "tunnelconsole.engine.services.tunnel.client",
     "TunnelServerSettings": "tunnelconsole.engine.services.tunnel.server",

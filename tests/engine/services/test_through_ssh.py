@@ -10,11 +10,17 @@ from pathlib import Path
 import asyncssh
 import pytest
 
-from loopback import BULK, Target, nobody, target
+import system_tools
+from installed import Program
+from loopback import BULK, FREE, Target, nobody, target
 from ssh_gate import Gate, gate_in
 from sshd import TOOLS
+from tunnelconsole.engine.engine import Engine
+from tunnelconsole.engine.services.jump.server import JumpServerSettings
 from tunnelconsole.engine.services.server_dialer import dialer_of
+from tunnelconsole.engine.services.ssh.server import SSHServerSettings
 from tunnelconsole.engine.settings import (
+    DestinationPattern,
     FilePath,
     Fingerprint,
     HostPort,
@@ -361,3 +367,48 @@ async def test_a_server_that_takes_too_long_is_given_up_and_its_channel_with_it(
         with pytest.raises(ConnectFailed, match="the server did not answer within 1 s"):
             await dialer.dial()
         await until(lambda: server.served == 1 and not server.open)
+
+
+@pytest.mark.system("ssh-agent", "ssh-add")
+async def test_an_agent_proves_who_we_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    agent = tmp_path / "agent"
+    monkeypatch.setenv("SSH_AUTH_SOCK", str(agent))
+    program = Program(tmp_path)
+    try:
+        gate = Gate(program)
+        settings = SSHSettings(known_hosts=FilePath(gate.sshd.known_hosts))
+        program.start_other([system_tools.path_of("ssh-agent"), "-D", "-a", str(agent)])
+        await until(agent.exists)
+        async with target() as server:
+            assert "there is none to show" in str(await refusal(gate, server.address, settings))
+            add = [system_tools.path_of("ssh-add"), "-q", str(gate.sshd.identity)]
+            program.run_other(add, env={"SSH_AUTH_SOCK": str(agent)}).ok()
+            async with dialled(gate, server.address, settings):
+                pass
+    finally:
+        program.close()
+
+
+async def test_an_ssh_server_of_ours_is_an_ssh_host_too(gate: Gate, tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text(gate.sshd.identity.with_suffix(".pub").read_text())
+    keys.chmod(0o600)
+    services = {
+        "ssh": SSHServerSettings(listen=FREE, authorized_keys=FilePath(keys), forward=True),
+        "home": JumpServerSettings(listen=FREE, secret=Secret("s"), allow=(DestinationPattern("127.0.0.1:*"),)),
+    }
+    async with Engine(services, state_dir=tmp_path / "state") as engine, target() as server:
+        await engine.settled()
+        where = HostPort.parse(engine.services["ssh"].address)
+        own = asyncssh.read_private_key(tmp_path / "state" / "ssh" / "ssh.key").export_public_key().decode()
+        known = tmp_path / "known"
+        known.write_text(f"[{where.host}]:{where.port} {own}")
+        address = ServerAddress.parse(f"ssh://ops@{where}/{server.address}")
+        async with dialer_of(address, None, None, gate.settings(known_hosts=known), 10.0) as dialer:
+            end = await dialer.dial()
+            reading = asyncio.gather(to_end(end))
+            await send_all(end, BULK)
+            end.send_eof()
+            assert (await reading)[0] == BULK
+            end.close()

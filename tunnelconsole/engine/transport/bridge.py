@@ -13,6 +13,7 @@ import ssl
 from collections.abc import Callable
 from typing import Final
 
+from tunnelconsole.engine.transport import descriptors
 from tunnelconsole.engine.transport.ends import SocketEnd
 from tunnelconsole.engine.transport.link import EndLink, JoinableLink
 from tunnelconsole.engine.transport.link_pump import LinkPump
@@ -151,6 +152,10 @@ class Bridge:
         near, far = socket.socketpair()
         for half in (near, far):
             half.setblocking(False)
+        if max(near.fileno(), far.fileno()) >= descriptors.ceiling():
+            near.close()
+            far.close()
+            raise descriptors.exhausted()
         self._loop = loop
         self._timer: asyncio.TimerHandle | None = None
         self.end = BridgedEnd(near, link.path, self._broken_off, self._closed)

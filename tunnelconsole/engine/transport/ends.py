@@ -34,7 +34,7 @@ class End(Protocol):
     """One end of a channel."""
 
     path: str
-    """How bytes travel here: ``tcp`` or ``tls``."""
+    """How bytes travel here: ``tcp``, ``tls`` or ``ssh``."""
 
     def fileno(self) -> int:
         """The descriptor to wait on."""

@@ -50,7 +50,7 @@ class Link(Protocol):
 
     @property
     def path(self) -> str:
-        """How bytes travel here: ``tcp``, ``tls`` or ``yamux``."""
+        """How bytes travel here: ``tcp``, ``tls``, ``yamux`` or ``ssh``."""
 
     @property
     def plain(self) -> bool:

@@ -46,6 +46,8 @@ class Connection(LeanConnection, asyncssh.SSHClientConnection):
         self.known = known
         self.rejected: asyncssh.SSHKey | None = None
         """The key that the host has shown, where it is not a known one."""
+        self.keys = 0
+        """Keys that we had to show."""
         self.links: set[ChannelLink] = set()
         """What is open on it, or about to be."""
         self.empty = asyncio.Event()
@@ -54,6 +56,11 @@ class Connection(LeanConnection, asyncssh.SSHClientConnection):
         """Set once there has been nothing for :data:`IDLE_TIME`, or the connection is over."""
         self._resting: asyncio.TimerHandle | None = None
         self._full = False
+
+    async def public_key_auth_requested(self) -> asyncssh.SSHKeyPair | None:
+        found = await super().public_key_auth_requested()
+        self.keys += found is not None
+        return found
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         cast(asyncio.Transport, transport).set_write_buffer_limits(MOST_UNSENT, LESS_UNSENT)
@@ -84,14 +91,16 @@ class Connection(LeanConnection, asyncssh.SSHClientConnection):
     def forget(self, link: ChannelLink) -> None:
         """A channel is over, or was not opened."""
         self.links.discard(link)
-        if not self.links:
-            self.rest()
+        self.rest()
 
     def rest(self) -> None:
-        """Nothing is open on it now."""
+        """Ends after a while, unless something is open on it."""
+        if self.links:
+            return
         self.empty.set()
-        self._wake()
-        self._resting = self._loop.call_later(IDLE_TIME, self.unused.set)
+        if not self.over:
+            self._wake()
+            self._resting = self._loop.call_later(IDLE_TIME, self.unused.set)
 
     def _wake(self) -> None:
         if self._resting is not None:
@@ -126,7 +135,7 @@ async def log_in(host: SSHHost, settings: SSHSettings) -> Connection:
     :raises ConnectFailed: it cannot be reached, or broke off.
     """
     loop = asyncio.get_running_loop()
-    known = await asyncio.to_thread(KnownHosts, host, Path(settings.known_hosts) if settings.known_hosts else None)
+    known = await asyncio.to_thread(KnownHosts, host, _path(settings.known_hosts))
     options = await _options(host, settings, known)
     options.waiter = loop.create_future()
     try:
@@ -143,14 +152,14 @@ async def log_in(host: SSHHost, settings: SSHSettings) -> Connection:
         else:
             connection.abort()
         if isinstance(error, asyncssh.Error | OSError | ValueError):
-            raise _explain(error, host, options, connection) from error
+            raise _explain(error, host, connection) from error
         raise
     return connection
 
 
 async def _options(host: SSHHost, settings: SSHSettings, known: KnownHosts) -> asyncssh.SSHClientConnectionOptions:
     """Everything that asyncssh is to know; the keys are read in a thread, because decrypting one takes its time."""
-    identity = Path(settings.identity) if settings.identity else None
+    identity = _path(settings.identity)
     if identity is not None:
         _check_private(identity)
     try:
@@ -199,6 +208,10 @@ async def _options(host: SSHHost, settings: SSHSettings, known: KnownHosts) -> a
     return options
 
 
+def _path(file: str | None) -> Path | None:
+    return Path(file).expanduser() if file else None
+
+
 def _check_private(identity: Path) -> None:
     """As OpenSSH: a private key that others can read is nobody's any more.
 
@@ -227,12 +240,7 @@ def user_of(host: SSHHost) -> str:
         raise ConnectFailed(f"{host} names no user, and the user of this process has no name", "write user@") from error
 
 
-def _explain(
-    error: Exception,
-    host: SSHHost,
-    options: asyncssh.SSHClientConnectionOptions,
-    connection: Connection | None,
-) -> ConnectFailed | CredentialsRefused:
+def _explain(error: Exception, host: SSHHost, connection: Connection | None) -> ConnectFailed | CredentialsRefused:
     """Why we could not log in, in our own words."""
     if connection is not None and connection.rejected is not None:
         return connection.known.rejection(connection.rejected)
@@ -243,11 +251,11 @@ def _explain(
                 "somebody may pretend to be that host; ask its administrator",
             )
         case asyncssh.PermissionDenied():
-            return _refused(host, options)
+            return _refused(host, connection)
         case asyncssh.DisconnectError():
             reason = error.reason
             if error.code == asyncssh.DISC_NO_MORE_AUTH_METHODS_AVAILABLE or "auth" in reason.lower():
-                return _refused(host, options, f": {reason}")
+                return _refused(host, connection, f": {reason}")
         case OSError():
             reason = error.strerror or str(error)
         case _:
@@ -255,11 +263,12 @@ def _explain(
     return ConnectFailed(f"cannot reach the SSH host {host.address}: {reason}", "is there an SSH server at that port?")
 
 
-def _refused(host: SSHHost, options: asyncssh.SSHClientConnectionOptions, reason: str = "") -> CredentialsRefused:
+def _refused(host: SSHHost, connection: Connection | None, reason: str = "") -> CredentialsRefused:
     user = user_of(host)
-    if not options.client_keys and not options.agent_path:
+    if connection is not None and not connection.keys:
         return CredentialsRefused(
-            f"{host} wants a key, and there is none to show: no agent at SSH_AUTH_SOCK, no key in ~/.ssh", _MEND_KEY
+            f"{host} wants a key, and there is none to show: none of an agent (SSH_AUTH_SOCK), and none in ~/.ssh",
+            _MEND_KEY,
         )
     return CredentialsRefused(
         f"{host} refused our key (user {user}){reason}",

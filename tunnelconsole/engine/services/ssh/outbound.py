@@ -98,6 +98,8 @@ class Outbound:
         try:
             connection.rest()
             await connection.unused.wait()
+            while connection.links and not connection.over:  # somebody came in that very moment
+                await connection.unused.wait()
         finally:
             if self._connection is connection:
                 self._connection = None
@@ -130,6 +132,8 @@ async def _open_channel(
         await connection.create_connection(lambda: link, *target, "127.0.0.1", 0, window=WINDOW, max_pktsize=MAX_PACKET)
     except asyncssh.ChannelOpenError as error:
         connection.forget(link)
+        if connection.over:
+            return ConnectFailed(f"lost the SSH host {host.address}: {error.reason}")
         said, hint = _CODES.get(error.code, ("", ""))
         reason = ": ".join(dict.fromkeys(part for part in (said, error.reason) if part))
         where = format_host_port(*target)
