@@ -46,6 +46,7 @@ SAYS = {
     "ssh -F ssh_config console": "alice",
     "export": "",
     "FINGERPRINT=": "",
+    "THROUGH=": "",
     "(umask": "",
     'echo "hello, desk"': "hello, desk\n",
     'echo "hello through': "hello through the wall\n",
