@@ -61,9 +61,9 @@ class Flow(NamedTuple):
     end: int = 0
     """How many there have been, with those that are not kept."""
 
-    def both(self) -> list[float]:
-        """Both ways together."""
-        return [one + other for one, other in zip(self.rate_in, self.rate_out, strict=True)]
+    def both(self, last: int = FLOW_KEPT) -> list[float]:
+        """Both ways together, of the ``last`` ones."""
+        return [one + other for one, other in zip(self.rate_in[-last:], self.rate_out[-last:], strict=True)]
 
     def followed_by(self, more: History) -> Flow:
         """These and what came after them; where something is missing in between, only what came."""

@@ -92,7 +92,7 @@ def flow_of(scene: Scene | None, name: str) -> Flow:
 def trail_of(scene: Scene | None, name: str) -> list[float]:
     """What a service moved over the last minute, both ways together."""
     flow = flow_of(scene, name)
-    return flow.both()[-max(1, round(MINUTE / flow.spacing)) :]
+    return flow.both(last=max(1, round(MINUTE / flow.spacing)))
 
 
 def none_configured(scene: Scene) -> list[Line]:

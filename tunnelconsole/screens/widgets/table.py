@@ -8,7 +8,7 @@ stays at the top, so that who watches the fastest keeps seeing the fastest.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, Generic
+from typing import Any, Generic, Self
 
 from rich.cells import cell_len
 from textual import events
@@ -74,6 +74,7 @@ class LineTable(Painted, ScrollView, Generic[Row], can_focus=True, inherit_bindi
         self._placed: tuple[Placed, ...] = ()
         self._placed_for: tuple[Any, ...] = ()
         self._painted: dict[int, tuple[Any, ...]] = {}
+        self._found: dict[int, tuple[Any, ...]] = {}
 
     def on_mount(self) -> None:
         super().on_mount()  # type: ignore[no-untyped-call]
@@ -207,26 +208,33 @@ class LineTable(Painted, ScrollView, Generic[Row], can_focus=True, inherit_bindi
                     self._placed = apart
         return self._placed
 
-    def _state(self, y: int) -> tuple[Any, ...]:
+    def _state(self, y: int, placing: tuple[Placed, ...], top: int) -> tuple[Any, ...]:
         """Everything that line ``y`` of the widget depends on, so that two states compare as two pictures would."""
-        placing = self._place()
         if y == 0:
             return (placing, self.order)
         if not self.rows:
             return (self.empty[y - 1],) if y - 1 < len(self.empty) else ()
-        index = y - 1 + self.scroll_offset.y
+        index = y - 1 + top
         if index >= len(self.rows):
             return ()
         row = self.rows[index]
-        cells = tuple(self.columns[placed.column].cell(row, self._now) for placed in placing)
+        cells = tuple([self.columns[placed.column].cell(row, self._now) for placed in placing])
         return (cells, placing, index == self._cursor, self.has_focus)
 
     def _repaint(self) -> None:
-        width = self.line_width
+        width, placing, top = self.line_width, self._place(), self.scroll_offset.y
+        changed: dict[int, tuple[Any, ...]] = {}
         for y in range(self.size.height):
-            state = self._state(y)
+            state = self._state(y, placing, top)
             if self._painted.get(y) != state:
-                self.refresh(Region(0, y, width, 1))
+                changed[y] = state
+        if changed:
+            self.refresh(*(Region(0, y, width, 1) for y in changed))
+        self._found = changed
+
+    def refresh(self, *regions: Region, repaint: bool = True, layout: bool = False, recompose: bool = False) -> Self:
+        self._found = {}  # whatever has changed, it may have changed them too
+        return super().refresh(*regions, repaint=repaint, layout=layout, recompose=recompose)
 
     def on_resize(self) -> None:
         self._measure()
@@ -238,7 +246,13 @@ class LineTable(Painted, ScrollView, Generic[Row], can_focus=True, inherit_bindi
         self.refresh()
 
     def render_line(self, y: int) -> Strip:
-        state = self._state(y)
+        strip, at = self.painted_line(y), y + self.scroll_offset.y
+        return strip.apply_offsets(0, at) if y and at <= len(self.rows) else strip  # so that the mouse marks rows
+
+    def painted_line(self, y: int) -> Strip:
+        state = self._found.pop(y, None)
+        if state is None:
+            state = self._state(y, self._place(), self.scroll_offset.y)
         self._painted[y] = state
         width, look = self.line_width, self.look
         if y == 0:
