@@ -157,7 +157,7 @@ class Frame(App[ConsoleOutcome], inherit_bindings=False):
     def on_mount(self) -> None:
         self.arrive()
         self.run_worker(self.feed.run(), name="feed")
-        self.set_interval(1.0, self.present, name="clock")
+        self.set_interval(1.0, self._tick, name="clock")
         if self._theme_trouble:
             self.tell(self._theme_trouble, trouble=True)
 
@@ -182,6 +182,11 @@ class Frame(App[ConsoleOutcome], inherit_bindings=False):
             self._panes[name] = made
             self._body.mount(made)
         return self._panes[name]
+
+    def _tick(self) -> None:
+        """Lets the time go on where no update does."""
+        if self.clock() - self.latest.time > SLOW_INTERVAL:
+            self.present()
 
     def _updated(self, update: Update) -> None:
         self.gathering.update(update, self.clock())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import ClassVar, NamedTuple
 
 from textual.app import ComposeResult
@@ -321,7 +322,8 @@ class OverviewPane(Pane):
         both = width >= BUSY_FROM
         self._busiest.display = self._gap.display = both
         half = (width - 2) // 2 if both else width
-        events = [event for event in reversed(scene.picture.events) if event.level != "debug"][: max(0, room)]
+        told = (event for event in reversed(scene.picture.events) if event.level != "debug")
+        events = list(islice(told, max(0, room)))
         lines: list[Line] = [rule((Span("Last events", "title", "app.show('events')"),), (), half)]
         for event in events:
             sign, role = cells.LEVELS.get(event.level, ("?", "dim"))

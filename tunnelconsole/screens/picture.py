@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from heapq import merge
 from typing import NamedTuple
 
 from tunnelconsole.control.attempts import AttemptRow
@@ -101,6 +100,8 @@ class Picture:
     """Requests through tunnels that came too fast to be kept until this console was told of them."""
     flows: dict[str, Flow] = field(default_factory=dict)
     """Of each service, what it moved over the last minutes."""
+    warned: tuple[EventRow, ...] | None = None
+    """The warnings and errors among the events, newest first, where they have been looked for already."""
 
     def service(self, name: str) -> ServiceRow | None:
         """The service of this name."""
@@ -139,11 +140,16 @@ class Picture:
 
     def troubles(self, now: float) -> list[EventRow]:
         """Recent warnings and errors, newest first."""
-        return [row for row in reversed(self.events) if row.level in TROUBLES and now - row.time < TROUBLE_AGE]
+        warned = _warned(self.events) if self.warned is None else self.warned
+        return [row for row in warned if now - row.time < TROUBLE_AGE]
 
 
 def _age(row: EventRow) -> tuple[float, int]:
     return row.time, row.id
+
+
+def _warned(events: Sequence[EventRow]) -> tuple[EventRow, ...]:
+    return tuple([row for row in reversed(events) if row.level in TROUBLES])
 
 
 def _end(row: ExchangeRow) -> float:
@@ -158,6 +164,8 @@ class Gathering:
         self._events: deque[EventRow] = deque(maxlen=EVENTS_KEPT)
         self._debug: deque[EventRow] = deque(maxlen=DEBUG_KEPT)
         self._seen: set[int] = set()
+        self._all_events: tuple[EventRow, ...] = ()
+        self._warned: tuple[EventRow, ...] = ()
         self._flows: dict[str, Flow] = {}
         self._dropped = 0
         self._exchanges: dict[str, ExchangeRow] = {}
@@ -171,6 +179,8 @@ class Gathering:
         if update.events is not None:
             self._dropped += update.events.dropped
             self._add(update.events.rows)
+            if update.events.rows:
+                self._gather_events()
         if update.exchanges is not None:
             self._add_exchanges(update.exchanges)
         for history in update.histories or ():
@@ -188,7 +198,8 @@ class Gathering:
             exchanges=None if update.exchanges is None else tuple(self._exchanges.values()),
             attempts=None if update.attempts is None else tuple(update.attempts),
             history=update.history,
-            events=self._merged() if update.events is None or update.events.rows else self.picture.events,
+            events=self._all_events,
+            warned=self._warned,
             dropped=self._dropped,
             missed=self._missed,
             flows=dict(self._flows),
@@ -199,7 +210,8 @@ class Gathering:
         known = self._merged()
         self._forget_events()
         self._add(sorted({row.id: row for row in (*rows, *known)}.values(), key=_age))
-        self.picture = replace(self.picture, events=self._merged())
+        self._gather_events()
+        self.picture = replace(self.picture, events=self._all_events, warned=self._warned)
 
     def _add(self, rows: Iterable[EventRow]) -> None:
         for row in rows:
@@ -225,13 +237,20 @@ class Gathering:
         self._exchanges = {row.id: row for row in reversed(kept[:EXCHANGES_KEPT])}
         self._missed += news.dropped
 
+    def _gather_events(self) -> None:
+        self._all_events = self._merged()
+        self._warned = _warned(self._all_events)
+
     def _merged(self) -> tuple[EventRow, ...]:
-        return tuple(merge(self._events, self._debug, key=_age))
+        both = [*self._events, *self._debug]
+        both.sort(key=_age)  # two runs, each in order, which sorting finds and merges
+        return tuple(both)
 
     def _forget_events(self) -> None:
         self._events.clear()
         self._debug.clear()
         self._seen.clear()
+        self._all_events = self._warned = ()
 
     def _forget(self) -> None:
         """Another engine runs now: its event numbers begin anew."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from typing import Protocol, Self, cast, runtime_checkable
 
 from rich.color import ColorSystem
@@ -57,6 +58,7 @@ class WrittenStrip(Strip):
         yield "\x1b[0m"
 
 
+@lru_cache(maxsize=1024)
 def _alike(style: Style, other: Style) -> bool:
     """Whether blanks look the same in both."""
     return style.bgcolor == other.bgcolor and not any(
