@@ -77,6 +77,14 @@ class ConsoleOutcome(Enum):
 class MainScreen(Screen[None], inherit_bindings=False):
     """The one screen of Textual's that ours are shown on. It has no keys of its own: all are in the table of keys."""
 
+    BLANK = True
+
+
+class Body(Container):
+    """Holds the screens, which cover it."""
+
+    BLANK = True
+
 
 class Frame(App[ConsoleOutcome], inherit_bindings=False):
     """Everything of the console but what its keys do.
@@ -140,7 +148,7 @@ class Frame(App[ConsoleOutcome], inherit_bindings=False):
         self.theme = self.look.name
         self._header, self._tabs = Lines(id="header"), Lines(id="tabs")
         self._banner, self._footer = Lines(id="banner"), Lines(id="footer")
-        self._body = Container(id="body")
+        self._body = Body(id="body")
         self.prompt = Prompt(self.completions)
 
     def get_default_screen(self) -> Screen[None]:
@@ -185,7 +193,7 @@ class Frame(App[ConsoleOutcome], inherit_bindings=False):
 
     def _tick(self) -> None:
         """Lets the time go on where no update does."""
-        if self.clock() - self.latest.time > SLOW_INTERVAL:
+        if not 0 <= self.clock() - self.latest.time <= SLOW_INTERVAL:
             self.present()
 
     def _updated(self, update: Update) -> None:

@@ -8,14 +8,13 @@ from itertools import islice
 from typing import ClassVar, NamedTuple
 
 from textual.app import ComposeResult
-from textual.containers import Horizontal
 
 from tunnelconsole.control import figures
 from tunnelconsole.control.messages import ChannelRow, EventRow, ServiceRow, Status
 from tunnelconsole.screens import cells, keys
 from tunnelconsole.screens.columns import Order, arrange
 from tunnelconsole.screens.keys import Screen
-from tunnelconsole.screens.pane import Pane, Scene, Value, waiting
+from tunnelconsole.screens.pane import Pane, Scene, SideBySide, Value, waiting
 from tunnelconsole.screens.picture import UP
 from tunnelconsole.screens.services import columns, none_configured, trail_of
 from tunnelconsole.screens.spans import Line, Span, fit, rule
@@ -196,13 +195,13 @@ class OverviewPane(Pane):
         self._scene: Scene | None = None
         self._attention = Lines(id="attention")
         self._tiles = Lines(id="tiles")
-        self._charts = Horizontal(id="charts")
+        self._charts = SideBySide(id="charts")
         self._in, self._out = Chart("In", "in", id="in"), Chart("Out", "out", id="out")
         self._head = Lines(id="services-title")
         self._columns = columns(self._trail)
         letters = {column.key: keys.sort_letter("overview", column.key) for column in self._columns}
         self._services: LineTable[ServiceRow] = LineTable(self._columns, lambda row: row.name, letters)
-        self._below = Horizontal(id="below")
+        self._below = SideBySide(id="below")
         self._events, self._gap, self._busiest = Lines(id="last"), Lines(id="gap"), Lines(id="busiest")
 
     def compose(self) -> ComposeResult:

@@ -69,7 +69,12 @@ def _harmless(character: str) -> bool:
 
 def fit(text: str, width: int, *, right: bool = False) -> str:
     """``text``, cleaned, in exactly ``width`` cells; an ellipsis marks what was cut off."""
-    text = clean(text[:LONGEST])
+    return _fitted(text[:LONGEST], width, right)
+
+
+@lru_cache(maxsize=1024)
+def _fitted(text: str, width: int, right: bool) -> str:
+    text = clean(text)
     length = breadth(text)
     if length > width:
         return set_cell_size(text, width - 1) + "…" if width > 0 else ""
@@ -111,6 +116,7 @@ def apart(left: Line, right: Line, width: int, fill: Span = BLANK) -> Line:
     return (*left, fill._replace(text=fill.text * room), *right)
 
 
+@lru_cache(maxsize=64)
 def rule(left: Line, right: Line, width: int) -> Line:
     """A pane's title: its name, a thin line, and what else is to be said at the end."""
     head: Line = (Span(" "), *left, Span(" "))

@@ -237,7 +237,7 @@ class Lines(Painted):
         return strip.apply_offsets(0, y) if y < len(self.lines) else strip  # so that the mouse finds what to mark
 
     def painted_line(self, y: int) -> Strip:
-        width = self.size.width
+        width = self.outer_size.width  # without a frame, it is the whole
         if y >= len(self.lines):
             return self.paint((), width)
         strip = self.paint(self.lines[y], width)

@@ -19,7 +19,7 @@ from textual.selection import Selection
 from textual.strip import Strip
 
 from tunnelconsole.screens.columns import GAP, Column, Order, Placed, Row, place
-from tunnelconsole.screens.spans import Line, Span, clean, fit, plain, width_of
+from tunnelconsole.screens.spans import Line, Span, breadth, clean, fit, plain, width_of
 from tunnelconsole.screens.widgets.lines import Painted, mark
 
 ARROWS = {False: "▲", True: "▼"}
@@ -75,6 +75,7 @@ class LineTable(Painted, ScrollView, Generic[Row], can_focus=True, inherit_bindi
         self._placed_for: tuple[Any, ...] = ()
         self._painted: dict[int, tuple[Any, ...]] = {}
         self._found: dict[int, tuple[Any, ...]] = {}
+        self._cells: dict[tuple[int, int], Span] = {}
 
     def on_mount(self) -> None:
         super().on_mount()  # type: ignore[no-untyped-call]
@@ -114,6 +115,7 @@ class LineTable(Painted, ScrollView, Generic[Row], can_focus=True, inherit_bindi
         before = self.selected
         count = len(self.rows)
         self.rows, self._now, self.order, self.empty = rows, now, order, tuple(empty)
+        self._cells.clear()
         if len(rows) != count:
             self.virtual_size = Size(self.size.width, len(rows) + 1)
         self._follow_pinned()
@@ -139,6 +141,7 @@ class LineTable(Painted, ScrollView, Generic[Row], can_focus=True, inherit_bindi
         self.columns = tuple(columns)
         self._natural = [cell_len(column.title) for column in self.columns]
         self._placed_for = ()
+        self._cells.clear()
         self._measure()
         self.refresh()
 
@@ -190,10 +193,17 @@ class LineTable(Painted, ScrollView, Generic[Row], can_focus=True, inherit_bindi
     def _measure(self) -> None:
         """Widens columns for what is in view. They never shrink before :meth:`reset`: that would flutter."""
         top = self.scroll_offset.y
-        for row in self.rows[top : top + self.body_height]:
-            for index, column in enumerate(self.columns):
-                if column.wide > self._natural[index]:
-                    self._natural[index] = max(self._natural[index], cell_len(clean(column.cell(row, self._now).text)))
+        growing = [index for index, column in enumerate(self.columns) if column.wide > self._natural[index]]
+        for at in range(top, min(top + self.body_height, len(self.rows))):
+            for index in growing:
+                self._natural[index] = max(self._natural[index], breadth(clean(self._cell(at, index).text)))
+
+    def _cell(self, at: int, column: int) -> Span:
+        """What a row has in a column, looked up once for each time that rows are shown."""
+        found = self._cells.get((at, column))
+        if found is None:
+            found = self._cells[at, column] = self.columns[column].cell(self.rows[at], self._now)
+        return found
 
     def _place(self) -> tuple[Placed, ...]:
         """Where the columns are, for the width there is now: a scroll bar may have come since."""
@@ -217,8 +227,7 @@ class LineTable(Painted, ScrollView, Generic[Row], can_focus=True, inherit_bindi
         index = y - 1 + top
         if index >= len(self.rows):
             return ()
-        row = self.rows[index]
-        cells = tuple([self.columns[placed.column].cell(row, self._now) for placed in placing])
+        cells = tuple([self._cell(index, placed.column) for placed in placing])
         return (cells, placing, index == self._cursor, self.has_focus)
 
     def _repaint(self) -> None:
@@ -325,9 +334,10 @@ class LineTable(Painted, ScrollView, Generic[Row], can_focus=True, inherit_bindi
 
     def get_selection(self, selection: Selection) -> tuple[str, str] | None:
         lines = [plain(self._heading())]
-        for row in self.rows:
-            cells = [self.columns[placed.column].cell(row, self._now) for placed in self._placed]
-            lines.append(plain(self._line(cells)))
+        lines += [
+            plain(self._line([self._cell(at, placed.column) for placed in self._placed]))
+            for at in range(len(self.rows))
+        ]
         return selection.extract("\n".join(lines)), "\n"
 
     def selection_updated(self, selection: Selection | None) -> None:
