@@ -45,6 +45,9 @@ from tunnelconsole.screens.widgets.prompt import Prompt
 INTERVAL = 0.5
 """Seconds between updates: as often as figures can be read."""
 
+TICK = 1.0
+"""Seconds after which the time of day goes on where no update does: it is shown in seconds."""
+
 SLOW_INTERVAL = 1.0
 """Seconds between updates where there are many rows: nobody reads thousands twice a second."""
 
@@ -142,6 +145,7 @@ class Frame(App[ConsoleOutcome], inherit_bindings=False):
         self._panes: dict[str, Pane] = {}
         self._cursors: dict[tuple[str, str, str], Hashable] = {}
         self._shown: tuple[Pane, int] | None = None
+        self._presented = 0.0
         self._theme_trouble = ""
         self.look = self._first_look(theme or (themes.WITHOUT_COLOUR if colourless else self.preferences.load().theme))
         self.register_theme(self.look.textual())
@@ -165,7 +169,7 @@ class Frame(App[ConsoleOutcome], inherit_bindings=False):
     def on_mount(self) -> None:
         self.arrive()
         self.run_worker(self.feed.run(), name="feed")
-        self.set_interval(1.0, self._tick, name="clock")
+        self.set_interval(TICK, self._tick, name="clock")
         if self._theme_trouble:
             self.tell(self._theme_trouble, trouble=True)
 
@@ -193,7 +197,7 @@ class Frame(App[ConsoleOutcome], inherit_bindings=False):
 
     def _tick(self) -> None:
         """Lets the time go on where no update does."""
-        if not 0 <= self.clock() - self.latest.time <= SLOW_INTERVAL:
+        if time.monotonic() - self._presented > TICK / 2:
             self.present()
 
     def _updated(self, update: Update) -> None:
@@ -262,6 +266,7 @@ class Frame(App[ConsoleOutcome], inherit_bindings=False):
         """Shows everything as it stands; what has not changed is not painted."""
         if not self.is_running:
             return
+        self._presented = time.monotonic()
         width, now, live = self.size.width, self.clock(), self.scene(live=True)
         self._header.show([chrome.header(live, now, self.frozen_at, width, demo=self.demo)])
         self._tabs.show([chrome.tabs(live, width)])

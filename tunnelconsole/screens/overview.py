@@ -252,9 +252,9 @@ class OverviewPane(Pane):
 
     def show(self, scene: Scene) -> None:
         self._scene = scene
-        picture, width = scene.picture, self.size.width
+        picture, width = scene.picture, self.outer_size.width
         wrong = troubles(scene)
-        heights = Heights.of(self.size.height, len(wrong), len(picture.services or ()))
+        heights = Heights.of(self.outer_size.height, len(wrong), len(picture.services or ()))
         self._show_attention(scene, wrong, heights.attention)
         if picture.status is not None and heights.tiles:
             self._tiles.show(laid_out(tiles(picture.status, picture.services or ()), width))
@@ -271,7 +271,7 @@ class OverviewPane(Pane):
         self._show_below(scene, heights.events - 1)
 
     def _show_attention(self, scene: Scene, wrong: Sequence[Line], height: int) -> None:
-        width, picture = self.size.width, scene.picture
+        width, picture = self.outer_size.width, scene.picture
         faults, warnings = len(picture.faults()), len(picture.troubles(scene.now))
         tail: list[Span] = []
         if faults:
@@ -306,7 +306,7 @@ class OverviewPane(Pane):
         left: list[Span] = [Span("Services", "title", "app.show('services')"), Span(f"  {amount}", "dim")]
         if narrowing.text:
             left.append(Span(f"  /{narrowing.text}", "match"))
-        self._head.show([rule(tuple(left), (), self.size.width)])
+        self._head.show([rule(tuple(left), (), self.outer_size.width)])
         why = waiting(scene, "services") if picture.services is None else none_configured(scene)
         if rows and not shown:
             why = [
@@ -317,7 +317,7 @@ class OverviewPane(Pane):
         self._services.show(shown, scene.now, self.order, why)
 
     def _show_below(self, scene: Scene, room: int) -> None:
-        width, status = self.size.width, scene.picture.status
+        width, status = self.outer_size.width, scene.picture.status
         both = width >= BUSY_FROM
         self._busiest.display = self._gap.display = both
         half = (width - 2) // 2 if both else width

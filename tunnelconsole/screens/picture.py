@@ -6,6 +6,7 @@ import math
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from typing import NamedTuple
 
 from tunnelconsole.control.attempts import AttemptRow
@@ -144,8 +145,7 @@ class Picture:
         return [row for row in warned if now - row.time < TROUBLE_AGE]
 
 
-def _age(row: EventRow) -> tuple[float, int]:
-    return row.time, row.id
+_age = attrgetter("time", "id")
 
 
 def _warned(events: Sequence[EventRow]) -> tuple[EventRow, ...]:
@@ -178,9 +178,7 @@ class Gathering:
             self._forget()
         if update.events is not None:
             self._dropped += update.events.dropped
-            self._add(update.events.rows)
-            if update.events.rows:
-                self._gather_events()
+            self._add_events(update.events.rows)
         if update.exchanges is not None:
             self._add_exchanges(update.exchanges)
         for history in update.histories or ():
@@ -209,19 +207,24 @@ class Gathering:
         """Takes in events that were asked for, older than those that updates bring."""
         known = self._merged()
         self._forget_events()
-        self._add(sorted({row.id: row for row in (*rows, *known)}.values(), key=_age))
-        self._gather_events()
+        self._add_events(sorted({row.id: row for row in (*rows, *known)}.values(), key=_age))
         self.picture = replace(self.picture, events=self._all_events, warned=self._warned)
 
-    def _add(self, rows: Iterable[EventRow]) -> None:
-        for row in rows:
-            if row.id in self._seen:
-                continue
+    def _add_events(self, rows: Iterable[EventRow]) -> None:
+        """Takes in events; those which are known already are left out, and the oldest make room."""
+        news = [row for row in rows if row.id not in self._seen]
+        forgotten: list[EventRow] = []
+        for row in news:
             kept = self._debug if row.level == "debug" else self._events
             if len(kept) == kept.maxlen:
                 self._seen.discard(kept[0].id)
+                forgotten.append(kept[0])
             self._seen.add(row.id)
             kept.append(row)
+        if news:
+            self._all_events = self._merged()
+        if any(row.level in TROUBLES for row in (*news, *forgotten)):
+            self._warned = _warned(self._events)
 
     def _add_exchanges(self, news: Exchanges) -> None:
         """Takes in what is new; what was under way and is not told of any more has ended, and nobody knows how."""
@@ -236,10 +239,6 @@ class Gathering:
                 kept.append(row)
         self._exchanges = {row.id: row for row in reversed(kept[:EXCHANGES_KEPT])}
         self._missed += news.dropped
-
-    def _gather_events(self) -> None:
-        self._all_events = self._merged()
-        self._warned = _warned(self._all_events)
 
     def _merged(self) -> tuple[EventRow, ...]:
         both = [*self._events, *self._debug]

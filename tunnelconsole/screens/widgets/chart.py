@@ -139,7 +139,7 @@ class Chart(Painted):
         moved = self._trace.follow(values or ())
         if moved or (interval, rate) != (self._interval, self._rate):
             self._interval, self._rate = interval, rate
-            before, width = self._lines, self.size.width
+            before, width = self._lines, self.outer_size.width
             self._draw()
             changed = [y for y, line in enumerate(self._lines) if y >= len(before) or line != before[y]]
             if changed:
@@ -149,13 +149,13 @@ class Chart(Painted):
         return container.width
 
     def painted_line(self, y: int) -> Strip:
-        if self._drawn_for != self.size:
+        if self._drawn_for != self.outer_size:
             self._draw()
-        return self.paint(self._lines[y] if y < len(self._lines) else (), self.size.width)
+        return self.paint(self._lines[y] if y < len(self._lines) else (), self.outer_size.width)
 
     def _draw(self) -> None:
-        self._drawn_for = self.size
-        self._lines = self._picture(*self.size)
+        self._drawn_for = self.outer_size
+        self._lines = self._picture(*self.outer_size)
 
     def _picture(self, width: int, height: int) -> list[Line]:
         """The whole chart, line by line."""

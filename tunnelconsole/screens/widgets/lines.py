@@ -103,6 +103,7 @@ class Painted(Widget):
         self._strips_size = Size(0, 0)
         self._palettes: dict[Style | None, Palette] = {}
         self._adorned: bool | None = None
+        self._selection: Selection | None = None
 
     @property
     def look(self) -> Look:
@@ -114,6 +115,7 @@ class Painted(Widget):
         raise NotImplementedError
 
     def render_line(self, y: int) -> Strip:
+        self._selection = self.text_selection
         return self.painted_line(y)
 
     def render_lines(self, crop: Region) -> list[Strip]:
@@ -126,17 +128,18 @@ class Painted(Widget):
             self._strips.clear()
             self._strips_size = size
         width = size.width
-        strips = [self._strips.get(y) or self._painted_once(y, width) for y in crop.line_range]
+        missing = [y for y in crop.line_range if y not in self._strips]
+        if missing:
+            self._selection = self.text_selection
+            for y in missing:
+                self._strips[y] = self._exactly(width, self.painted_line(y))
+        strips = [self._strips[y] for y in crop.line_range]
         if crop.column_span != (0, width):
             strips = [strip.crop(*crop.column_span) for strip in strips]
         return strips
 
-    def _painted_once(self, y: int, width: int) -> Strip:
-        strip = self.painted_line(y)
-        if strip.cell_length != width:
-            strip = strip.adjust_cell_length(width, self._palette(None)["text"])
-        self._strips[y] = strip
-        return strip
+    def _exactly(self, width: int, strip: Strip) -> Strip:
+        return strip if strip.cell_length == width else strip.adjust_cell_length(width, self._palette(None)["text"])
 
     def refresh(self, *regions: Region, repaint: bool = True, layout: bool = False, recompose: bool = False) -> Self:
         if not regions:
@@ -178,6 +181,14 @@ class Painted(Widget):
             left = width - sum(breadth(segment.text) for segment in segments)
         if left > 0:
             segments.append(Segment(" " * left, palette["text"]))
+        return WrittenStrip(segments, width)
+
+    def paint_fitted(self, line: Line, used: int, width: int, over: Style | None = None) -> Strip:
+        """As :meth:`paint`, a line that is clean and takes ``used`` of the ``width`` cells."""
+        palette = self._palette(over)
+        segments = [Segment(text, palette[role]) for text, role, _ in line]
+        if used < width:
+            segments.append(Segment(" " * (width - used), palette["text"]))
         return WrittenStrip(segments, width)
 
 
@@ -222,7 +233,7 @@ class Lines(Painted):
         if len(fresh) != len(old):
             self.refresh(layout=True)
             return
-        width = self.size.width
+        width = self.outer_size.width
         changed = (y for y, (before, after) in enumerate(zip(old, fresh, strict=True)) if before != after)
         self.refresh(*(Region(0, y, width, 1) for y in changed))
 
@@ -233,7 +244,7 @@ class Lines(Painted):
         return len(self.lines)
 
     def render_line(self, y: int) -> Strip:
-        strip = self.painted_line(y)
+        strip = super().render_line(y)
         return strip.apply_offsets(0, y) if y < len(self.lines) else strip  # so that the mouse finds what to mark
 
     def painted_line(self, y: int) -> Strip:
@@ -241,7 +252,7 @@ class Lines(Painted):
         if y >= len(self.lines):
             return self.paint((), width)
         strip = self.paint(self.lines[y], width)
-        return mark(strip, self.text_selection, y, self.look.style("selection"))
+        return mark(strip, self._selection, y, self.look.style("selection"))
 
     def span_at(self, x: int, y: int) -> Span | None:
         """The span in this cell."""

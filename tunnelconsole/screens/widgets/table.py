@@ -73,6 +73,7 @@ class LineTable(Painted, ScrollView, Generic[Row], can_focus=True, inherit_bindi
         self._natural = [cell_len(column.title) for column in self.columns]
         self._placed: tuple[Placed, ...] = ()
         self._placed_for: tuple[Any, ...] = ()
+        self._width = 0
         self._painted: dict[int, tuple[Any, ...]] = {}
         self._found: dict[int, tuple[Any, ...]] = {}
         self._cells: dict[tuple[int, int], Span] = {}
@@ -207,10 +208,11 @@ class LineTable(Painted, ScrollView, Generic[Row], can_focus=True, inherit_bindi
 
     def _place(self) -> tuple[Placed, ...]:
         """Where the columns are, for the width there is now: a scroll bar may have come since."""
-        asked = (self.line_width, self.show_vertical_scrollbar, *self._natural)
+        width = self._width = self.line_width
+        asked = (width, self.show_vertical_scrollbar, *self._natural)
         if asked != self._placed_for:
             self._placed_for = asked
-            room = max(1, self.line_width - 1)
+            room = max(1, width - 1)
             self._placed = place(self.columns, self._natural, room)
             if self.show_vertical_scrollbar:  # a blank keeps them apart, where it costs no column
                 apart = place(self.columns, self._natural, max(1, room - 1))
@@ -231,14 +233,14 @@ class LineTable(Painted, ScrollView, Generic[Row], can_focus=True, inherit_bindi
         return (cells, placing, index == self._cursor, self.has_focus)
 
     def _repaint(self) -> None:
-        width, placing, top = self.line_width, self._place(), self.scroll_offset.y
+        placing, top = self._place(), self.scroll_offset.y
         changed: dict[int, tuple[Any, ...]] = {}
         for y in range(self.size.height):
             state = self._state(y, placing, top)
             if self._painted.get(y) != state:
                 changed[y] = state
         if changed:
-            self.refresh(*(Region(0, y, width, 1) for y in changed))
+            self.refresh(*(Region(0, y, self._width, 1) for y in changed))
         self._found = changed
 
     def refresh(self, *regions: Region, repaint: bool = True, layout: bool = False, recompose: bool = False) -> Self:
@@ -255,7 +257,7 @@ class LineTable(Painted, ScrollView, Generic[Row], can_focus=True, inherit_bindi
         self.refresh()
 
     def render_line(self, y: int) -> Strip:
-        strip, at = self.painted_line(y), y + self.scroll_offset.y
+        strip, at = super().render_line(y), y + self.scroll_offset.y
         return strip.apply_offsets(0, at) if y and at <= len(self.rows) else strip  # so that the mouse marks rows
 
     def painted_line(self, y: int) -> Strip:
@@ -263,7 +265,7 @@ class LineTable(Painted, ScrollView, Generic[Row], can_focus=True, inherit_bindi
         if state is None:
             state = self._state(y, self._place(), self.scroll_offset.y)
         self._painted[y] = state
-        width, look = self.line_width, self.look
+        width, look = self._width, self.look
         if y == 0:
             return self.paint(self._heading(), width)
         if not self.rows:
@@ -272,8 +274,11 @@ class LineTable(Painted, ScrollView, Generic[Row], can_focus=True, inherit_bindi
             return self.paint((), width)
         cells, _, under_cursor, focused = state
         over = look.style("cursor" if focused else "cursor-idle") if under_cursor else None
-        strip = self.paint(self._line(cells), width, over)
-        return mark(strip, self.text_selection, y + self.scroll_offset.y, look.style("selection"))
+        last = self._placed[-1] if self._placed else Placed(0, 0, 0)
+        used = 1 + last.at + last.width
+        line = self._line(cells)
+        strip = self.paint_fitted(line, used, width, over) if used <= width else self.paint(line, width, over)
+        return mark(strip, self._selection, y + self.scroll_offset.y, look.style("selection"))
 
     def _line(self, cells: Sequence[Span]) -> Line:
         line: list[Span] = [Span(" ")]
