@@ -165,30 +165,24 @@ class Painted(Widget):
             self._palettes[over] = found
         return found
 
-    def paint(self, line: Line, width: int, over: Style | None = None) -> Strip:
+    def paint(self, line: Line, width: int, over: Style | None = None, used: int | None = None) -> Strip:
         """A line as a strip of exactly ``width`` cells, on this widget's background.
 
         :param over: wins over the roles' own styles, such as under the cursor.
+        :param used: how many cells it takes, where it is clean already.
         """
         palette = self._palette(over)
-        left, segments = width, []
-        for text, role, _ in line:
-            cleaned = clean(text[:LONGEST])
-            left -= breadth(cleaned)
-            segments.append(Segment(cleaned, palette[role]))
+        if used is not None and used <= width:
+            left, segments = width - used, [Segment(text, palette[role]) for text, role, _ in line]
+        else:
+            cleaned = [(clean(text[:LONGEST]), role) for text, role, _ in line]
+            left = width - sum(breadth(text) for text, _ in cleaned)
+            segments = [Segment(text, palette[role]) for text, role in cleaned]
         if left < 0:
             segments = [Segment(text, palette[role]) for text, role, _ in cut(line, width)]
             left = width - sum(breadth(segment.text) for segment in segments)
         if left > 0:
             segments.append(Segment(" " * left, palette["text"]))
-        return WrittenStrip(segments, width)
-
-    def paint_fitted(self, line: Line, used: int, width: int, over: Style | None = None) -> Strip:
-        """As :meth:`paint`, a line that is clean and takes ``used`` of the ``width`` cells."""
-        palette = self._palette(over)
-        segments = [Segment(text, palette[role]) for text, role, _ in line]
-        if used < width:
-            segments.append(Segment(" " * (width - used), palette["text"]))
         return WrittenStrip(segments, width)
 
 

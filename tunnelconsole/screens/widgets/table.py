@@ -275,9 +275,7 @@ class LineTable(Painted, ScrollView, Generic[Row], can_focus=True, inherit_bindi
         cells, _, under_cursor, focused = state
         over = look.style("cursor" if focused else "cursor-idle") if under_cursor else None
         last = self._placed[-1] if self._placed else Placed(0, 0, 0)
-        used = 1 + last.at + last.width
-        line = self._line(cells)
-        strip = self.paint_fitted(line, used, width, over) if used <= width else self.paint(line, width, over)
+        strip = self.paint(self._line(cells), width, over, 1 + last.at + last.width)
         return mark(strip, self._selection, y + self.scroll_offset.y, look.style("selection"))
 
     def _line(self, cells: Sequence[Span]) -> Line:
