@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from datetime import tzinfo
 from enum import Enum
 from functools import partial
+from math import isfinite
 from pathlib import Path
 from typing import ClassVar
 
@@ -16,7 +17,7 @@ from textual.app import App, ComposeResult
 from textual.containers import Container
 from textual.screen import Screen
 
-from tunnelconsole.control.messages import LEVELS, Events, Reply, Request, Update, Watch
+from tunnelconsole.control.messages import LEVELS, MIN_INTERVAL, Events, Reply, Request, Update, Watch
 from tunnelconsole.screens import copying, themes
 from tunnelconsole.screens.attempt import AttemptPane
 from tunnelconsole.screens.channels import ChannelsPane
@@ -45,6 +46,9 @@ from tunnelconsole.screens.widgets.prompt import Prompt
 INTERVAL = 0.5
 """Seconds between updates: as often as figures can be read."""
 
+INTERVAL_VARIABLE = "TUNNELCONSOLE_INTERVAL"
+"""The variable of the environment that gives other seconds; the engine gives four updates a second at the most."""
+
 TICK = 1.0
 """Seconds after which the time of day goes on where no update does: it is shown in seconds."""
 
@@ -66,6 +70,15 @@ PANES: tuple[type[Pane], ...] = (
     RequestPane, AttemptPane,
 )  # fmt: skip
 """The screens, in the order of their tabs."""
+
+
+def interval(environ: Mapping[str, str]) -> float:
+    """Seconds between updates, as the environment says; :data:`INTERVAL` where it says nothing that makes sense."""
+    try:
+        asked = float(environ.get(INTERVAL_VARIABLE, ""))
+    except ValueError:
+        return INTERVAL
+    return max(MIN_INTERVAL, asked) if isfinite(asked) else INTERVAL
 
 
 class ConsoleOutcome(Enum):
@@ -129,6 +142,7 @@ class Frame(App[ConsoleOutcome], inherit_bindings=False):
         colourless = bool(os.environ.get("NO_COLOR")) if no_color is None else no_color
         super().__init__(ansi_color=True if colourless else None)
         self.animation_level = "none"
+        self.interval = interval(os.environ)
         self.socket_path = socket_path
         self.owns_engine = owns_engine
         self.demo = demo
@@ -218,7 +232,7 @@ class Frame(App[ConsoleOutcome], inherit_bindings=False):
         status = self.latest.status
         many = status is not None and max(status.sessions, status.channels) > MANY
         narrowed = self.place.service if self.place.screen in ("sessions", "channels", "chids") else ""
-        watch = Watch(self.pane.topics(status), SLOW_INTERVAL if many else INTERVAL, narrowed)
+        watch = Watch(self.pane.topics(status), max(SLOW_INTERVAL, self.interval) if many else self.interval, narrowed)
         if watch != self._wanted:
             self._wanted = watch
             want = partial(self.feed.want, watch)  # not begun: another may take its place before it is
