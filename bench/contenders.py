@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from pathlib import Path
 
-from bench import ours, peers
+from bench import openssh, ours, peers
 from bench.route import Contender, Route
 
 
@@ -29,7 +29,7 @@ CONTENDERS = (
     Contender("tunnel, yamux", ours.open_tunnel_yamux),
     Contender("haproxy", peers.open_haproxy, ("haproxy",)),
     Contender("socat", peers.open_socat, ("socat",), most_held=200),  # a process for each: more says nothing new
-    Contender(OUR_SSH, ours.open_ssh_forward, most_held=1000),
+    Contender(OUR_SSH, ours.open_ssh_forward, openssh.NEEDS, most_held=1000, ours=True),
     Contender(SSHD, peers.open_ssh, ("ssh", "ssh-keygen", "sshd")),
     Contender("frp", peers.open_frp, ("frps", "frpc")),
     Contender("chisel", peers.open_chisel, ("chisel",)),
