@@ -36,8 +36,8 @@ check: $(VENV)/.installed-test ## style, types, and who imports whom
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.installed ## measures side by side with the peers that are installed, into docs/benchmarks.md (QUICK=1: a short look)
-	$(BIN)/python -m bench $(if $(QUICK),--quick)
+bench: $(VENV)/.installed ## measures side by side with the peers that are installed, into docs/benchmarks.md (QUICK=1: a short look; ONLY="jump;ssh -R": these)
+	$(BIN)/python -m bench $(if $(QUICK),--quick) $(if $(ONLY),--only "$(ONLY)")
 
 natlab: $(VENV)/.installed-test ## hole punching through every kind of NAT, TRIES=10 times each, into docs/natlab.md (as root)
 	$(BIN)/pytest tests/natlab --natlab-tries=$(TRIES) --natlab-report=docs/natlab.md --timeout=0 $(PYTEST_ARGS)

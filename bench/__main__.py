@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from bench import table
+from bench import consoles, table
 from bench.contenders import CONTENDERS
 from bench.flow import Flow, build
 from bench.measures import FULL, QUICK
@@ -25,12 +25,15 @@ REPORT = HERE.parent / "docs" / "benchmarks.md"
     "--quick", is_flag=True, help="A short look: fewer and shorter measurements; docs/benchmarks.md stays as it is."
 )
 @click.option(
-    "--only", default="", metavar="NAMES", help="Contenders to measure besides direct, separated by semicolons."
+    "--only",
+    default="",
+    metavar="NAMES",
+    help=f"Contenders to measure besides direct, separated by semicolons; {consoles.NAME!r}: that part.",
 )
 def main(quick: bool, only: str) -> None:
     """Measures TunnelConsole side by side with the peers that are installed."""
     chosen = [name.strip() for name in only.split(";") if name.strip()]
-    known = [contender.name for contender in CONTENDERS]
+    known = [*(contender.name for contender in CONTENDERS), consoles.NAME]
     if strange := [name for name in chosen if name not in known]:
         raise click.UsageError(f"no contender is named {strange[0]}; there are: {'; '.join(known)}")
     direct, *others = CONTENDERS
@@ -45,7 +48,10 @@ def main(quick: bool, only: str) -> None:
                 flow, Path(folder), QUICK if quick else FULL, [direct, *(each for each in wanted if not each.missing())]
             )
             run.results.absent.extend(each.name for each in wanted if each.missing())
-            run.run()
+            if chosen != [consoles.NAME]:
+                run.run()
+            if not chosen or consoles.NAME in chosen:
+                run.run_consoles()
             report = table.render(run.results)
             print(report)
             if quick or chosen:

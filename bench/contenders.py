@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from pathlib import Path
 
-from bench import ours, peers
+from bench import openssh, ours, peers
 from bench.route import Contender, Route
 
 
@@ -13,6 +13,9 @@ def open_direct(_stack: ExitStack, _folder: Path, target: int) -> Route:
     """No relay at all: what all others are compared with."""
     return Route(target)
 
+
+SSHD, OUR_SSH = "ssh -R", "ssh -R to ours"
+"""The same client with two servers: OpenSSH's and ours."""
 
 CONTENDERS = (
     Contender("direct", open_direct),
@@ -26,7 +29,8 @@ CONTENDERS = (
     Contender("tunnel, yamux", ours.open_tunnel_yamux),
     Contender("haproxy", peers.open_haproxy, ("haproxy",)),
     Contender("socat", peers.open_socat, ("socat",), most_held=200),  # a process for each: more says nothing new
-    Contender("ssh -R", peers.open_ssh, ("ssh", "ssh-keygen", "sshd")),
+    Contender(OUR_SSH, ours.open_ssh_forward, openssh.NEEDS, most_held=1000, ours=True),
+    Contender(SSHD, peers.open_ssh, ("ssh", "ssh-keygen", "sshd")),
     Contender("frp", peers.open_frp, ("frps", "frpc")),
     Contender("chisel", peers.open_chisel, ("chisel",)),
     Contender("rathole", peers.open_rathole, ("rathole",)),

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
 
+from bench.consoles import AT_ONCE, BESIDE, UPDATES, Churn, Consoles, Crowd
+from bench.contenders import OUR_SSH, SSHD
 from bench.measures import (
     BULK_DOWN,
     BULK_UP,
@@ -64,6 +66,23 @@ def _large_ratio(results: Results) -> float | None:
     return median(large) / median(bulk) if large and bulk else None
 
 
+def _ssh(read: Callable[[Consoles], float | None]) -> Callable[[Results], float | None]:
+    return lambda results: None if results.consoles is None else read(results.consoles)
+
+
+def _crowd(read: Callable[[Crowd], float]) -> Callable[[Results], float | None]:
+    return _ssh(lambda consoles: None if consoles.crowd is None else read(consoles.crowd))
+
+
+def _churn(read: Callable[[Churn], float]) -> Callable[[Results], float | None]:
+    return _ssh(lambda consoles: None if consoles.churn is None else read(consoles.churn))
+
+
+def _of_sshd(figure: Figure) -> Callable[[Results], float | None]:
+    """The ratio of ``ssh -R`` to our server to that to OpenSSH's own."""
+    return lambda results: results.ratio(OUR_SSH, figure, SSHD)
+
+
 def _milliseconds(values: list[float]) -> float | None:
     return 1000 * median(values) if values else None
 
@@ -118,5 +137,54 @@ GOALS = (
         False,
         "{:.0f} ms",
     ),
+    Goal(
+        "a console over SSH, first frame",
+        _ssh(lambda consoles: _milliseconds(consoles.first_paint_seconds)),
+        1500,
+        False,
+        "{:.0f} ms",
+    ),
+    Goal(
+        f"{AT_ONCE} consoles over SSH, memory of each",
+        _crowd(lambda crowd: crowd.resident / 1e6),
+        60,
+        False,
+        "{:.1f} MB",
+    ),
+    Goal(
+        f"{AT_ONCE} consoles over SSH with {UPDATES} updates a second, processor of each",
+        _crowd(lambda crowd: crowd.cpu_percent),
+        2,
+        False,
+        "{:.2f} %",
+    ),
+    Goal(
+        f"round trip p99 with {BESIDE} consoles over SSH",
+        _ssh(lambda consoles: consoles.ratio),
+        1.2,
+        False,
+        "{:.2f} times without",
+    ),
+    Goal(
+        "consoles over SSH that are closed, processes left", _churn(lambda churn: churn.processes), 0, False, "{:.0f}"
+    ),
+    Goal("consoles over SSH that are closed, sessions left", _churn(lambda churn: churn.sessions), 0, False, "{:.0f}"),
+    Goal(
+        "consoles over SSH that are closed, descriptors left",
+        _churn(lambda churn: churn.descriptors),
+        0,
+        False,
+        "{:.0f}",
+    ),
+    # the last events are kept, and an allocator keeps some; one session that is left has 100 KiB
+    Goal(
+        "consoles over SSH that are closed, memory left of each",
+        _churn(lambda churn: churn.grown / churn.opened / 1024),
+        16,
+        False,
+        "{:.1f} KiB",
+    ),
+    Goal("ssh -R to ours, bulk to the target", _of_sshd(BULK_UP), 0.3, True, "{:.2f} of sshd"),
+    Goal("ssh -R to ours, bulk from the target", _of_sshd(BULK_DOWN), 0.3, True, "{:.2f} of sshd"),
 )
 """All goals; a bulk goal holds for each way."""

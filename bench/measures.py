@@ -54,6 +54,8 @@ class Effort:
     """Requests that a tunnel answers until it is asked whether it has become slower."""
     wear_seconds: int
     """For which its rate is taken before and after."""
+    sessions: int
+    """SSH sessions with a console that are opened and closed."""
 
 
 FULL = Effort(
@@ -68,6 +70,7 @@ FULL = Effort(
     repeats=5,
     wear_requests=1_000_000,
     wear_seconds=10,
+    sessions=200,
 )
 QUICK = Effort(
     rounds=2,
@@ -81,6 +84,7 @@ QUICK = Effort(
     repeats=2,
     wear_requests=20_000,
     wear_seconds=1,
+    sessions=20,
 )
 
 

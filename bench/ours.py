@@ -6,10 +6,12 @@ import json
 import secrets
 import subprocess
 import sys
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
-from bench.processes import BenchError, Program, memory, running, wait_until
+from bench.openssh import Keys, remote_forward
+from bench.processes import BenchError, Program, free_port, memory, running, wait_until
 from bench.route import Route
 
 COMMAND_TIME = 30.0
@@ -28,7 +30,9 @@ def tunnelconsole_command() -> list[str]:
     return [str(Path(sys.executable).with_name("tunnelconsole"))]
 
 
-def _daemon(stack: ExitStack, folder: Path, name: str, services: str) -> tuple[Program, Path]:
+def start_daemon(
+    stack: ExitStack, folder: Path, name: str, services: str, environment: Mapping[str, str] | None = None
+) -> tuple[Program, Path]:
     """Starts a daemon of ours with these services, and waits until it says that it is ready."""
     home = folder / f"{name}-{secrets.token_hex(4)}"
     home.mkdir()
@@ -39,7 +43,7 @@ def _daemon(stack: ExitStack, folder: Path, name: str, services: str) -> tuple[P
     )
     config.chmod(0o600)
     daemon = stack.enter_context(
-        running([*tunnelconsole_command(), "--daemon", "-c", str(config)], home, read_output=True)
+        running([*tunnelconsole_command(), "--daemon", "-c", str(config)], home, environment, read_output=True)
     )
     line = ""
     while line != "ready":  # before it, one line for each service that listens
@@ -63,7 +67,8 @@ def service_address(config: Path, service: str) -> str:
     raise BenchError(f"the engine has no service named {service}")
 
 
-def _service_port(config: Path, service: str) -> int:
+def service_port(config: Path, service: str) -> int:
+    """The port where a service can be reached, once it can."""
     found: list[str] = []
 
     def has_address() -> bool:
@@ -133,6 +138,21 @@ native = {native}
 TUNNEL_HOST = "app.localhost"
 """The public hostname of the tunnel that is measured."""
 
+SSH_SERVER = """
+[service.ssh]
+kind = "ssh-server"
+listen = "127.0.0.1:0"
+authorized_keys = "{keys}"
+host_key = "{host}"
+{more}
+"""
+
+SSH_FORWARD = """
+forward = true
+ports = "{port}-{port}"
+bind = "127.0.0.1"
+"""
+
 FAN = 8
 """Receivers of one sender."""
 
@@ -140,27 +160,27 @@ FAN = 8
 def open_jump(stack: ExitStack, folder: Path, target: int) -> Route:
     """Our jump server; the load generator is the client."""
     secret = secrets.token_hex(16)
-    daemon, config = _daemon(stack, folder, "jump", JUMP_SERVER.format(secret=secret))
+    daemon, config = start_daemon(stack, folder, "jump", JUMP_SERVER.format(secret=secret))
     handshake = {"JUMP_TARGET": f"127.0.0.1:{target}", "JUMP_SECRET": secret}
-    return Route(_service_port(config, "jump"), [daemon], handshake, config)
+    return Route(service_port(config, "jump"), [daemon], handshake, config)
 
 
 def open_jump_with_client(stack: ExitStack, folder: Path, target: int) -> Route:
     """Our jump client with a fixed target, and behind it our jump server: two daemons."""
     secret = secrets.token_hex(16)
-    server, config = _daemon(stack, folder, "jump", JUMP_SERVER.format(secret=secret))
-    port = _service_port(config, "jump")
+    server, config = start_daemon(stack, folder, "jump", JUMP_SERVER.format(secret=secret))
+    port = service_port(config, "jump")
     settings = JUMP_CLIENT.format(server=port, secret=secret, target=target)
-    client, config = _daemon(stack, folder, "jump-client", settings)
-    return Route(_service_port(config, "client"), [server, client], config=config)
+    client, config = start_daemon(stack, folder, "jump-client", settings)
+    return Route(service_port(config, "client"), [server, client], config=config)
 
 
 def _open_relay(stack: ExitStack, folder: Path, target: int, *, native: bool) -> Route:
-    server, config = _daemon(stack, folder, "relay", RELAY_SERVER)
-    port = _service_port(config, "relay")
+    server, config = start_daemon(stack, folder, "relay", RELAY_SERVER)
+    port = service_port(config, "relay")
     settings = RELAY_CLIENT.format(server=port, target=target, native=str(native).lower())
-    client, config = _daemon(stack, folder, "relay-client", settings)
-    return Route(_service_port(config, "backend"), [server, client], config=config)
+    client, config = start_daemon(stack, folder, "relay-client", settings)
+    return Route(service_port(config, "backend"), [server, client], config=config)
 
 
 def open_relay_native(stack: ExitStack, folder: Path, target: int) -> Route:
@@ -184,15 +204,15 @@ def open_fan(stack: ExitStack, folder: Path, _target: int) -> Route:
 
 
 def _open_hub(stack: ExitStack, folder: Path, receivers: int) -> Route:
-    daemon, config = _daemon(stack, folder, "hub", CHANNEL_SERVER)
-    return Route(_service_port(config, "hub"), [daemon], config=config, speaks="channel", receivers=receivers)
+    daemon, config = start_daemon(stack, folder, "hub", CHANNEL_SERVER)
+    return Route(service_port(config, "hub"), [daemon], config=config, speaks="channel", receivers=receivers)
 
 
 def _open_tunnel(stack: ExitStack, folder: Path, target: int, *, native: bool) -> Route:
-    server, config = _daemon(stack, folder, "tunnel", TUNNEL_SERVER)
-    port = _service_port(config, "web")
+    server, config = start_daemon(stack, folder, "tunnel", TUNNEL_SERVER)
+    port = service_port(config, "web")
     settings = TUNNEL_CLIENT.format(host=TUNNEL_HOST, server=port, target=target, native=str(native).lower())
-    client, config = _daemon(stack, folder, "tunnel-client", settings)
+    client, config = start_daemon(stack, folder, "tunnel-client", settings)
     return Route(port, [server, client], config=config, speaks="http", host=TUNNEL_HOST)
 
 
@@ -206,20 +226,30 @@ def open_tunnel_yamux(stack: ExitStack, folder: Path, target: int) -> Route:
     return _open_tunnel(stack, folder, target, native=False)
 
 
+def open_ssh_forward(stack: ExitStack, folder: Path, target: int) -> Route:
+    """Our ssh-server with OpenSSH's client, as :func:`bench.peers.open_ssh` has it with OpenSSH's own server."""
+    keys = Keys.make(folder)
+    public = free_port()
+    settings = SSH_SERVER.format(keys=keys.authorized, host=keys.host, more=SSH_FORWARD.format(port=public))
+    daemon, config = start_daemon(stack, folder, "ssh", settings)
+    client = remote_forward(stack, keys, service_port(config, "ssh"), public, target)
+    return Route(public, [daemon, client], config=config)
+
+
 def tunnel_memory(folder: Path, target: int, count: int) -> float:
     """Bytes of a tunnel server's memory for each of ``count`` tunnels that our clients hold, with their defaults.
 
     :raises BenchError: not all of them connect.
     """
     with ExitStack() as stack:
-        server, config = _daemon(stack, folder, "tunnels", TUNNEL_SERVER)
-        port = _service_port(config, "web")
+        server, config = start_daemon(stack, folder, "tunnels", TUNNEL_SERVER)
+        port = service_port(config, "web")
         client = TUNNEL_CLIENT.replace("service.app", "service.app{number}").replace("{host}", "app{number}.localhost")
         services = "".join(
             client.format(number=number, server=port, target=target, native="true") for number in range(count)
         )
         before = memory([server])
-        _daemon(stack, folder, "tunnel-clients", services)
+        start_daemon(stack, folder, "tunnel-clients", services)
         wait_until(lambda: _sessions(config) == count, f"not all of {count} tunnels came up", within=TUNNELS_TIME)
         return (memory([server]) - before) / count
 

@@ -4,28 +4,16 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
-import socket
-import subprocess
 from contextlib import ExitStack
 from pathlib import Path
 
-from bench.processes import BenchError, Program, free_port, running, wait_until
-from bench.route import ADMIN_PATH, Route
-
-KEYGEN_TIME = 30.0
-"""Seconds ssh-keygen may take."""
-
-
-def _program(name: str) -> str:
-    path = shutil.which(name, path=ADMIN_PATH)
-    if path is None:
-        raise BenchError(f"{name} is not installed")
-    return path
+from bench.openssh import Keys, program, remote_forward
+from bench.processes import Program, free_port, listens, running, wait_until
+from bench.route import Route
 
 
 def _start(stack: ExitStack, folder: Path, *command: str) -> Program:
-    return stack.enter_context(running([_program(command[0]), *command[1:]], folder))
+    return stack.enter_context(running([program(command[0]), *command[1:]], folder))
 
 
 def open_haproxy(stack: ExitStack, folder: Path, target: int) -> Route:
@@ -58,37 +46,18 @@ def open_socat(stack: ExitStack, folder: Path, target: int) -> Route:
 
 def open_ssh(stack: ExitStack, folder: Path, target: int) -> Route:
     """``ssh -R`` to an sshd of its own, both with keys made for this run."""
-    home = folder / f"ssh-{secrets.token_hex(4)}"
-    home.mkdir(mode=0o700)
-    for key in ("host", "user"):
-        command = [_program("ssh-keygen"), "-q", "-t", "ed25519", "-N", "", "-f", str(home / key)]
-        subprocess.run(command, check=True, timeout=KEYGEN_TIME, capture_output=True)
-    (home / "authorized_keys").write_text((home / "user.pub").read_text())
+    keys = Keys.make(folder)
     server, public = free_port(), free_port()
-    (home / "sshd_config").write_text(
-        f"Port {server}\nListenAddress 127.0.0.1\nHostKey {home}/host\nAuthorizedKeysFile {home}/authorized_keys\n"
-        f"PidFile {home}/pid\nStrictModes no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n"
+    config = keys.folder / "sshd_config"
+    config.write_text(
+        f"Port {server}\nListenAddress 127.0.0.1\nHostKey {keys.host}\nAuthorizedKeysFile {keys.authorized}\n"
+        f"PidFile {keys.folder}/pid\nStrictModes no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n"
     )
     if os.geteuid() == 0:
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # sshd, as root, will not run without it
-    daemon = _start(stack, home, "sshd", "-D", "-e", "-f", str(home / "sshd_config"))
-    wait_until(lambda: _listens(server), "sshd does not listen")
-    known = (home / "host.pub").read_text()
-    (home / "known_hosts").write_text(f"[127.0.0.1]:{server} {known}")
-    options = (
-        "StrictHostKeyChecking=yes",
-        f"UserKnownHostsFile={home}/known_hosts",
-        "ExitOnForwardFailure=yes",
-        "BatchMode=yes",
-    )
-    client = _start(
-        stack,
-        home,
-        *("ssh", "-F", "none", "-N", "-i", str(home / "user"), "-p", str(server)),
-        *(word for option in options for word in ("-o", option)),
-        *("-R", f"127.0.0.1:{public}:127.0.0.1:{target}", "127.0.0.1"),
-    )
-    return Route(public, [daemon, client])
+    daemon = _start(stack, keys.folder, "sshd", "-D", "-e", "-f", str(config))
+    wait_until(lambda: listens(server), "sshd does not listen")
+    return Route(public, [daemon, remote_forward(stack, keys, server, public, target)])
 
 
 def open_frp(stack: ExitStack, folder: Path, target: int) -> Route:
@@ -101,7 +70,7 @@ def open_frp(stack: ExitStack, folder: Path, target: int) -> Route:
         f'localIP = "127.0.0.1"\nlocalPort = {target}\nremotePort = {public}\n'
     )
     daemon = _start(stack, folder, "frps", "-c", str(server_config))
-    wait_until(lambda: _listens(server), "frps does not listen")
+    wait_until(lambda: listens(server), "frps does not listen")
     return Route(public, [daemon, _start(stack, folder, "frpc", "-c", str(client_config))])
 
 
@@ -109,7 +78,7 @@ def open_chisel(stack: ExitStack, folder: Path, target: int) -> Route:
     """chisel, with a reverse port."""
     server, public = free_port(), free_port()
     daemon = _start(stack, folder, "chisel", "server", "--host", "127.0.0.1", "--port", str(server), "--reverse")
-    wait_until(lambda: _listens(server), "chisel does not listen")
+    wait_until(lambda: listens(server), "chisel does not listen")
     reverse = f"R:127.0.0.1:{public}:127.0.0.1:{target}"
     return Route(public, [daemon, _start(stack, folder, "chisel", "client", f"http://127.0.0.1:{server}", reverse)])
 
@@ -128,7 +97,7 @@ def open_rathole(stack: ExitStack, folder: Path, target: int) -> Route:
         f'[client.services.bench]\nlocal_addr = "127.0.0.1:{target}"\n'
     )
     daemon = _start(stack, folder, "rathole", "--server", str(server_config))
-    wait_until(lambda: _listens(server), "rathole does not listen")
+    wait_until(lambda: listens(server), "rathole does not listen")
     return Route(public, [daemon, _start(stack, folder, "rathole", "--client", str(client_config))])
 
 
@@ -140,11 +109,6 @@ def open_bore(stack: ExitStack, folder: Path, target: int) -> Route:
     """Bore."""
     public = free_port()
     daemon = _start(stack, folder, "bore", "server", "--bind-addr", "127.0.0.1")
-    wait_until(lambda: _listens(BORE_PORT), "bore does not listen")
+    wait_until(lambda: listens(BORE_PORT), "bore does not listen")
     client = _start(stack, folder, "bore", "local", str(target), "--to", "127.0.0.1", "--port", str(public))
     return Route(public, [daemon, client])
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0

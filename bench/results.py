@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from statistics import median
 
+from bench.consoles import Consoles
 from bench.measures import Effort, Figure, Idle, Taken, Wear
 from bench.route import Contender
 
@@ -40,6 +41,8 @@ class Results:
     """What many requests did to the tunnel; None where that was not measured."""
     status_seconds: list[float] = field(default_factory=list)
     first_paint_seconds: list[float] = field(default_factory=list)
+    consoles: Consoles | None = None
+    """What consoles over SSH cost; None where that was not measured."""
     failures: list[Failure] = field(default_factory=list)
     absent: list[str] = field(default_factory=list)
     """Contenders whose programs are not installed."""
@@ -53,11 +56,13 @@ class Results:
         """The figure's value in each round that has it."""
         return [taken[figure] for taken in self.rounds.get(contender, []) if figure in taken]
 
-    def ratio(self, contender: str, figure: Figure) -> float | None:
-        """The figure's ratio to the reference's: the median of the ratios within each round.
+    def ratio(self, contender: str, figure: Figure, to: str = "") -> float | None:
+        """The figure's ratio to another contender's: the median of the ratios within each round.
 
         Within a round both were measured seconds apart, so what else the machine does weighs on both.
+
+        :param to: the other contender; the reference unless it is named.
         """
-        pairs = zip(self.rounds.get(contender, []), self.rounds.get(self.reference, []), strict=False)
+        pairs = zip(self.rounds.get(contender, []), self.rounds.get(to or self.reference, []), strict=False)
         ratios = [own[figure] / other[figure] for own, other in pairs if figure in own and figure in other]
         return median(ratios) if ratios else None

@@ -47,11 +47,13 @@ class Contender:
     """Programs without which it is left out."""
     most_held: int = 60_000
     """The most idle channels it is asked to hold."""
+    ours: bool = False
+    """True for what is ours, though it needs another project's program beside it."""
 
     @property
     def is_peer(self) -> bool:
         """True for another project's program."""
-        return bool(self.needs)
+        return bool(self.needs) and not self.ours
 
     def missing(self) -> list[str]:
         """The programs it needs that are not installed."""

@@ -9,10 +9,11 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
+from bench import consoles, openssh
 from bench.console import first_paint_seconds, status_seconds
 from bench.flow import Flow
 from bench.measures import MEASUREMENTS, Effort, hold_idle, iperf3, take_wear
-from bench.ours import tunnel_memory
+from bench.ours import tunnel_memory, tunnelconsole_command
 from bench.processes import BenchError, free_port, running, wait_until
 from bench.results import Failure, Results
 from bench.route import Contender, Route
@@ -63,6 +64,18 @@ class Run:
             with running(["iperf3", "--server", "--bind", "127.0.0.1", "--port", str(server)], self._folder):
                 tell("one stream by iperf3, as a second opinion")
                 self._ask_iperf3(server)
+
+    def run_consoles(self) -> None:
+        """Measures consoles over SSH, where there is OpenSSH's client; what fails is noted, and the rest goes on."""
+        contender = Contender(consoles.NAME, lambda *_: Route(0), openssh.NEEDS, ours=True)
+        if contender.missing():
+            self.results.absent.append(contender.name)
+            return
+
+        def failed(what: str, error: BenchError) -> None:
+            self._failed(contender, what, error)
+
+        self.results.consoles = consoles.take_all(self._flow, self._folder, self._effort, failed, tell)
 
     def _check_sink(self, sink: int) -> None:
         try:
@@ -132,7 +145,9 @@ class Run:
             return
         for _ in range(self._effort.repeats):
             self.results.status_seconds.append(status_seconds(route.config))
-            self.results.first_paint_seconds.append(first_paint_seconds(route.config))
+            self.results.first_paint_seconds.append(
+                first_paint_seconds([*tunnelconsole_command(), "-c", str(route.config)])
+            )
 
     def _ask_iperf3(self, server: int) -> None:
         for contender in self._contenders:

@@ -12,6 +12,7 @@ from statistics import median
 
 import psutil
 
+from bench.consoles import BESIDE, UPDATES
 from bench.contenders import CONTENDERS
 from bench.goals import GOALS
 from bench.measures import CONNECTION_THREADS, HTTP_FIGURES, TCP_FIGURES, Effort, Figure
@@ -43,6 +44,7 @@ def render(results: Results) -> str:
         _idle(results),
         _wear(results),
         _iperf3(results),
+        _consoles(results),
         _goals(results),
         _notes(results),
     ]
@@ -123,6 +125,38 @@ def _wear(results: Results) -> str:
     head = ["tunnel, native", "requests", "the first, /s", "the last, /s", "memory grown meanwhile, KiB"]
     row = ["", f"{wear.requests:,}", f"{wear.first:,.0f}", f"{wear.last:,.0f}", f"{wear.grown / 1024:,.0f}"]
     return _table(head, [row])
+
+
+def _consoles(results: Results) -> str:
+    consoles = results.consoles
+    if consoles is None:
+        return ""
+    rows: list[list[str]] = []
+    if consoles.first_paint_seconds:
+        paints = [1000 * seconds for seconds in consoles.first_paint_seconds]
+        rows.append(["first frame, ms", _spread(paints, 0)])
+    if (crowd := consoles.crowd) is not None:
+        for_each = f"{crowd.count} at once, with {UPDATES} updates a second, for {crowd.seconds:.0f} s"
+        rows += [
+            [f"{for_each}: resident memory of each (RSS), MB", f"{crowd.resident / 1e6:.1f}"],
+            ["the same, what they share shared out (PSS), MB", f"{crowd.proportional / 1e6:.1f}"],
+            ["processor of each, %", f"{crowd.cpu_percent:.2f}"],
+            ["processor of the engine for each, %", f"{crowd.engine_percent:.2f}"],
+        ]
+    if consoles.ratio is not None:
+        rows += [
+            ["64-byte round trip through the engine, p99, µs", _spread(consoles.alone_us, 0)],
+            [f"the same with {BESIDE} consoles, µs", f"{_spread(consoles.beside_us, 0)}, ×{consoles.ratio:.2f}"],
+        ]
+    if (churn := consoles.churn) is not None:
+        left = f"{churn.processes} processes, {churn.sessions} sessions, {churn.descriptors} descriptors"
+        rows.append([f"{churn.opened} opened and closed leave", f"{left}, {churn.grown / 1024:,.0f} KiB"])
+    return _table(["consoles over SSH", ""], rows)
+
+
+def _spread(values: Sequence[float], digits: int) -> str:
+    middle, least, most = (f"{value:,.{digits}f}" for value in (median(values), min(values), max(values)))
+    return f"{middle} ({least}–{most})"
 
 
 def _goals(results: Results) -> str:

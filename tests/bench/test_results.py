@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from bench import table
+from bench.consoles import Churn, Consoles, Crowd
 from bench.contenders import CONTENDERS
 from bench.goals import GOALS
 from bench.measures import (
@@ -36,6 +37,11 @@ def _results(**rounds: list[float]) -> Results:
     )
 
 
+def _consoles(**churn: int) -> Consoles:
+    left = {"processes": 0, "descriptors": 0, "sessions": 0, "grown": 204_800} | churn
+    return Consoles([0.7, 0.8], Crowd(20, 60.2, 46e6, 35e6, 1.9, 0.3), [100, 200], [150, 220], Churn(200, **left))
+
+
 def test_a_ratio_is_the_median_of_each_rounds_own() -> None:
     results = _results(direct=[10, 20, 40], jump=[5, 10, 10])
     assert results.ratio("jump", BULK_UP) == 0.5
@@ -57,11 +63,34 @@ def test_a_goal_says_whether_its_bound_is_reached(jump: float, verdict: str) -> 
     assert GOALS[0].verdict(GOALS[0].reached(results)) == verdict
 
 
+def test_a_ratio_may_be_to_another_than_the_reference() -> None:
+    results = _results(direct=[10, 20], jump=[5, 10], haproxy=[10, 40])
+    assert results.ratio("jump", BULK_UP, "haproxy") == 0.375
+
+
+def test_beside_consoles_each_round_is_compared_with_its_own() -> None:
+    assert _consoles().ratio == pytest.approx(1.3)
+    assert Consoles().ratio is None
+
+
+def test_what_consoles_over_ssh_cost_is_a_table_of_its_own() -> None:
+    results = Results(QUICK, "direct", consoles=_consoles(descriptors=3))
+    report = table.render(results)
+    assert "20 at once, with 4 updates a second, for 60 s" in report
+    assert "0 processes, 0 sessions, 3 descriptors, 200 KiB" in report
+    missed = [line for line in report.splitlines() if "**missed**" in line]
+    assert [line.split("|")[1].strip() for line in missed] == [
+        "round trip p99 with 5 consoles over SSH",
+        "consoles over SSH that are closed, descriptors left",
+    ]
+
+
 def test_every_goal_can_be_reached_by_what_is_measured() -> None:
     everything = Results(QUICK, "direct", status_seconds=[0.1], first_paint_seconds=[0.5])
     everything.tunnel_bytes = 16384
     everything.wear = Wear(1_000_000, 10_000, 9_900, 4096)
     everything.idle["jump"] = Idle(1000, 3, 2048, 0.1, 0)
+    everything.consoles = _consoles()
     figures = dict.fromkeys(FIGURES, 1.0)
     everything.rounds = {contender.name: [figures] for contender in CONTENDERS}
     assert [goal.what for goal in GOALS if goal.reached(everything) is None] == []

@@ -17,12 +17,13 @@ import pytest_asyncio
 from tunnelconsole.control import answers, messages, server
 from tunnelconsole.control.client import ControlClient
 from tunnelconsole.control.messages import Refused, Watch
+from tunnelconsole.control.snapshot import Snapshot
 from tunnelconsole.engine.bus import Reader
 from tunnelconsole.engine.engine import Engine
 from tunnelconsole.engine.events import ConfigRefused, ConfigReloaded, PeerRefused
 from tunnelconsole.engine.meters import HISTORY, Meter
 from tunnelconsole.engine.services.jump.server import JumpServerSettings
-from tunnelconsole.engine.sessions import Session
+from tunnelconsole.engine.sessions import Channel, Session
 from tunnelconsole.engine.settings import ListenAddress, Secret
 from tunnelconsole.engine.store import Store, StoredEvent
 from tunnelconsole.errors import ConfigError, EngineUnreachable, ListenFailed, RequestRefused
@@ -303,6 +304,24 @@ class TestWatching:
         assert [row.name for row in update.services or []] == ["home"]
         assert [row.id for row in update.channels or []] == ["c1"]
         assert (update.sessions, update.events, update.history) == (None, None, None)
+
+    async def test_watchers_share_what_is_made_of_a_moment(self, node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(answers, "FRESH", 0.5)
+        channels, made = Snapshot.channels, list[str]()
+
+        def counted(snapshot: Snapshot, service: str = "", session: str = "") -> list[Channel]:
+            made.append(service)
+            return channels(snapshot, service, session)
+
+        monkeypatch.setattr(Snapshot, "channels", counted)
+        async with await ControlClient.connect(node.path) as one, await ControlClient.connect(node.path) as other:
+            watches = [client.watch(Watch(["channels"])) for client in (one, other)]
+            first, second = await asyncio.gather(*(anext(watch) for watch in watches))
+            assert (first.channels, second.channels, made) == ([], [], [""])
+            node.open_session([StillFlow()])
+            async for update in watches[0]:
+                if update.channels:
+                    return  # it does not stay as it was
 
     async def test_events_come_once_and_none_is_missed_when_the_watch_changes(self, node: Node) -> None:
         async with await ControlClient.connect(node.path) as client:

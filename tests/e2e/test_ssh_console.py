@@ -134,6 +134,13 @@ def test_the_window_the_terminal_and_its_colours_are_passed_on(host: Host) -> No
     until_true(lambda: all(len(line) <= 60 for line in terminal.screen.splitlines()))
 
 
+def test_a_console_gives_way_to_the_engine(host: Host) -> None:
+    host.console().shows("● running", within=15)
+    (process,) = host.processes
+    engine = psutil.Process(host.daemon.process.popen.pid)
+    assert process.nice() == min(19, engine.nice() + 10)
+
+
 def test_who_may_only_look_is_told_so_at_every_key_that_steers(host: Host) -> None:
     terminal = host.console("viola")
     terminal.shows("● running", r"edge\s+● listening", within=15)

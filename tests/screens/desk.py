@@ -158,6 +158,8 @@ class Desk:
         return {segment.style for strip in self._strips() for segment in strip}
 
     def _strips(self) -> list[Any]:
+        # without it, what is below a question would be drawn as nothing, and kept so
+        visible_screen_stack.set(self.app._background_screens)
         return self.app.screen._compositor.render_strips()
 
     def line(self, word: str) -> str:

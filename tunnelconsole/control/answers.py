@@ -63,6 +63,10 @@ BIG_TABLE = 1000
 BIG_TABLE_INTERVAL = 1.0
 """Seconds between two updates with a big table: rates change once a second, and nobody reads 1,000 rows faster."""
 
+FRESH = 0.1
+"""Seconds for which what was made for one watcher is good for others too: nobody sees that it is so old, and rows are
+made ten times a second at the most, however many consoles there are."""
+
 MAX_INTERVAL = 60.0
 """Seconds between two updates at the most, whatever a watcher asks for."""
 
@@ -84,6 +88,14 @@ class Told:
         self.exchanges = ToldOfExchanges()
 
 
+class _Made:
+    """A part of an update that watchers share."""
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.json: msgspec.Raw | None = None
+
+
 class Answers:
     """Answers for a started engine.
 
@@ -100,6 +112,7 @@ class Answers:
         self._reload = reload
         self._stop = stop
         self._building = asyncio.Lock()
+        self._made: dict[tuple[str, str], _Made] = {}
 
     async def answer(self, request: messages.Request) -> object:
         """The reply to any request but a watch, ready to be encoded; :class:`~.messages.Refused` when it failed."""
@@ -228,20 +241,13 @@ class Answers:
 
         :param told: brought up to date.
         """
-        snapshot, service = self._snapshot, watch.service
-        update = _tagged(messages.Update, status=snapshot.status())
+        service = watch.service
+        update = _tagged(messages.Update, status=await self._shared("status"))
         if "services" in watch.topics:
-            update["services"] = snapshot.services()
-        if "sessions" in watch.topics:
-            update["sessions"] = await self._table(snapshot.sessions(service), session_row)
-        if "channels" in watch.topics:
-            update["channels"] = await self._table(snapshot.channels(service), channel_row)
-        if "chids" in watch.topics:
-            update["chids"] = await self._chids(service)
-        if "attempts" in watch.topics:
-            update["attempts"] = await self._table(snapshot.attempts(service), partial(attempt_row, whole=False))
-        if "history" in watch.topics:
-            update["history"] = snapshot.history(service)
+            update["services"] = await self._shared("services")
+        for topic in ("sessions", "channels", "chids", "attempts", "history"):
+            if topic in watch.topics:
+                update[topic] = await self._shared(topic, service)
         if "histories" in watch.topics:
             update["histories"] = await self._histories(told.samples)
         if "exchanges" in watch.topics:
@@ -252,6 +258,33 @@ class Answers:
             records, dropped = events.take()
             update["events"] = _tagged(messages.Events, rows=await self._table(records, event_row), dropped=dropped)
         return update
+
+    async def _shared(self, topic: str, service: str = "") -> msgspec.Raw:
+        """A part of an update that depends on nobody: what was made for another watcher a moment ago, or a new one."""
+        made = self._made.setdefault((topic, service), _Made())
+        async with made.lock:
+            if made.json is None:
+                made.json = await self._make(topic, service)
+                asyncio.get_running_loop().call_later(FRESH, self._made.pop, (topic, service), None)
+        return made.json
+
+    async def _make(self, topic: str, service: str) -> msgspec.Raw:
+        snapshot = self._snapshot
+        match topic:
+            case "sessions":
+                return await self._table(snapshot.sessions(service), session_row)
+            case "channels":
+                return await self._table(snapshot.channels(service), channel_row)
+            case "chids":
+                return await self._chids(service)
+            case "attempts":
+                return await self._table(snapshot.attempts(service), partial(attempt_row, whole=False))
+            case "history":
+                return msgspec.Raw(encode(snapshot.history(service)))
+            case "services":
+                return msgspec.Raw(encode(snapshot.services()))
+            case _:
+                return msgspec.Raw(encode(snapshot.status()))
 
     async def _chids(self, service: str, session: str = "") -> msgspec.Raw:
         clients = self._snapshot.chids(service, session)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from datetime import tzinfo
 from enum import Enum
 from functools import partial
+from math import isfinite
 from pathlib import Path
 from typing import ClassVar
 
@@ -16,7 +17,7 @@ from textual.app import App, ComposeResult
 from textual.containers import Container
 from textual.screen import Screen
 
-from tunnelconsole.control.messages import LEVELS, Events, Reply, Request, Update, Watch
+from tunnelconsole.control.messages import LEVELS, MIN_INTERVAL, Events, Reply, Request, Update, Watch
 from tunnelconsole.screens import copying, themes
 from tunnelconsole.screens.attempt import AttemptPane
 from tunnelconsole.screens.channels import ChannelsPane
@@ -45,6 +46,12 @@ from tunnelconsole.screens.widgets.prompt import Prompt
 INTERVAL = 0.5
 """Seconds between updates: as often as figures can be read."""
 
+INTERVAL_VARIABLE = "TUNNELCONSOLE_INTERVAL"
+"""The variable of the environment that gives other seconds; the engine gives four updates a second at the most."""
+
+TICK = 1.0
+"""Seconds after which the time of day goes on where no update does: it is shown in seconds."""
+
 SLOW_INTERVAL = 1.0
 """Seconds between updates where there are many rows: nobody reads thousands twice a second."""
 
@@ -65,6 +72,15 @@ PANES: tuple[type[Pane], ...] = (
 """The screens, in the order of their tabs."""
 
 
+def interval(environ: Mapping[str, str]) -> float:
+    """Seconds between updates, as the environment says; :data:`INTERVAL` where it says nothing that makes sense."""
+    try:
+        asked = float(environ.get(INTERVAL_VARIABLE, ""))
+    except ValueError:
+        return INTERVAL
+    return max(MIN_INTERVAL, asked) if isfinite(asked) else INTERVAL
+
+
 class ConsoleOutcome(Enum):
     """How the operator left."""
 
@@ -76,6 +92,14 @@ class ConsoleOutcome(Enum):
 
 class MainScreen(Screen[None], inherit_bindings=False):
     """The one screen of Textual's that ours are shown on. It has no keys of its own: all are in the table of keys."""
+
+    BLANK = True
+
+
+class Body(Container):
+    """Holds the screens, which cover it."""
+
+    BLANK = True
 
 
 class Frame(App[ConsoleOutcome], inherit_bindings=False):
@@ -118,6 +142,7 @@ class Frame(App[ConsoleOutcome], inherit_bindings=False):
         colourless = bool(os.environ.get("NO_COLOR")) if no_color is None else no_color
         super().__init__(ansi_color=True if colourless else None)
         self.animation_level = "none"
+        self.interval = interval(os.environ)
         self.socket_path = socket_path
         self.owns_engine = owns_engine
         self.demo = demo
@@ -134,13 +159,14 @@ class Frame(App[ConsoleOutcome], inherit_bindings=False):
         self._panes: dict[str, Pane] = {}
         self._cursors: dict[tuple[str, str, str], Hashable] = {}
         self._shown: tuple[Pane, int] | None = None
+        self._presented = 0.0
         self._theme_trouble = ""
         self.look = self._first_look(theme or (themes.WITHOUT_COLOUR if colourless else self.preferences.load().theme))
         self.register_theme(self.look.textual())
         self.theme = self.look.name
         self._header, self._tabs = Lines(id="header"), Lines(id="tabs")
         self._banner, self._footer = Lines(id="banner"), Lines(id="footer")
-        self._body = Container(id="body")
+        self._body = Body(id="body")
         self.prompt = Prompt(self.completions)
 
     def get_default_screen(self) -> Screen[None]:
@@ -157,7 +183,7 @@ class Frame(App[ConsoleOutcome], inherit_bindings=False):
     def on_mount(self) -> None:
         self.arrive()
         self.run_worker(self.feed.run(), name="feed")
-        self.set_interval(1.0, self.present, name="clock")
+        self.set_interval(TICK, self._tick, name="clock")
         if self._theme_trouble:
             self.tell(self._theme_trouble, trouble=True)
 
@@ -183,6 +209,11 @@ class Frame(App[ConsoleOutcome], inherit_bindings=False):
             self._body.mount(made)
         return self._panes[name]
 
+    def _tick(self) -> None:
+        """Lets the time go on where no update does."""
+        if time.monotonic() - self._presented > TICK / 2:
+            self.present()
+
     def _updated(self, update: Update) -> None:
         self.gathering.update(update, self.clock())
         self.watch_what_is_shown()
@@ -201,7 +232,7 @@ class Frame(App[ConsoleOutcome], inherit_bindings=False):
         status = self.latest.status
         many = status is not None and max(status.sessions, status.channels) > MANY
         narrowed = self.place.service if self.place.screen in ("sessions", "channels", "chids") else ""
-        watch = Watch(self.pane.topics(status), SLOW_INTERVAL if many else INTERVAL, narrowed)
+        watch = Watch(self.pane.topics(status), max(SLOW_INTERVAL, self.interval) if many else self.interval, narrowed)
         if watch != self._wanted:
             self._wanted = watch
             want = partial(self.feed.want, watch)  # not begun: another may take its place before it is
@@ -249,6 +280,7 @@ class Frame(App[ConsoleOutcome], inherit_bindings=False):
         """Shows everything as it stands; what has not changed is not painted."""
         if not self.is_running:
             return
+        self._presented = time.monotonic()
         width, now, live = self.size.width, self.clock(), self.scene(live=True)
         self._header.show([chrome.header(live, now, self.frozen_at, width, demo=self.demo)])
         self._tabs.show([chrome.tabs(live, width)])

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import ClassVar, NamedTuple
 
 from textual.app import ComposeResult
-from textual.containers import Horizontal
 
 from tunnelconsole.control import figures
 from tunnelconsole.control.messages import ChannelRow, EventRow, ServiceRow, Status
 from tunnelconsole.screens import cells, keys
 from tunnelconsole.screens.columns import Order, arrange
 from tunnelconsole.screens.keys import Screen
-from tunnelconsole.screens.pane import Pane, Scene, Value, waiting
+from tunnelconsole.screens.pane import Pane, Scene, SideBySide, Value, waiting
 from tunnelconsole.screens.picture import UP
 from tunnelconsole.screens.services import columns, none_configured, trail_of
 from tunnelconsole.screens.spans import Line, Span, fit, rule
@@ -195,13 +195,13 @@ class OverviewPane(Pane):
         self._scene: Scene | None = None
         self._attention = Lines(id="attention")
         self._tiles = Lines(id="tiles")
-        self._charts = Horizontal(id="charts")
+        self._charts = SideBySide(id="charts")
         self._in, self._out = Chart("In", "in", id="in"), Chart("Out", "out", id="out")
         self._head = Lines(id="services-title")
         self._columns = columns(self._trail)
         letters = {column.key: keys.sort_letter("overview", column.key) for column in self._columns}
         self._services: LineTable[ServiceRow] = LineTable(self._columns, lambda row: row.name, letters)
-        self._below = Horizontal(id="below")
+        self._below = SideBySide(id="below")
         self._events, self._gap, self._busiest = Lines(id="last"), Lines(id="gap"), Lines(id="busiest")
 
     def compose(self) -> ComposeResult:
@@ -252,9 +252,9 @@ class OverviewPane(Pane):
 
     def show(self, scene: Scene) -> None:
         self._scene = scene
-        picture, width = scene.picture, self.size.width
+        picture, width = scene.picture, self.outer_size.width
         wrong = troubles(scene)
-        heights = Heights.of(self.size.height, len(wrong), len(picture.services or ()))
+        heights = Heights.of(self.outer_size.height, len(wrong), len(picture.services or ()))
         self._show_attention(scene, wrong, heights.attention)
         if picture.status is not None and heights.tiles:
             self._tiles.show(laid_out(tiles(picture.status, picture.services or ()), width))
@@ -271,7 +271,7 @@ class OverviewPane(Pane):
         self._show_below(scene, heights.events - 1)
 
     def _show_attention(self, scene: Scene, wrong: Sequence[Line], height: int) -> None:
-        width, picture = self.size.width, scene.picture
+        width, picture = self.outer_size.width, scene.picture
         faults, warnings = len(picture.faults()), len(picture.troubles(scene.now))
         tail: list[Span] = []
         if faults:
@@ -306,7 +306,7 @@ class OverviewPane(Pane):
         left: list[Span] = [Span("Services", "title", "app.show('services')"), Span(f"  {amount}", "dim")]
         if narrowing.text:
             left.append(Span(f"  /{narrowing.text}", "match"))
-        self._head.show([rule(tuple(left), (), self.size.width)])
+        self._head.show([rule(tuple(left), (), self.outer_size.width)])
         why = waiting(scene, "services") if picture.services is None else none_configured(scene)
         if rows and not shown:
             why = [
@@ -317,11 +317,12 @@ class OverviewPane(Pane):
         self._services.show(shown, scene.now, self.order, why)
 
     def _show_below(self, scene: Scene, room: int) -> None:
-        width, status = self.size.width, scene.picture.status
+        width, status = self.outer_size.width, scene.picture.status
         both = width >= BUSY_FROM
         self._busiest.display = self._gap.display = both
         half = (width - 2) // 2 if both else width
-        events = [event for event in reversed(scene.picture.events) if event.level != "debug"][: max(0, room)]
+        told = (event for event in reversed(scene.picture.events) if event.level != "debug")
+        events = list(islice(told, max(0, room)))
         lines: list[Line] = [rule((Span("Last events", "title", "app.show('events')"),), (), half)]
         for event in events:
             sign, role = cells.LEVELS.get(event.level, ("?", "dim"))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, NamedTuple
 
 from textual.app import ComposeResult
-from textual.containers import Vertical
+from textual.containers import Horizontal, Vertical
 
 from tunnelconsole.control import figures
 from tunnelconsole.control.messages import Status
@@ -56,8 +56,16 @@ class Fact(NamedTuple):
     line: Line
 
 
+class SideBySide(Horizontal):
+    """Holds widgets that cover it, and so has nothing to paint itself."""
+
+    BLANK = True
+
+
 class Pane(Vertical):
-    """One screen's content."""
+    """One screen's content, which covers it."""
+
+    BLANK = True
 
     screen_name: ClassVar[keys.Screen]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from heapq import merge
+from operator import attrgetter
 from typing import NamedTuple
 
 from tunnelconsole.control.attempts import AttemptRow
@@ -61,9 +61,9 @@ class Flow(NamedTuple):
     end: int = 0
     """How many there have been, with those that are not kept."""
 
-    def both(self) -> list[float]:
-        """Both ways together."""
-        return [one + other for one, other in zip(self.rate_in, self.rate_out, strict=True)]
+    def both(self, last: int = FLOW_KEPT) -> list[float]:
+        """Both ways together, of the ``last`` ones."""
+        return [one + other for one, other in zip(self.rate_in[-last:], self.rate_out[-last:], strict=True)]
 
     def followed_by(self, more: History) -> Flow:
         """These and what came after them; where something is missing in between, only what came."""
@@ -101,6 +101,8 @@ class Picture:
     """Requests through tunnels that came too fast to be kept until this console was told of them."""
     flows: dict[str, Flow] = field(default_factory=dict)
     """Of each service, what it moved over the last minutes."""
+    warned: tuple[EventRow, ...] | None = None
+    """The warnings and errors among the events, newest first, where they have been looked for already."""
 
     def service(self, name: str) -> ServiceRow | None:
         """The service of this name."""
@@ -139,11 +141,15 @@ class Picture:
 
     def troubles(self, now: float) -> list[EventRow]:
         """Recent warnings and errors, newest first."""
-        return [row for row in reversed(self.events) if row.level in TROUBLES and now - row.time < TROUBLE_AGE]
+        warned = _warned(self.events) if self.warned is None else self.warned
+        return [row for row in warned if now - row.time < TROUBLE_AGE]
 
 
-def _age(row: EventRow) -> tuple[float, int]:
-    return row.time, row.id
+_age = attrgetter("time", "id")
+
+
+def _warned(events: Sequence[EventRow]) -> tuple[EventRow, ...]:
+    return tuple([row for row in reversed(events) if row.level in TROUBLES])
 
 
 def _end(row: ExchangeRow) -> float:
@@ -158,6 +164,8 @@ class Gathering:
         self._events: deque[EventRow] = deque(maxlen=EVENTS_KEPT)
         self._debug: deque[EventRow] = deque(maxlen=DEBUG_KEPT)
         self._seen: set[int] = set()
+        self._all_events: tuple[EventRow, ...] = ()
+        self._warned: tuple[EventRow, ...] = ()
         self._flows: dict[str, Flow] = {}
         self._dropped = 0
         self._exchanges: dict[str, ExchangeRow] = {}
@@ -170,7 +178,7 @@ class Gathering:
             self._forget()
         if update.events is not None:
             self._dropped += update.events.dropped
-            self._add(update.events.rows)
+            self._add_events(update.events.rows)
         if update.exchanges is not None:
             self._add_exchanges(update.exchanges)
         for history in update.histories or ():
@@ -188,7 +196,8 @@ class Gathering:
             exchanges=None if update.exchanges is None else tuple(self._exchanges.values()),
             attempts=None if update.attempts is None else tuple(update.attempts),
             history=update.history,
-            events=self._merged() if update.events is None or update.events.rows else self.picture.events,
+            events=self._all_events,
+            warned=self._warned,
             dropped=self._dropped,
             missed=self._missed,
             flows=dict(self._flows),
@@ -198,18 +207,24 @@ class Gathering:
         """Takes in events that were asked for, older than those that updates bring."""
         known = self._merged()
         self._forget_events()
-        self._add(sorted({row.id: row for row in (*rows, *known)}.values(), key=_age))
-        self.picture = replace(self.picture, events=self._merged())
+        self._add_events(sorted({row.id: row for row in (*rows, *known)}.values(), key=_age))
+        self.picture = replace(self.picture, events=self._all_events, warned=self._warned)
 
-    def _add(self, rows: Iterable[EventRow]) -> None:
-        for row in rows:
-            if row.id in self._seen:
-                continue
+    def _add_events(self, rows: Iterable[EventRow]) -> None:
+        """Takes in events; those which are known already are left out, and the oldest make room."""
+        news = [row for row in rows if row.id not in self._seen]
+        forgotten: list[EventRow] = []
+        for row in news:
             kept = self._debug if row.level == "debug" else self._events
             if len(kept) == kept.maxlen:
                 self._seen.discard(kept[0].id)
+                forgotten.append(kept[0])
             self._seen.add(row.id)
             kept.append(row)
+        if news:
+            self._all_events = self._merged()
+        if any(row.level in TROUBLES for row in (*news, *forgotten)):
+            self._warned = _warned(self._events)
 
     def _add_exchanges(self, news: Exchanges) -> None:
         """Takes in what is new; what was under way and is not told of any more has ended, and nobody knows how."""
@@ -226,12 +241,15 @@ class Gathering:
         self._missed += news.dropped
 
     def _merged(self) -> tuple[EventRow, ...]:
-        return tuple(merge(self._events, self._debug, key=_age))
+        both = [*self._events, *self._debug]
+        both.sort(key=_age)  # two runs, each in order, which sorting finds and merges
+        return tuple(both)
 
     def _forget_events(self) -> None:
         self._events.clear()
         self._debug.clear()
         self._seen.clear()
+        self._all_events = self._warned = ()
 
     def _forget(self) -> None:
         """Another engine runs now: its event numbers begin anew."""

@@ -6,14 +6,13 @@ from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 from textual.app import ComposeResult
-from textual.containers import Horizontal
 
 from tunnelconsole.control import figures
 from tunnelconsole.control.messages import ServiceRow, Status
 from tunnelconsole.screens import cells, measures
 from tunnelconsole.screens.columns import Column, Order
 from tunnelconsole.screens.keys import Screen
-from tunnelconsole.screens.pane import Fact, Scene, TablePane, Value
+from tunnelconsole.screens.pane import Fact, Scene, SideBySide, TablePane, Value
 from tunnelconsole.screens.picture import UP, Flow
 from tunnelconsole.screens.spans import Line, Span
 from tunnelconsole.screens.widgets.chart import Chart, spark
@@ -92,7 +91,7 @@ def flow_of(scene: Scene | None, name: str) -> Flow:
 def trail_of(scene: Scene | None, name: str) -> list[float]:
     """What a service moved over the last minute, both ways together."""
     flow = flow_of(scene, name)
-    return flow.both()[-max(1, round(MINUTE / flow.spacing)) :]
+    return flow.both(last=max(1, round(MINUTE / flow.spacing)))
 
 
 def none_configured(scene: Scene) -> list[Line]:
@@ -126,7 +125,7 @@ class ServicesPane(TablePane[ServiceRow]):
 
     def __init__(self) -> None:
         super().__init__()
-        self._charts = Horizontal(classes="charts")
+        self._charts = SideBySide(classes="charts")
         self._in, self._out = Chart("In", "in"), Chart("Out", "out")
 
     def columns(self) -> Sequence[Column[ServiceRow]]:

@@ -10,6 +10,7 @@ as markup.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
@@ -22,6 +23,10 @@ REPLACEMENT = "·"
 
 LONGEST = 4096
 """Characters of one text that are painted: no line of a terminal shows more, and a stranger may send megabytes."""
+
+
+_plain = re.compile("[ -~\u2500-\u257f\u2800-\u28ff]*").fullmatch
+"""Matches text of ASCII, lines and braille alone: harmless, one cell for each character, and nearly all there is."""
 
 
 class Span(NamedTuple):
@@ -44,7 +49,12 @@ def clean(text: str) -> str:
     Control characters, escape sequences, line ends, text-direction marks, lone surrogates and characters without a
     width become :data:`REPLACEMENT`, each.
     """
-    return text if text.isascii() and text.isprintable() else _composed(text)
+    return text if _plain(text) else _composed(text)
+
+
+def breadth(text: str) -> int:
+    """Cells that cleaned text takes."""
+    return len(text) if _plain(text) else cell_len(text)
 
 
 @lru_cache(maxsize=2048)
@@ -59,8 +69,13 @@ def _harmless(character: str) -> bool:
 
 def fit(text: str, width: int, *, right: bool = False) -> str:
     """``text``, cleaned, in exactly ``width`` cells; an ellipsis marks what was cut off."""
-    text = clean(text[:LONGEST])
-    length = len(text) if text.isascii() else cell_len(text)
+    return _fitted(text[:LONGEST], width, right)
+
+
+@lru_cache(maxsize=1024)
+def _fitted(text: str, width: int, right: bool) -> str:
+    text = clean(text)
+    length = breadth(text)
     if length > width:
         return set_cell_size(text, width - 1) + "…" if width > 0 else ""
     return " " * (width - length) + text if right else text + " " * (width - length)
@@ -68,7 +83,7 @@ def fit(text: str, width: int, *, right: bool = False) -> str:
 
 def width_of(line: Iterable[Span]) -> int:
     """Cells that a line takes when nothing is cut off."""
-    return sum(cell_len(clean(span.text)) for span in line)
+    return sum(breadth(clean(span.text)) for span in line)
 
 
 def plain(line: Iterable[Span]) -> str:
@@ -101,6 +116,7 @@ def apart(left: Line, right: Line, width: int, fill: Span = BLANK) -> Line:
     return (*left, fill._replace(text=fill.text * room), *right)
 
 
+@lru_cache(maxsize=64)
 def rule(left: Line, right: Line, width: int) -> Line:
     """A pane's title: its name, a thin line, and what else is to be said at the end."""
     head: Line = (Span(" "), *left, Span(" "))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import asyncssh
+import psutil
 import pytest
 from asyncssh.packet import Boolean, String, UInt32
 
@@ -245,6 +246,33 @@ async def test_a_client_that_breaks_off_leaves_nothing_running(tmp_path: Path) -
             await until(lambda: desk.engine.node.sessions.channels)
             connection.abort()
         await until(lambda: desk.sessions == [] and desk.server.consoles == 0)
+
+
+async def test_forty_sessions_that_come_and_go_leave_nothing(tmp_path: Path) -> None:
+    def there() -> tuple[int, int, int]:
+        """Descriptors, terminals included, tasks, and processes."""
+        return psutil.Process().num_fds(), len(asyncio.all_tasks()), len(psutil.Process().children())
+
+    async def come_and_go(desk: SSHDesk, number: int) -> None:
+        async with desk.connect(desk.alice if number % 2 else desk.viola) as connection:
+            process = await connection.create_process(term_type="xterm", term_size=(80, 24), encoding=None)
+            await until(lambda: desk.server.consoles == 1)
+            if number % 8 == 0:
+                await process.stdout.read(1)  # it runs
+            if number % 3:
+                connection.abort()
+        await until(lambda: desk.server.consoles == 0)
+
+    async with ssh_desk(tmp_path) as desk:
+        await come_and_go(desk, 0)  # what is made once is made
+        await until(lambda: not desk.server.attached)
+        before = there()
+        for number in range(40):
+            await come_and_go(desk, number)
+        sessions = desk.engine.node.sessions
+        await until(lambda: not (sessions.sessions or sessions.channels or desk.server.attached or desk.server.logins))
+        await until(lambda: all(now <= then for now, then in zip(there(), before, strict=True)))
+        assert len(desk.told(LoggedIn)) == 41
 
 
 async def test_who_asks_without_end_and_reads_nothing_is_not_answered_without_end(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from textual.geometry import Size
+from textual.geometry import Region, Size
 from textual.strip import Strip
 
 from tunnelconsole.control import figures
@@ -20,6 +20,9 @@ BRAILLE = 0x2800
 LEFT = (0x00, 0x40, 0x44, 0x46, 0x47)
 RIGHT = (0x00, 0x80, 0xA0, 0xB0, 0xB8)
 """Dots of the left and right column of a braille cell, filled from below to each height (Unicode block 2800)."""
+
+CELLS = [[chr(BRAILLE + (left | right)) if left | right else " " for right in RIGHT] for left in LEFT]
+"""The cell for each height of its two columns."""
 
 SMALLEST_SCALE = 1000.0
 """Bytes per second at the top of a chart at the least, so that a keepalive does not look like a storm."""
@@ -56,15 +59,17 @@ def bars(values: Sequence[float], width: int, height: int, top: float) -> list[s
     steps = height * 4
     levels = [min(steps, max(1, round(value / top * steps))) if value > 0 else 0 for value in values[-2 * width :]]
     levels = [0] * (2 * width - len(levels)) + levels
+    pairs = list(zip(levels[::2], levels[1::2], strict=True))
     lines = []
     for row in range(height):
         floor = (height - 1 - row) * 4
-        cells = (
-            LEFT[min(4, max(0, levels[at] - floor))] | RIGHT[min(4, max(0, levels[at + 1] - floor))]
-            for at in range(0, 2 * width, 2)
-        )
-        lines.append("".join(chr(BRAILLE + dots) if dots else " " for dots in cells))
+        lines.append("".join([CELLS[_dots(left - floor)][_dots(right - floor)] for left, right in pairs]))
     return lines
+
+
+def _dots(level: int) -> int:
+    """Dots of a column of one cell, in which a value of so many steps above its floor shows."""
+    return 0 if level < 0 else min(level, 4)
 
 
 def time_axis(groups: int, seconds: float, width: int) -> str:
@@ -121,9 +126,11 @@ class Chart(Painted):
         self._trace = Trace()
         self._interval = 1.0
         self._rate: float | None = None
+        self._lines: list[Line] = []
+        self._drawn_for: Size | None = None
 
     def show(self, values: Sequence[float] | None, interval: float, rate: float | None) -> None:
-        """Shows these values.
+        """Shows these values; only lines that differ are painted again.
 
         :param values: bytes per second, oldest first; None while nothing is known.
         :param interval: seconds that each stands for.
@@ -132,30 +139,43 @@ class Chart(Painted):
         moved = self._trace.follow(values or ())
         if moved or (interval, rate) != (self._interval, self._rate):
             self._interval, self._rate = interval, rate
-            self.refresh()
+            before, width = self._lines, self.outer_size.width
+            self._draw()
+            changed = [y for y, line in enumerate(self._lines) if y >= len(before) or line != before[y]]
+            if changed:
+                self.refresh(*(Region(0, y, width, 1) for y in changed))
 
     def get_content_width(self, container: Size, viewport: Size) -> int:
         return container.width
 
-    def render_line(self, y: int) -> Strip:
-        width, height = self.size
-        return self.paint(self._line(y, width, height), width)
+    def painted_line(self, y: int) -> Strip:
+        if self._drawn_for != self.outer_size:
+            self._draw()
+        return self.paint(self._lines[y] if y < len(self._lines) else (), self.outer_size.width)
 
-    def _line(self, y: int, width: int, height: int) -> Line:
+    def _draw(self) -> None:
+        self._drawn_for = self.outer_size
+        self._lines = self._picture(*self.outer_size)
+
+    def _picture(self, width: int, height: int) -> list[Line]:
+        """The whole chart, line by line."""
         inside, rows = width - GUTTER - 2, height - 2
+        heading = self._heading(width)
         if inside < 4 or rows < 1:
-            return self._heading(width) if y == 0 else ()
+            return [heading]
         shown, each = buckets(self._trace.values, 2 * inside, self._trace.offset)
+        axis = (Span(" " * (GUTTER + 1)), Span(time_axis(len(shown), each * self._interval, inside), "faint"))
         top = ceiling(max(shown, default=0))
-        if y == 0:
-            return self._heading(width)
-        if y == height - 1:
-            return (Span(" " * (GUTTER + 1)), Span(time_axis(len(shown), each * self._interval, inside), "faint"))
-        label = figures.rate(top) if y == 1 else "0" if y == height - 2 else ""
-        if not shown and y == (height - 1) // 2:
-            return (Span(" " * GUTTER + "│", "line"), Span("  nothing measured yet", "faint"))
-        drawn = bars(shown, inside, rows, top)[y - 1]
-        return (Span(f"{label:>{GUTTER - 1}} ", "faint"), Span("┤" if label else "│", "line"), Span(drawn, self.role))
+        labels = {1: figures.rate(top), height - 2: "0"} if rows > 1 else {1: figures.rate(top)}
+        body: list[Line] = []
+        for y, drawn in enumerate(bars(shown, inside, rows, top), 1):
+            label = labels.get(y, "")
+            if not shown and y == (height - 1) // 2:
+                body.append((Span(" " * GUTTER + "│", "line"), Span("  nothing measured yet", "faint")))
+            else:
+                edge = Span("┤" if label else "│", "line")
+                body.append((Span(f"{label:>{GUTTER - 1}} ", "faint"), edge, Span(drawn, self.role)))
+        return [heading, *body, axis]
 
     def _heading(self, width: int) -> Line:
         now = "–" if self._rate is None else figures.rate(self._rate)

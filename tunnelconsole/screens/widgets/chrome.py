@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from tunnelconsole.control import figures
 from tunnelconsole.screens import keys
@@ -69,18 +70,23 @@ def tabs(scene: Scene, width: int) -> Line:
         "chids": sum(row.sessions for row in services if row.kind in keys.ABOUT["chids"]),
     }  # fmt: skip
     offered = keys.offered({row.kind for row in services}, scene.place.screen)
+    return _tabs(tuple((name, counts.get(name, 0)) for name in offered), scene.place.screen, width)
+
+
+@lru_cache(maxsize=16)
+def _tabs(offered: Sequence[tuple[keys.Screen, int]], shown: keys.Screen, width: int) -> Line:
     line: list[Span] = []
-    longest = max(len(name) for name in offered)
+    longest = max(len(name) for name, _ in offered)
     for letters in (longest + 1, *range(longest, SHORTEST - 1, -1), 0):  # first with how much there is on each
         line = []
-        for name in offered:
-            active = name == keys.INSIDE.get(scene.place.screen, scene.place.screen)
+        for name, count in offered:
+            active = name == keys.INSIDE.get(shown, shown)
             role, action = ("tab-active" if active else "tab"), f"app.show('{name}')"
             line.append(Span(f" {keys.tab_key(name)}", role + "-key", action))
             if letters or active:
                 line.append(Span(f" {name if active else name[:letters]}", role, action))
-            if letters > longest and counts.get(name):
-                line.append(Span(f" {figures.count(counts[name])}", role + "-key", action))
+            if letters > longest and count:
+                line.append(Span(f" {figures.count(count)}", role + "-key", action))
             line.append(Span(" ", role, action))
         if width_of(line) <= width:
             break
@@ -105,6 +111,7 @@ def banner(link: Link, now: float, updated: float, config_error: str = "") -> li
     return []
 
 
+@lru_cache(maxsize=16)
 def footer(screen: keys.Screen, width: int, *, deeper: bool) -> Line:
     """The last line: the keys that matter most here, as many as fit; each can be clicked."""
     line: list[Span] = []

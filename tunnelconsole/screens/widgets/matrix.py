@@ -173,7 +173,7 @@ class Matrix(Painted):
                 found = found._replace(text=found.text * heads.cell if band else found.text.ljust(heads.cell))
             yield found
 
-    def render_line(self, y: int) -> Strip:
+    def painted_line(self, y: int) -> Strip:
         state = self._state(y)
         self._painted[y] = state
         line, lit, under_cursor, focused = state

@@ -8,7 +8,7 @@ stays at the top, so that who watches the fastest keeps seeing the fastest.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, Generic
+from typing import Any, Generic, Self
 
 from rich.cells import cell_len
 from textual import events
@@ -19,7 +19,7 @@ from textual.selection import Selection
 from textual.strip import Strip
 
 from tunnelconsole.screens.columns import GAP, Column, Order, Placed, Row, place
-from tunnelconsole.screens.spans import Line, Span, clean, fit, plain, width_of
+from tunnelconsole.screens.spans import Line, Span, breadth, clean, fit, plain, width_of
 from tunnelconsole.screens.widgets.lines import Painted, mark
 
 ARROWS = {False: "▲", True: "▼"}
@@ -73,7 +73,10 @@ class LineTable(Painted, ScrollView, Generic[Row], can_focus=True, inherit_bindi
         self._natural = [cell_len(column.title) for column in self.columns]
         self._placed: tuple[Placed, ...] = ()
         self._placed_for: tuple[Any, ...] = ()
+        self._width = 0
         self._painted: dict[int, tuple[Any, ...]] = {}
+        self._found: dict[int, tuple[Any, ...]] = {}
+        self._cells: dict[tuple[int, int], Span] = {}
 
     def on_mount(self) -> None:
         super().on_mount()  # type: ignore[no-untyped-call]
@@ -113,6 +116,7 @@ class LineTable(Painted, ScrollView, Generic[Row], can_focus=True, inherit_bindi
         before = self.selected
         count = len(self.rows)
         self.rows, self._now, self.order, self.empty = rows, now, order, tuple(empty)
+        self._cells.clear()
         if len(rows) != count:
             self.virtual_size = Size(self.size.width, len(rows) + 1)
         self._follow_pinned()
@@ -138,6 +142,7 @@ class LineTable(Painted, ScrollView, Generic[Row], can_focus=True, inherit_bindi
         self.columns = tuple(columns)
         self._natural = [cell_len(column.title) for column in self.columns]
         self._placed_for = ()
+        self._cells.clear()
         self._measure()
         self.refresh()
 
@@ -189,17 +194,25 @@ class LineTable(Painted, ScrollView, Generic[Row], can_focus=True, inherit_bindi
     def _measure(self) -> None:
         """Widens columns for what is in view. They never shrink before :meth:`reset`: that would flutter."""
         top = self.scroll_offset.y
-        for row in self.rows[top : top + self.body_height]:
-            for index, column in enumerate(self.columns):
-                if column.wide > self._natural[index]:
-                    self._natural[index] = max(self._natural[index], cell_len(clean(column.cell(row, self._now).text)))
+        growing = [index for index, column in enumerate(self.columns) if column.wide > self._natural[index]]
+        for at in range(top, min(top + self.body_height, len(self.rows))):
+            for index in growing:
+                self._natural[index] = max(self._natural[index], breadth(clean(self._cell(at, index).text)))
+
+    def _cell(self, at: int, column: int) -> Span:
+        """What a row has in a column, looked up once for each time that rows are shown."""
+        found = self._cells.get((at, column))
+        if found is None:
+            found = self._cells[at, column] = self.columns[column].cell(self.rows[at], self._now)
+        return found
 
     def _place(self) -> tuple[Placed, ...]:
         """Where the columns are, for the width there is now: a scroll bar may have come since."""
-        asked = (self.line_width, self.show_vertical_scrollbar, *self._natural)
+        width = self._width = self.line_width
+        asked = (width, self.show_vertical_scrollbar, *self._natural)
         if asked != self._placed_for:
             self._placed_for = asked
-            room = max(1, self.line_width - 1)
+            room = max(1, width - 1)
             self._placed = place(self.columns, self._natural, room)
             if self.show_vertical_scrollbar:  # a blank keeps them apart, where it costs no column
                 apart = place(self.columns, self._natural, max(1, room - 1))
@@ -207,26 +220,32 @@ class LineTable(Painted, ScrollView, Generic[Row], can_focus=True, inherit_bindi
                     self._placed = apart
         return self._placed
 
-    def _state(self, y: int) -> tuple[Any, ...]:
+    def _state(self, y: int, placing: tuple[Placed, ...], top: int) -> tuple[Any, ...]:
         """Everything that line ``y`` of the widget depends on, so that two states compare as two pictures would."""
-        placing = self._place()
         if y == 0:
             return (placing, self.order)
         if not self.rows:
             return (self.empty[y - 1],) if y - 1 < len(self.empty) else ()
-        index = y - 1 + self.scroll_offset.y
+        index = y - 1 + top
         if index >= len(self.rows):
             return ()
-        row = self.rows[index]
-        cells = tuple(self.columns[placed.column].cell(row, self._now) for placed in placing)
+        cells = tuple([self._cell(index, placed.column) for placed in placing])
         return (cells, placing, index == self._cursor, self.has_focus)
 
     def _repaint(self) -> None:
-        width = self.line_width
+        placing, top = self._place(), self.scroll_offset.y
+        changed: dict[int, tuple[Any, ...]] = {}
         for y in range(self.size.height):
-            state = self._state(y)
+            state = self._state(y, placing, top)
             if self._painted.get(y) != state:
-                self.refresh(Region(0, y, width, 1))
+                changed[y] = state
+        if changed:
+            self.refresh(*(Region(0, y, self._width, 1) for y in changed))
+        self._found = changed
+
+    def refresh(self, *regions: Region, repaint: bool = True, layout: bool = False, recompose: bool = False) -> Self:
+        self._found = {}  # whatever has changed, it may have changed them too
+        return super().refresh(*regions, repaint=repaint, layout=layout, recompose=recompose)
 
     def on_resize(self) -> None:
         self._measure()
@@ -238,9 +257,15 @@ class LineTable(Painted, ScrollView, Generic[Row], can_focus=True, inherit_bindi
         self.refresh()
 
     def render_line(self, y: int) -> Strip:
-        state = self._state(y)
+        strip, at = super().render_line(y), y + self.scroll_offset.y
+        return strip.apply_offsets(0, at) if y and at <= len(self.rows) else strip  # so that the mouse marks rows
+
+    def painted_line(self, y: int) -> Strip:
+        state = self._found.pop(y, None)
+        if state is None:
+            state = self._state(y, self._place(), self.scroll_offset.y)
         self._painted[y] = state
-        width, look = self.line_width, self.look
+        width, look = self._width, self.look
         if y == 0:
             return self.paint(self._heading(), width)
         if not self.rows:
@@ -249,8 +274,9 @@ class LineTable(Painted, ScrollView, Generic[Row], can_focus=True, inherit_bindi
             return self.paint((), width)
         cells, _, under_cursor, focused = state
         over = look.style("cursor" if focused else "cursor-idle") if under_cursor else None
-        strip = self.paint(self._line(cells), width, over)
-        return mark(strip, self.text_selection, y + self.scroll_offset.y, look.style("selection"))
+        last = self._placed[-1] if self._placed else Placed(0, 0, 0)
+        strip = self.paint(self._line(cells), width, over, 1 + last.at + last.width)
+        return mark(strip, self._selection, y + self.scroll_offset.y, look.style("selection"))
 
     def _line(self, cells: Sequence[Span]) -> Line:
         line: list[Span] = [Span(" ")]
@@ -311,9 +337,10 @@ class LineTable(Painted, ScrollView, Generic[Row], can_focus=True, inherit_bindi
 
     def get_selection(self, selection: Selection) -> tuple[str, str] | None:
         lines = [plain(self._heading())]
-        for row in self.rows:
-            cells = [self.columns[placed.column].cell(row, self._now) for placed in self._placed]
-            lines.append(plain(self._line(cells)))
+        lines += [
+            plain(self._line([self._cell(at, placed.column) for placed in self._placed]))
+            for at in range(len(self.rows))
+        ]
         return selection.extract("\n".join(lines)), "\n"
 
     def selection_updated(self, selection: Selection | None) -> None:

@@ -22,6 +22,10 @@ from tunnelconsole.engine.transport.watch import InputWatch
 READ_SIZE = 32 * 1024
 """Bytes read at once of what it writes: a screen full; a terminal of Linux gives 4 KiB at the most."""
 
+NICENESS = 10
+"""By how much it gives way to the engine (nice(2)): where processors are short, tunnels come before screens. With 10, a
+console that wants all it can get has a tenth of what the engine may have."""
+
 LAST_WORDS = 1.0
 """Seconds without a further byte after which it has been heard out, once it has ended."""
 
@@ -118,6 +122,7 @@ class Program:
                 env=self._environment,
                 start_new_session=True,
             )
+            _give_way(self._process.pid)
         finally:
             for descriptor in childs:
                 os.close(descriptor)
@@ -197,6 +202,12 @@ class Program:
     def _wrote_aside(self, data: bytes) -> None:
         self.bytes_out += len(data)
         self._say(data, aside=True)
+
+
+def _give_way(pid: int) -> None:
+    """Lowers a process's priority, before it has begun anything that would not follow."""
+    with suppress(OSError):  # it has ended already; or the system forbids it, and then it is as before
+        os.setpriority(os.PRIO_PROCESS, pid, min(19, os.getpriority(os.PRIO_PROCESS, 0) + NICENESS))
 
 
 class _Outlet:

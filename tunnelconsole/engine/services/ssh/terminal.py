@@ -23,7 +23,7 @@ PASSED_ON = ("COLORTERM", "NO_COLOR", "LANG", "LC_ALL", "LC_CTYPE")
 
 OF_THE_ENGINE = (
     "HOME", "LANG", "LC_ALL", "LC_CTYPE", "LOGNAME", "PATH", "PYTHONPATH", "TZ", "USER", "VIRTUAL_ENV",
-    "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR", "XDG_STATE_HOME",
+    "TUNNELCONSOLE_INTERVAL", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR", "XDG_STATE_HOME",
 )  # fmt: skip
 """Variables that a console has from the engine: none that could hold a secret."""
 
