@@ -231,7 +231,9 @@ async def test_a_service_that_refuses_is_told_to_the_visitor(tmp_path: Path) -> 
         async with at.web.visiting("app.localhost") as visitor:
             got = await visitor.get("/")
             assert got.status == 502
-            assert b"its local service refuses connections" in got.body
+            assert b"its client cannot reach the local service" in got.body
+        (failed,) = at.desk.told(TargetFailed)
+        assert failed.startswith("127.0.0.1:")
 
 
 async def test_a_client_that_opens_no_channel_costs_its_visitor_a_while(

@@ -281,7 +281,7 @@ async def test_who_asks_without_end_and_reads_nothing_is_not_answered_without_en
         await until(lambda: desk.server.attached)
         (session,) = desk.server.attached
         login = session.end.__self__  # type: ignore[attr-defined]
-        below = login.connection._below
+        below = login.connection.below
         transport.pause_reading()
         for _ in range(200):
             for _ in range(500):

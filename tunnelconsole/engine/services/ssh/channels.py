@@ -1,14 +1,13 @@
-"""The channels of one SSH connection that carry forwards: opened, joined with sockets, held up with the connection."""
+"""The channels of one SSH client that carry forwards: opened for visitors, and joined with sockets."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import asyncssh
 
-from tunnelconsole.engine.sessions import Session
+from tunnelconsole.engine.sessions import Flow, Session
 from tunnelconsole.engine.transport.ends import SocketEnd
 from tunnelconsole.engine.transport.link import EndLink
 from tunnelconsole.engine.transport.link_pump import LinkPump
@@ -19,27 +18,28 @@ from tunnelconsole.engine.wire.hostport import parse_host_port
 if TYPE_CHECKING:
     from tunnelconsole.engine.services.ssh.connection import Login
 
+MOST_UNANSWERED: Final = 256
+"""Channels that a client may be asked for and not have answered: asyncssh keeps each until it does, whether anybody
+waits for it or not. A client that answers has a handful on their way."""
+
+LONGEST_REASON: Final = 200
+"""Characters of a client's reason that are told: it may say anything."""
+
 
 class Channels:
-    """Those of one connection."""
+    """Those of one client."""
 
     def __init__(self, login: Login) -> None:
         self._login = login
         self._server = login.server
-        self._links: set[ChannelLink] = set()
-        self._held = False
+        self._unanswered = 0
 
-    def new_link(self, opened: Callable[[], None] = lambda: None) -> ChannelLink:
-        """A link for a channel that is about to be opened; see :class:`ChannelLink`."""
-        link = ChannelLink(self._server.node.loop, self._login, opened)
-        self._links.add(link)
-        if self._held:
-            link.hold("connection")
-        return link
-
-    def forget(self, link: ChannelLink) -> None:
-        """A channel is over."""
-        self._links.discard(link)
+    @property
+    def refusal(self) -> str:
+        """Why no further channel can be opened now; "" where one can."""
+        if self._unanswered >= MOST_UNANSWERED:
+            return f"the client has not answered for {MOST_UNANSWERED} visitors before"
+        return ""
 
     def bring(
         self,
@@ -55,7 +55,8 @@ class Channels:
         :param got: told when it is open.
         :param failed: told why it is not.
         """
-        link = self.new_link()
+        link = self._login.connection.new_link()
+        self._unanswered += 1
         self._server.tasks.start(self._bring(link, asked, visitor, got, failed), f"channel for {visitor}")
         return link
 
@@ -68,17 +69,23 @@ class Channels:
         failed: Callable[[str], None],
     ) -> None:
         # Not cut short where somebody gives up: the client may be opening it, and only asyncssh can close it then.
+        reason = ""
         try:
             await self._login.connection.create_connection(
                 lambda: link, *asked, *parse_host_port(visitor), window=WINDOW, max_pktsize=MAX_PACKET
             )
-        except (asyncssh.ChannelOpenError, OSError) as error:
-            self.forget(link)
-            if not link.closed:
-                failed(error.reason if isinstance(error, asyncssh.ChannelOpenError) else str(error))
-            return
+        except asyncssh.ChannelOpenError as error:
+            reason = error.reason or "the client refuses"
+        except OSError as error:
+            reason = str(error)
+        finally:
+            self._unanswered -= 1
+        if reason:
+            self._login.connection.forget(link)
         if link.closed:
-            self.forget(link)
+            return
+        if reason:
+            failed("".join(letter if letter.isprintable() else "?" for letter in reason[:LONGEST_REASON]))
         else:
             got(link)
 
@@ -90,27 +97,11 @@ class Channels:
         label: str,
         ended: Callable[[str], None],
         visitor: str = "",
-    ) -> None:
+    ) -> Flow:
         """Joins a channel with a socket, and registers both as a channel of ``session`` until they end."""
         loop, pace = self._server.node.loop, self._server.gate.pace
 
         def start(finished: Finished) -> LinkPump:
             return LinkPump(loop, link, EndLink(loop, end), finished, pace=pace)
 
-        self._server.carry(session, label, start, partial(self._carried, link, ended), visitor)
-
-    def _carried(self, link: ChannelLink, ended: Callable[[str], None], reason: str) -> None:
-        self.forget(link)
-        ended(reason)
-
-    def hold(self) -> None:
-        """The connection takes nothing more now."""
-        self._held = True
-        for link in self._links:
-            link.hold("connection")
-
-    def go_on(self) -> None:
-        """The connection takes more."""
-        self._held = False
-        for link in list(self._links):
-            link.go_on("connection")
+        return self._server.carry(session, label, start, ended, visitor)

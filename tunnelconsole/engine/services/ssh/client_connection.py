@@ -16,7 +16,7 @@ from tunnelconsole.engine.services.ssh.known_hosts import KnownHosts
 from tunnelconsole.engine.settings import SSHHost, SSHSettings
 from tunnelconsole.engine.transport.dialer import dial
 from tunnelconsole.engine.transport.ssh_channel import ChannelLink
-from tunnelconsole.engine.transport.ssh_connection import LESS_UNSENT, MOST_UNSENT, LeanConnection
+from tunnelconsole.engine.transport.ssh_connection import LeanConnection
 from tunnelconsole.errors import ConnectFailed, CredentialsRefused, HostKeyRejected
 
 KEEPALIVE: Final = 30.0
@@ -48,49 +48,26 @@ class Connection(LeanConnection, asyncssh.SSHClientConnection):
         """The key that the host has shown, where it is not a known one."""
         self.keys = 0
         """Keys that we had to show."""
-        self.links: set[ChannelLink] = set()
-        """What is open on it, or about to be."""
         self.empty = asyncio.Event()
         """Set while there is nothing."""
         self.unused = asyncio.Event()
         """Set once there has been nothing for :data:`IDLE_TIME`, or the connection is over."""
         self._resting: asyncio.TimerHandle | None = None
-        self._full = False
 
     async def public_key_auth_requested(self) -> asyncssh.SSHKeyPair | None:
         found = await super().public_key_auth_requested()
         self.keys += found is not None
         return found
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        cast(asyncio.Transport, transport).set_write_buffer_limits(MOST_UNSENT, LESS_UNSENT)
-        super().connection_made(transport)
-
-    def pause_writing(self) -> None:
-        """Part of asyncio's protocols: asyncssh itself would go on and fill the memory."""
-        self._full = True
-        for link in self.links:
-            link.hold("connection")
-
-    def resume_writing(self) -> None:
-        self._full = False
-        for link in list(self.links):
-            link.go_on("connection")
-
     def add(self) -> ChannelLink:
         """A channel to be opened."""
-        link = ChannelLink(asyncio.get_running_loop(), self, gone=lambda: self.forget(link))
-        self.links.add(link)
         self.empty.clear()
         self.unused.clear()
         self._wake()
-        if self._full:
-            link.hold("connection")
-        return link
+        return self.new_link()
 
     def forget(self, link: ChannelLink) -> None:
-        """A channel is over, or was not opened."""
-        self.links.discard(link)
+        super().forget(link)
         self.rest()
 
     def rest(self) -> None:

@@ -18,7 +18,7 @@ from tunnelconsole.engine.access import source_of
 from tunnelconsole.engine.limits import Place
 from tunnelconsole.engine.services.ssh.algorithms import CIPHERS, MACS, SIGNATURES, key_exchanges
 from tunnelconsole.engine.services.ssh.channels import Channels
-from tunnelconsole.engine.services.ssh.console import ConsoleSession
+from tunnelconsole.engine.services.ssh.console import ConsoleSession, SessionChannel
 from tunnelconsole.engine.services.ssh.elsewhere import Elsewhere
 from tunnelconsole.engine.services.ssh.events import FactorWithoutKey, KeysIgnored, RefusedRequest
 from tunnelconsole.engine.services.ssh.host_key import load_host_key
@@ -27,7 +27,7 @@ from tunnelconsole.engine.services.ssh.proof import Challenge, Proof
 from tunnelconsole.engine.services.ssh.public_places import PublicPlaces
 from tunnelconsole.engine.services.ssh.second_factor import SecondFactors
 from tunnelconsole.engine.services.ssh.throttle import Throttle
-from tunnelconsole.engine.transport.ssh_connection import LESS_UNSENT, MOST_UNSENT, LeanConnection
+from tunnelconsole.engine.transport.ssh_connection import LeanConnection
 from tunnelconsole.errors import ListenFailed
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ class Login:
         except OSError as error:
             self.turn_away(f"it broke off: {error.strerror or error}")
         finally:
-            if not self.connection.taken:
+            if not self.connection.below:
                 own.close()
                 self._leave_login()
             elif self._over:
@@ -320,32 +320,24 @@ class Connection(LeanConnection, asyncssh.SSHServerConnection):
     ) -> None:
         super().__init__(loop, options)
         self.login = login
-        self._below: asyncio.Transport | None = None
-
-    @property
-    def taken(self) -> bool:
-        """Whether it has a socket."""
-        return self._below is not None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._below = cast(asyncio.Transport, transport)
-        self._below.set_write_buffer_limits(MOST_UNSENT, LESS_UNSENT)
-        super().connection_made(self._below)
 
     def pause_writing(self) -> None:
         """Answers no more either, when the client reads no more: else its requests would fill the memory."""
-        if self._below is not None:
-            self._below.pause_reading()
-        self.login.channels.hold()
+        self.stop_reading("what was sent")
+        super().pause_writing()
         for console in self.login.consoles:
             console.hold("connection")
 
     def resume_writing(self) -> None:
-        if self._below is not None and not self._below.is_closing():
-            self._below.resume_reading()
-        self.login.channels.go_on()
+        self.read_on("what was sent")
+        super().resume_writing()
         for console in list(self.login.consoles):
             console.go_on("connection")
+
+    def create_server_channel(
+        self, encoding: str | None = "", errors: str = "", window: int = 0, max_pktsize: int = 0
+    ) -> SessionChannel:
+        return SessionChannel(self, self._loop, True, False, False, 0, 0, encoding or None, errors, window, max_pktsize)
 
     async def validate_public_key(self, username: str, key_data: bytes, msg: bytes, signature: bytes) -> bool:
         """Notes who has proven a key: here, where the signature is verified, and nowhere else."""

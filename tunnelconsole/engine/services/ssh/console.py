@@ -9,11 +9,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import asyncssh
+from asyncssh.packet import SSHPacket
 
 from tunnelconsole.engine.services.ssh.board import Board
 from tunnelconsole.engine.services.ssh.commands import read_command
 from tunnelconsole.engine.services.ssh.program import Program
-from tunnelconsole.engine.services.ssh.terminal import LEAVE_SCREEN, Terminal, environment, size, terminal
+from tunnelconsole.engine.services.ssh.terminal import LEAVE_SCREEN, Terminal, environment, passed_on, size, terminal
 from tunnelconsole.errors import RequestRefused, TunnelConsoleError
 
 if TYPE_CHECKING:
@@ -27,6 +28,15 @@ LONGEST_LABEL = 64
 
 NO_TERMINAL = RequestRefused("the console needs a terminal", "use ssh -t, or name a command such as status --json")
 """For who asks for the console without one."""
+
+
+class SessionChannel(asyncssh.SSHServerChannel[bytes]):
+    """asyncssh's channel, which would keep every variable that a client sends: here those that count, and no others."""
+
+    def _process_env_request(self, packet: SSHPacket) -> bool:
+        accepted = super()._process_env_request(packet)
+        self._env = {name: value for name, value in self._env.items() if passed_on(name, value)}
+        return accepted
 
 
 class ConsoleSession(asyncssh.SSHServerSession[bytes]):
@@ -84,6 +94,7 @@ class ConsoleSession(asyncssh.SSHServerSession[bytes]):
     # what is done
 
     async def _serve(self, channel: asyncssh.SSHServerChannel[bytes]) -> None:
+        code = FAILED
         try:
             if self._command is None and not self._subsystem and self._login.places.asked:
                 code = await self._show_places(channel)
@@ -93,11 +104,11 @@ class ConsoleSession(asyncssh.SSHServerSession[bytes]):
             self._login.refuse(error.message)
             if not channel.is_closing():
                 channel.write_stderr(f"tunnelconsole: {error}\r\n".encode())
-            code = FAILED
-        if not channel.is_closing():
-            if self._terminal is not None and code < 0:
-                channel.write(LEAVE_SCREEN)  # it was killed, and could not do that
-            channel.exit(code if code >= 0 else 128 - code)
+        finally:  # whatever has failed: a client waits for this
+            if not channel.is_closing():
+                if self._terminal is not None and code < 0:
+                    channel.write(LEAVE_SCREEN)  # it was killed, and could not do that
+                channel.exit(code if code >= 0 else 128 - code)
 
     async def _show_places(self, channel: asyncssh.SSHServerChannel[bytes]) -> int:
         """Shows the public addresses that this connection has, until its owner has had enough of them."""

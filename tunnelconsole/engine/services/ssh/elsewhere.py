@@ -52,6 +52,7 @@ class Elsewhere:
             raise asyncssh.ChannelOpenError(asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED, str(error)) from error
         channel = self._login.connection.create_tcp_channel(window=WINDOW, max_pktsize=MAX_PACKET)
         self.count += 1
+        self._server.opening += 1
         return channel, self._connect(jump, host, port)
 
     def _judge(self, host: str, port: int) -> JumpServer:
@@ -75,7 +76,7 @@ class Elsewhere:
         try:
             end = await self._dial(jump, host, port)
         except TunnelConsoleError as error:
-            self.count -= 1
+            self._give_up()
             self._server.node.bus.publish(
                 TargetFailed(service=self._server.name, peer=self._login.peer, target=where, reason=error.message)
             )
@@ -83,15 +84,16 @@ class Elsewhere:
             code = asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED if prohibited else asyncssh.OPEN_CONNECT_FAILED
             raise asyncssh.ChannelOpenError(code, error.message) from error
         except BaseException:
-            self.count -= 1
+            self._give_up()
             raise
         self._connected.add(end)
 
         def opened() -> None:
             self._connected.discard(end)
+            self._server.opening -= 1
             self._login.channels.carry(link, end, self._login.session, where, self._ended)
 
-        link = self._login.channels.new_link(opened)
+        link = self._login.connection.new_link(opened)
         return link
 
     async def _dial(self, jump: JumpServer, host: str, port: int) -> SocketEnd:
@@ -106,14 +108,18 @@ class Elsewhere:
             raise ConnectFailed("the SSH connection ended meanwhile")
         return end
 
+    def _give_up(self) -> None:
+        self.count -= 1
+        self._server.opening -= 1
+
     def _ended(self, reason: str) -> None:
         self.count -= 1
 
     def lost(self) -> None:
         """The SSH connection is over."""
-        for end in self._connected:
-            end.close()
-        self._connected.clear()
+        while self._connected:
+            self._connected.pop().close()
+            self._give_up()
 
 
 def _usable(host: str, port: int) -> str:

@@ -12,14 +12,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from tunnelconsole.engine.backoff import LONGEST_DELAY_FOR_A_PLACE, Backoff
+from tunnelconsole.engine.events import TargetFailed
 from tunnelconsole.engine.services.native import SPARE_CONNECTIONS
-from tunnelconsole.engine.services.ssh.public_place import MOST_OPENING, OPEN_PATIENCE, PublicPlace
+from tunnelconsole.engine.services.ssh.public_place import OPEN_PATIENCE, PublicPlace
 from tunnelconsole.engine.services.tunnel.backend import Backend, Caller
 from tunnelconsole.engine.services.tunnel.hooks import Request
 from tunnelconsole.engine.services.tunnel.idle_links import IdleLinks
 from tunnelconsole.engine.services.tunnel.routes import Tunnel
 from tunnelconsole.engine.services.tunnel.server import TunnelServer
-from tunnelconsole.engine.services.tunnel.visitor import REFUSES
 from tunnelconsole.engine.transport.link import Link
 from tunnelconsole.engine.transport.ssh_channel import ChannelLink
 from tunnelconsole.engine.wire.http.head import HttpError, check_host
@@ -106,6 +106,8 @@ class PublicHost(PublicPlace):
         _, refused = await web.admission.judge(request, "", self._owner, granted=granted)
         if not refused and self.login.over:
             refused = "the connection ended meanwhile"
+        if not refused and web.state != "listening":  # judging may have taken its time
+            refused = f"the tunnel-server {web.name} stops"
         if refused:
             raise RequestRefused(refused)
         backend = HostBackend(web, web.tunnel_of(self.host, self._owner), peer, self)
@@ -130,10 +132,6 @@ class PublicHost(PublicPlace):
         """Opens a channel to the client for a request."""
         return self.login.channels.bring(self.asked, caller.peer, got, failed)
 
-    def channel_over(self, link: ChannelLink) -> None:
-        """A request is over, and so is its channel."""
-        self.login.channels.forget(link)
-
     def backend_gone(self, reason: str, *, comes_back: bool) -> None:
         """The tunnel server has let go of the hostname.
 
@@ -150,13 +148,16 @@ class PublicHost(PublicPlace):
         self._coming_back = self._server.tasks.start(self._come_back(), f"hostname {self.host} again")
 
     async def _come_back(self) -> None:
-        backoff = Backoff()
+        backoff, told = Backoff(), ""
         while not self._closed:
             await asyncio.sleep(backoff.next(LONGEST_DELAY_FOR_A_PLACE))
             try:
                 await self._claim(self._web())
-            except TunnelConsoleError:
-                continue  # it is told that we wait, and the tunnel server tells why it does not run
+            except TunnelConsoleError as error:
+                if error.message != told:
+                    told = error.message
+                    self._places.tell(f"waiting    {self.address}: {told}")
+                continue
             self._places.tell(f"forwarding {self.address} again")
             return
 
@@ -178,7 +179,7 @@ class HostBackend(Backend):
         super().__init__(server, tunnel, peer)
         self._place = place
         self._opening: dict[Caller, ChannelLink] = {}
-        self._spare: IdleLinks[ChannelLink] = IdleLinks(self._loop, MOST_SPARE, self._let_go)
+        self._spare: IdleLinks[ChannelLink] = IdleLinks(self._loop, MOST_SPARE, ChannelLink.close)
         self._spare.kept = SPARE_CONNECTIONS
         self._over = False
 
@@ -188,8 +189,8 @@ class HostBackend(Backend):
         link = self._spare.take() if caller.repeatable and not websocket else None
         if link is not None:
             return link
-        if len(self._opening) >= MOST_OPENING:
-            self._loop.call_soon(caller.no_link, 503, "too many requests wait for the service behind this tunnel")
+        if full := self._place.login.channels.refusal:
+            self._loop.call_soon(caller.no_link, 503, full)
             return None
         caller.deadline = self._loop.time() + OPEN_PATIENCE
         self._opening[caller] = self._place.bring(caller, partial(self._got, caller), partial(self._failed, caller))
@@ -202,7 +203,9 @@ class HostBackend(Backend):
     def _failed(self, caller: Caller, reason: str) -> None:
         del self._opening[caller]
         self.is_down()
-        caller.no_link(502, REFUSES)
+        bus, peer = self._server.node.bus, self._place.login.peer
+        bus.publish(TargetFailed(service=self._server.name, peer=caller.peer, target=peer, reason=reason))
+        caller.no_link(502, f"the tunnel is there, but its client cannot reach the local service: {reason}")
 
     def impatient(self, caller: Caller) -> bool:
         return False
@@ -211,7 +214,6 @@ class HostBackend(Backend):
         link = self._opening.pop(caller, None)
         if link is not None:
             link.abort()
-            self._place.channel_over(link)
         super().give_up(caller)
 
     def give_back(self, link: Link, *, reusable: bool) -> None:
@@ -219,20 +221,7 @@ class HostBackend(Backend):
             self.load -= 1
             self._spare.keep(link)
         else:
-            self._channel_over(link)
             super().give_back(link, reusable=reusable)
-
-    def _let_go(self, link: ChannelLink) -> None:
-        link.close()
-        self._place.channel_over(link)
-
-    def lost(self, link: Link | None) -> None:
-        self._channel_over(link)
-        super().lost(link)
-
-    def _channel_over(self, link: Link | None) -> None:
-        if isinstance(link, ChannelLink):
-            self._place.channel_over(link)
 
     def close(self, reason: str) -> None:
         self._end(reason)

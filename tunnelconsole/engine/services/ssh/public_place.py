@@ -13,9 +13,6 @@ if TYPE_CHECKING:
 OPEN_PATIENCE: Final = 10.0
 """Seconds that a client has to open a channel for a visitor, its own dial included."""
 
-MOST_OPENING: Final = 1024
-"""Visitors of one place at once for whom a channel is being opened: as many as the kernel would hold in their place."""
-
 
 class PublicPlace(asyncssh.SSHListener):
     """One of them. asyncssh closes it when the client wants it no more, and when the connection is over.

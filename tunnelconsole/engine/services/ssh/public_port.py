@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 from functools import partial
 from typing import TYPE_CHECKING
 
 from tunnelconsole.engine.events import TargetFailed
-from tunnelconsole.engine.services.ssh.public_place import MOST_OPENING, OPEN_PATIENCE, PublicPlace
-from tunnelconsole.engine.sessions import Session
+from tunnelconsole.engine.services.ssh.public_place import OPEN_PATIENCE, PublicPlace
+from tunnelconsole.engine.sessions import Flow, Session
 from tunnelconsole.engine.transport.ends import SocketEnd
 from tunnelconsole.engine.transport.listener import Listener
 from tunnelconsole.engine.transport.ssh_channel import ChannelLink
+from tunnelconsole.engine.transport.watch import InputWatch
 from tunnelconsole.engine.wire.hostport import format_host_port
 from tunnelconsole.errors import RequestRefused
 
@@ -27,8 +27,9 @@ class PublicPort(PublicPlace):
         super().__init__(places, host, port)
         self._listener: Listener | None = None
         self._session: Session | None = None
-        self._waiting: dict[SocketEnd, tuple[ChannelLink, asyncio.TimerHandle]] = {}
+        self._waiting: set[WaitingVisitor] = set()
         """Visitors for whom a channel is being opened."""
+        self._flows: set[Flow] = set()
         self._cause = ""
 
     async def open(self) -> None:
@@ -49,68 +50,60 @@ class PublicPort(PublicPlace):
         server.public_ports[self._listener.port] = self
 
     def _visited(self, sock: socket.socket, peer: str) -> None:
-        server, end = self._server, SocketEnd(sock)
-        full = server.gate.refuses(new_session=False, new_channel=True)
-        if not full and len(self._waiting) >= MOST_OPENING:
-            full = "too many visitors wait for the client"
+        server = self._server
+        full = server.gate.refuses(new_session=False, new_channel=True) or self.login.channels.refusal
         if full:
             server.refused(peer, full)
-            end.close()
+            sock.close()
             return
         self._places.tell_visit(peer, self.address)
-        link = self.login.channels.bring(
-            self.asked, peer, partial(self._got, end, peer), partial(self._failed, end, peer)
-        )
-        self._waiting[end] = link, server.node.loop.call_later(OPEN_PATIENCE, self._late, end, peer)
+        visitor = WaitingVisitor(self, SocketEnd(sock), peer)
+        visitor.link = self.login.channels.bring(self.asked, peer, visitor.got, visitor.failed)
+        self._waiting.add(visitor)
+        server.opening += 1
 
-    def _got(self, end: SocketEnd, peer: str, link: ChannelLink) -> None:
-        self._stop_waiting(end)
+    def stop_waiting(self, visitor: WaitingVisitor) -> None:
+        """A visitor waits no more."""
+        if visitor in self._waiting:
+            self._waiting.discard(visitor)
+            self._server.opening -= 1
+
+    def lead(self, visitor: WaitingVisitor, link: ChannelLink) -> None:
+        """A visitor's channel is open."""
         if self._session is None:
             link.abort()
-            end.abort()
+            visitor.end.abort()
             return
-        self.login.channels.carry(link, end, self._session, self.login.peer, self._channel_over, peer)
 
-    def _late(self, end: SocketEnd, peer: str) -> None:
-        link, _ = self._waiting[end]
-        link.abort()
-        self._failed(end, peer, f"the client opened no channel within {OPEN_PATIENCE:g} s")
+        def ended(reason: str) -> None:
+            self._flows.discard(flow)
+            self.close_session_when_empty()
 
-    def _failed(self, end: SocketEnd, peer: str, reason: str) -> None:
-        self._stop_waiting(end)
+        flow = self.login.channels.carry(link, visitor.end, self._session, self.login.peer, ended, visitor.peer)
+        self._flows.add(flow)
+
+    def lose(self, visitor: WaitingVisitor, reason: str) -> None:
+        """A visitor cannot be led to the client."""
         self._server.node.bus.publish(
-            TargetFailed(service=self._server.name, peer=peer, target=self.login.peer, reason=reason)
+            TargetFailed(service=self._server.name, peer=visitor.peer, target=self.login.peer, reason=reason)
         )
-        end.abort()
-        self._close_session_when_empty()
-
-    def _stop_waiting(self, end: SocketEnd) -> None:
-        _, timer = self._waiting.pop(end)
-        timer.cancel()
-
-    def _channel_over(self, reason: str) -> None:
-        self._close_session_when_empty()
+        self.close_session_when_empty()
 
     def end(self, reason: str) -> None:
         """Ends it with all its visitors."""
         self._cause = reason
         self._release()
-        for end, (link, _) in list(self._waiting.items()):
-            link.abort()
-            self._stop_waiting(end)
-            end.abort()
-        session = self._session
-        if session is not None:
-            for channel in list(self._server.node.sessions.channels.values()):
-                if channel.session is session:
-                    channel.flow.abort(reason)
+        for visitor in list(self._waiting):
+            visitor.give_up()
+        for flow in list(self._flows):
+            flow.abort(reason)
         self._places.is_over(self, reason)
-        self._close_session_when_empty()
+        self.close_session_when_empty()
 
     def close(self) -> None:
         self._release()
         self._places.closed(self)
-        self._close_session_when_empty()
+        self.close_session_when_empty()
 
     def _release(self) -> None:
         if self._listener is not None:
@@ -118,8 +111,62 @@ class PublicPort(PublicPlace):
             self._server.ports.release(self._listener)
             self._listener = None
 
-    def _close_session_when_empty(self) -> None:
+    def close_session_when_empty(self) -> None:
+        """Forgets the session once the port is closed and the last visitor has gone."""
         session = self._session
-        if session is not None and self._listener is None and not session.channels and not self._waiting:
+        if session is not None and self._listener is None and not (self._flows or self._waiting):
             self._session = None
             self._server.close_session(session, self._cause)
+
+
+class WaitingVisitor:
+    """A visitor for whom a channel is being opened."""
+
+    def __init__(self, port: PublicPort, end: SocketEnd, peer: str) -> None:
+        loop = port.login.server.node.loop
+        self._port = port
+        self.end = end
+        self.peer = peer
+        self.link: ChannelLink | None = None
+        """What is being opened."""
+        self._timer = loop.call_later(OPEN_PATIENCE, partial(self._leave, f"no channel within {OPEN_PATIENCE:g} s"))
+        self._input = InputWatch(loop, end.fileno(), self._look)
+        self._input.start()
+
+    def _look(self) -> None:
+        """Whoever has hung up need not be waited for; whoever has said something may have ended its side in order."""
+        try:
+            self.end.socket.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return
+        except OSError:
+            self._leave("the visitor left")
+        else:
+            self._input.stop()
+
+    def _stop(self) -> None:
+        self._timer.cancel()
+        self._input.stop()
+        self._port.stop_waiting(self)
+
+    def got(self, link: ChannelLink) -> None:
+        """The channel is open."""
+        self._stop()
+        self._port.lead(self, link)
+
+    def failed(self, reason: str) -> None:
+        """There is none, and why."""
+        self._stop()
+        self.end.abort()
+        self._port.lose(self, reason)
+
+    def give_up(self) -> None:
+        """Wants none any more."""
+        self._stop()
+        if self.link is not None:
+            self.link.abort()
+        self.end.abort()
+
+    def _leave(self, reason: str) -> None:
+        self.give_up()
+        self._port.lose(self, reason)

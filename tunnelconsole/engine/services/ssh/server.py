@@ -124,6 +124,8 @@ class SSHServer(ListeningService[SSHServerSettings]):
         """Those who have logged in."""
         self.ports = PortPool(settings.bind, settings.ports)
         self.public_ports: dict[int, PublicPort] = {}
+        self.opening = 0
+        """Channels of forwards that are about to be: visitors and connections that wait for their other end."""
 
     async def prepare(self) -> None:
         if self.settings.forward:
@@ -161,7 +163,8 @@ class SSHServer(ListeningService[SSHServerSettings]):
             raise TypeError("an SSH server takes TCP sockets, and only once it has its keys")
         login = self._door.login(peer, place)
         self.logins.add(login)
-        self.tasks.start(login.take(end.socket), f"newcomer {peer}")
+        task = self.tasks.start(login.take(end.socket), f"newcomer {peer}")
+        task.add_done_callback(lambda _: end.close())  # where it never ran: cancelled before its first step
 
     def left_login(self, login: Login) -> None:
         """Counts somebody no more among those who are logging in."""
@@ -243,4 +246,4 @@ class SSHServer(ListeningService[SSHServerSettings]):
         return self.gate.refuses(new_session=False, new_channel=True)
 
     def _count(self) -> tuple[int, int]:
-        return len(self.attached), self.consoles + self.channels
+        return len(self.attached), self.consoles + self.channels + self.opening

@@ -21,6 +21,8 @@ _KIND = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 PASSED_ON = ("COLORTERM", "NO_COLOR", "LANG", "LC_ALL", "LC_CTYPE")
 """Variables that a client may set for its console: how to draw, and nothing else."""
 
+_PASSED_ON = frozenset(name.encode() for name in PASSED_ON)
+
 OF_THE_ENGINE = (
     "HOME", "LANG", "LC_ALL", "LC_CTYPE", "LOGNAME", "PATH", "PYTHONPATH", "TZ", "USER", "VIRTUAL_ENV",
     "TUNNELCONSOLE_INTERVAL", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR", "XDG_STATE_HOME",
@@ -59,6 +61,11 @@ def size(columns: int, rows: int) -> tuple[int, int]:
     )
 
 
+def passed_on(name: bytes, value: bytes) -> bool:
+    """Whether a variable that a client has sent is one for its console."""
+    return name in _PASSED_ON and _KIND.fullmatch(value.decode("ascii", "replace")) is not None
+
+
 def environment(
     engine: Mapping[str, str], sent: Mapping[bytes, bytes], terminal: Terminal | None, peer: str
 ) -> dict[str, str]:
@@ -69,10 +76,7 @@ def environment(
     :param peer: ``host:port`` of the client; copying goes through its terminal then.
     """
     found = {name: engine[name] for name in OF_THE_ENGINE if name in engine}
-    for name in PASSED_ON:
-        value = sent.get(name.encode(), b"").decode("ascii", "replace")
-        if _KIND.fullmatch(value):
-            found[name] = value
+    found |= {name.decode(): value.decode() for name, value in sent.items() if passed_on(name, value)}
     host, _, port = peer.rpartition(":")
     found["SSH_CONNECTION"] = f"{host.strip('[]')} {port} 0.0.0.0 0"
     if terminal is not None:

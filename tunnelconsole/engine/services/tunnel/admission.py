@@ -103,6 +103,7 @@ class Admission:
             raise ProtocolError("it does not read its side of the handshake")
         tunnel = self._server.tunnel_of(asked.name, owner)
         backend = ClientBackend(self._server, tunnel, asked, key, end, peer, handshake.leftover)
+        backend.token_identity = identity
         self._server.backends.add(backend)
         if key is not None:
             self._keys[key] = backend  # data connections may come before the client has greeted
@@ -169,10 +170,11 @@ class Admission:
     def enter(self, backend: Backend, owner: object, identity: str, url: str) -> str:
         """From now on the backend's visitors may come; returns why not, "" where they may."""
         server, host = self._server, backend.tunnel.host
-        if full := self._taken(host, owner) or self._full(host, identity):  # others have come meanwhile
+        rights = backend.token_identity
+        if full := self._taken(host, owner) or self._full(host, rights):  # others have come meanwhile
             return full
         tunnel = backend.tunnel = server.routes.find(host) or backend.tunnel
-        shares = server.shares(identity)
+        shares = server.shares(rights)
         older = [] if shares else list(tunnel.backends)
         tunnel.backends = [*tunnel.backends, backend] if shares else [backend]
         server.routes.add(tunnel)

@@ -49,6 +49,8 @@ class Backend(ABC):
 
     key: bytes | None = None
     """Of its data connections; None when it makes none."""
+    token_identity = ""
+    """Whose token it has brought; "" where it has proved itself in another way, and has the rights of no token."""
 
     def __init__(self, server: TunnelServer, tunnel: Tunnel, peer: str) -> None:
         self._server = server

@@ -1,0 +1,158 @@
+"""Whoever says things to the SSH server without end: it costs others nothing that they notice, and no memory."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import asyncssh
+import psutil
+import pytest
+
+from loopback import calling, echo, hears, target
+from ssh_flooder import BEFORE_KEYS, flooding
+from ssh_peers import SSHDesk, ssh_desk
+from tunnel_peers import tunnel_server
+from tunnelconsole.engine.events import PeerRefused
+from tunnelconsole.engine.limits import LimitSettings
+from tunnelconsole.engine.services.jump.server import JumpServerSettings
+from tunnelconsole.engine.services.ssh.channels import MOST_UNANSWERED
+from tunnelconsole.engine.settings import DestinationPattern, ListenAddress, Secret
+from waiting import until
+
+WATCHED = 1.5
+"""Seconds of a flood."""
+
+LONGEST_TURN = 0.25
+"""Seconds that the loop may be away at the most: a turn of a flood takes 2 ms to 10 ms here, and took seconds once."""
+
+MOST_MEMORY = 40_000_000
+"""Bytes that a flood may take: its connection's buffers take a few, and it had hundreds of millions once."""
+
+
+async def longest_turn(seconds: float) -> float:
+    """For how long the loop was away at most, in that time."""
+    loop = asyncio.get_running_loop()
+    longest, ends = 0.0, loop.time() + seconds
+    while (now := loop.time()) < ends:
+        await asyncio.sleep(0.001)  # noqa: TID251 - what is measured is how much later than this it is
+        longest = max(longest, loop.time() - now - 0.001)
+    return longest
+
+
+@asynccontextmanager
+async def shore(folder: Path, **settings: Any) -> AsyncIterator[SSHDesk]:
+    """An SSH server that forwards, with Alice's key in a file."""
+    jump = JumpServerSettings(
+        listen=ListenAddress("127.0.0.1", 0), secret=Secret("unused"), allow=(DestinationPattern("127.0.0.1:*"),)
+    )
+    async with ssh_desk(folder, {"home": jump, "web": tunnel_server()}, forward=True, **settings) as desk:
+        desk.alice.write_private_key(str(folder / "alice"))
+        desk.viola.write_private_key(str(folder / "viola"))
+        yield desk
+
+
+@pytest.mark.parametrize(
+    ("what", "key"),
+    [(BEFORE_KEYS, ""), ("logins", ""), ("nothing", "viola"), ("variables", "viola"), ("forwards", "alice")],
+)
+async def test_a_flood_holds_nobody_up_and_fills_no_memory(tmp_path: Path, what: str, key: str) -> None:
+    async with shore(tmp_path) as desk, target(echo) as far, desk.connect(desk.alice) as connection:
+        reader, writer = await connection.open_connection(far.address.host, far.address.port)
+        process = psutil.Process()
+        before = process.memory_info().rss
+        async with flooding(desk.server.address, what, tmp_path / key if key else None):
+            if key:
+                await until(lambda: len(desk.sessions) == 2)
+            worst = await longest_turn(WATCHED)
+            writer.write(b"not held up")
+            assert await asyncio.wait_for(reader.readexactly(11), LONGEST_TURN * 8) == b"not held up"
+            assert worst < LONGEST_TURN
+            assert process.memory_info().rss - before < MOST_MEMORY
+        await until(lambda: desk.sessions == ["alice"] and not desk.server.logins)
+
+
+@pytest.mark.parametrize("what", [BEFORE_KEYS, "logins"])
+async def test_a_stranger_says_so_much_and_no_more(tmp_path: Path, what: str) -> None:
+    async with shore(tmp_path) as desk, flooding(desk.server.address, what) as flooder:
+        async with asyncio.timeout(10):
+            await flooder.wait()
+        assert flooder.returncode == 1
+        await hears(desk.engine, PeerRefused, "packets before anybody has logged in" if what == "logins" else "")
+
+
+async def test_visitors_for_whom_a_client_opens_no_channel_are_turned_away_at_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tunnelconsole.engine.services.ssh.public_port.OPEN_PATIENCE", 0.05)
+    monkeypatch.setattr("tunnelconsole.engine.services.ssh.channels.MOST_UNANSWERED", 20)
+    answered = asyncio.Event()
+
+    async def wait(*_: Any) -> bool:
+        await answered.wait()
+        return False
+
+    assert MOST_UNANSWERED < 1000
+    async with shore(tmp_path) as desk, desk.connect(desk.alice) as connection:
+        listener = await connection.create_server(wait, "localhost", 0)
+        for _ in range(60):
+            async with calling(f"127.0.0.1:{listener.get_port()}") as caller:
+                await caller.broken()
+        (login,) = desk.server.connections
+        assert len(login.connection.links) == 20
+        await hears(desk.engine, PeerRefused, "the client has not answered")
+        answered.set()
+        await until(lambda: not login.connection.links)
+        assert desk.server.opening == 0
+
+
+async def test_a_visitor_who_hangs_up_is_not_waited_for(tmp_path: Path) -> None:
+    answered = asyncio.Event()
+
+    async def wait(*_: Any) -> bool:
+        await answered.wait()
+        return False
+
+    async with shore(tmp_path) as desk, desk.connect(desk.alice) as connection:
+        listener = await connection.create_server(wait, "localhost", 0)
+        async with calling(f"127.0.0.1:{listener.get_port()}") as caller:
+            await until(lambda: desk.server.opening == 1)
+            caller.reset()
+            await until(lambda: desk.server.opening == 0)
+        answered.set()
+
+
+async def test_the_limit_of_channels_holds_for_visitors_who_come_at_once(tmp_path: Path) -> None:
+    async with (
+        shore(tmp_path, limits=LimitSettings(channels=2)) as desk,
+        target() as far,
+        desk.connect(desk.alice) as connection,
+    ):
+        listener = await connection.forward_remote_port("localhost", 0, far.address.host, far.address.port)
+        most = 0
+        callers = [asyncio.open_connection("127.0.0.1", listener.get_port()) for _ in range(20)]
+        writers = [writer for _, writer in await asyncio.gather(*callers)]
+        ends = time.monotonic() + 1
+        while time.monotonic() < ends:
+            most = max(most, desk.server.channels)
+            await asyncio.sleep(0)  # noqa: TID251 - looks at every turn
+        assert most == 2
+        for writer in writers:
+            writer.close()
+
+
+async def test_the_limit_of_channels_holds_for_connections_that_are_asked_for_at_once(tmp_path: Path) -> None:
+    async with (
+        shore(tmp_path, limits=LimitSettings(channels=2)) as desk,
+        target() as far,
+        desk.connect(desk.alice) as connection,
+    ):
+        asked = [connection.open_connection(far.address.host, far.address.port) for _ in range(20)]
+        found = await asyncio.gather(*asked, return_exceptions=True)
+        assert sum(isinstance(each, asyncssh.ChannelOpenError) for each in found) == 18
+        assert desk.server.channels == 2
+        assert desk.server.opening == 0
