@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 LEAVING: Final = frozenset(b"\x03\x04qQ")
 """What ends it when it is typed: Ctrl-C and Ctrl-D, which a terminal of SSH passes on as they are, and q."""
 
-LONGEST_LINE: Final = 400
-"""Characters of a line: a long path is cut, and fills no screen."""
+LONGEST_LINE: Final = 160
+"""Characters of a line about a visitor: a long path is cut, and fills no screen."""
 
 
 class Board:
@@ -42,13 +42,14 @@ class Board:
 
     def show_visit(self, visitor: str, label: str) -> None:
         """Writes that somebody came, and to what."""
-        self.show(f"{time.strftime('%H:%M:%S')}   {visitor}  {label}")
+        line = f"{time.strftime('%H:%M:%S')}   {visitor}  {label}"
+        self.show(line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]}…")
 
     def _write(self, line: str) -> None:
         if self._channel.is_closing():
             return
         # What a visitor asked for is in it: no control character of theirs reaches the terminal.
-        plain = "".join(letter if letter.isprintable() else "?" for letter in line[:LONGEST_LINE])
+        plain = "".join(letter if letter.isprintable() else "?" for letter in line)
         self._channel.write((plain + ("\r\n" if self._terminal else "\n")).encode())
 
     def typed(self, data: bytes) -> None:

@@ -10,7 +10,7 @@ from tunnelconsole.errors import RequestRefused
 LONGEST = 4096
 """Bytes of a command: a long list of receivers is far shorter."""
 
-_EVERY = ("--json",)
+_EVERY = ("--json", "--help")
 
 READING: dict[str, tuple[str, ...]] = {
     "status": (),

@@ -29,6 +29,11 @@ LONGEST_LABEL = 64
 NO_TERMINAL = RequestRefused("the console needs a terminal", "use ssh -t, or name a command such as status --json")
 """For who asks for the console without one."""
 
+NO_TERMINAL_FOR_THIS_KEY = RequestRefused(
+    "the console needs a terminal, which this key may not have", "name a command such as status --json"
+)
+"""For who can have none."""
+
 
 class SessionChannel(asyncssh.SSHServerChannel[bytes]):
     """asyncssh's channel, which would keep every variable that a client sends: here those that count, and no others."""
@@ -171,7 +176,7 @@ class ConsoleSession(asyncssh.SSHServerSession[bytes]):
         if self._command is not None:
             return read_command(self._command, self._login.entry.role)
         if self._terminal is None:
-            raise NO_TERMINAL
+            raise NO_TERMINAL if self._login.entry.terminal else NO_TERMINAL_FOR_THIS_KEY
         return []
 
     async def _arguments(self, words: list[str]) -> list[str]:

@@ -89,7 +89,9 @@ class PublicHost(PublicPlace):
         try:
             check_host(name)
         except HttpError as error:
-            raise RequestRefused(f"{asked[:64]!r} is no hostname", "letters, digits and hyphens are") from error
+            raise _no_hostname(asked) from error
+        if ":" in name:  # a port, or an address of IPv6: no visitor could name it
+            raise _no_hostname(asked)
         return name
 
     async def _claim(self, web: TunnelServer) -> None:
@@ -126,7 +128,8 @@ class PublicHost(PublicPlace):
 
     def tell_visit(self, caller: Caller) -> None:
         """Shows on the client's terminal who asks for what."""
-        self._places.tell_visit(caller.peer, caller.label)
+        method, _, path = caller.label.partition(" ")
+        self._places.tell_visit(caller.peer, f"{method} {self.host}{path}")
 
     def bring(self, caller: Caller, got: partial[None], failed: partial[None]) -> ChannelLink:
         """Opens a channel to the client for a request."""
@@ -170,6 +173,10 @@ class PublicHost(PublicPlace):
         self._places.closed(self)
         if self._backend is not None:
             self._backend.retire()
+
+
+def _no_hostname(asked: str) -> RequestRefused:
+    return RequestRefused(f"{asked[:64]!r} is no hostname", "letters, digits and hyphens are, with dots between them")
 
 
 class HostBackend(Backend):
