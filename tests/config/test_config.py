@@ -901,6 +901,15 @@ class TestTheFilesOfAnSSHServer:
         assert keys.startswith(f"service.ssh.authorized_keys: others can write {tmp_path / 'keys'} (mode 0664)")
         assert key.startswith(f"service.ssh.host_key: others can read {tmp_path / 'key'} (mode 0640)")
 
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+    def test_are_no_other_users(self, tmp_path: Path) -> None:
+        for name in ("keys", "key"):
+            (tmp_path / name).touch(mode=0o600)
+            os.chown(tmp_path / name, 54321, -1)
+        for name, found in zip(("keys", "key"), every_problem(tmp_path, self.SSH + 'host_key = "key"\n'), strict=True):
+            file = tmp_path / name
+            assert f"{file} belongs to user 54321, and this runs as user 0; run: chown 0 {file}" in found
+
     @pytest.mark.parametrize("more", ["tls = {}", 'login_timeout = "0s"', "consoles = 0"])
     def test_and_what_else_cannot_be(self, tmp_path: Path, more: str) -> None:
         (tmp_path / "keys").touch(mode=0o600)

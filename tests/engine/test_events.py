@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import pkgutil
 from collections.abc import Iterator
+from importlib import import_module
 from typing import Any
 
 import msgspec
 import pytest
 
+import tunnelconsole.engine
 from tunnelconsole.engine.events import Crashed, Event
+
+for module in pkgutil.walk_packages(tunnelconsole.engine.__path__, "tunnelconsole.engine."):
+    if module.name.rpartition(".")[2].endswith("events"):
+        import_module(module.name)
 
 
 def kinds(base: type[Event] = Event) -> Iterator[type[Event]]:
-    """Every class of event there is."""
+    """Every class of event there is; none of what only some have in common."""
     for kind in base.__subclasses__():
-        yield kind
+        if not kind.__name__.startswith("_"):
+            yield kind
         yield from kinds(kind)
 
 

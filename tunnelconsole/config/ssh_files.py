@@ -11,18 +11,18 @@ from typing import Any
 import msgspec
 
 from tunnelconsole.config.reader import Reader, key_path
-
-_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
-_OTHERS = stat.S_IRWXG | stat.S_IRWXO
-
+from tunnelconsole.engine.private_files import OTHERS_ANYTHING, OTHERS_WRITE, file_exposed
 
 _FILES = {
-    "authorized_keys": (_OTHERS_WRITE, "go-w"),
-    "host_key": (_OTHERS, "600"),
-    "identity": (_OTHERS, "600"),
-    "known_hosts": (_OTHERS_WRITE, "go-w"),
+    "authorized_keys": OTHERS_WRITE,
+    "host_key": OTHERS_ANYTHING,
+    "identity": OTHERS_ANYTHING,
+    "known_hosts": OTHERS_WRITE,
 }
-"""What others may not do with a file, by the key that names it, and how that is mended."""
+"""What others may not do with a file, by the key that names it."""
+
+_MAY_BE_FOREIGN = ("known_hosts",)
+"""Files that may be another user's: what a team knows of its hosts may be kept by one of it."""
 
 _MAY_BE_MISSING = ("known_hosts",)
 """Files that OpenSSH's own programs make when there is something to put into them."""
@@ -33,7 +33,7 @@ def wrong_with(name: str, file: str) -> str:
     path = Path(file)
     if name in _MAY_BE_MISSING and not path.exists():
         return ""
-    return _wrong(path, *_FILES[name])
+    return _wrong(path, _FILES[name], foreign=name in _MAY_BE_FOREIGN)
 
 
 def check_ssh_files(reader: Reader, values: Mapping[str, Any], path: str) -> None:
@@ -53,16 +53,16 @@ def _check(reader: Reader, values: Mapping[str, Any], path: str, names: Iterable
             reader.wrong(key_path(path, name), sentence)
 
 
-def _wrong(file: Path, forbidden: int, mend: str) -> str:
+def _wrong(file: Path, forbidden: int, *, foreign: bool) -> str:
     try:
         status = file.stat()
     except OSError as error:
         return f"cannot read {file}: {error.strerror or error}"
     if not stat.S_ISREG(status.st_mode):
         return f"{file} is not a regular file"
+    what, mend = file_exposed(file, status, forbidden, foreign=foreign)
+    if what:
+        return f"{what}; run: {mend}"
     if not os.access(file, os.R_OK):
         return f"cannot read {file}: Permission denied"
-    if status.st_mode & forbidden:
-        what = "write" if forbidden == _OTHERS_WRITE else "read"
-        return f"others can {what} {file} (mode {stat.S_IMODE(status.st_mode):04o}); run: chmod {mend} {file}"
     return ""

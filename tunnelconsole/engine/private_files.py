@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import stat
 from pathlib import Path
 
@@ -20,6 +21,32 @@ FILE_MODE = 0o600
 """Permissions of a file that is made here."""
 
 OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+"""What others may not do with a file that says whom or what we trust."""
+
+OTHERS_ANYTHING = stat.S_IRWXG | stat.S_IRWXO
+"""What others may not do with a private key: not even read it."""
+
+
+def file_exposed(
+    path: Path, status: os.stat_result, forbidden: int, name: str = "", *, foreign: bool = False
+) -> tuple[str, str]:
+    """What others can do with a file and may not, and what mends it; twice "" where there is nothing.
+
+    :param forbidden: :data:`OTHERS_WRITE` or :data:`OTHERS_ANYTHING`.
+    :param name: of the file in the sentence; its path by default.
+    :param foreign: whether it may be another user's; root's it may always be.
+    """
+    name = name or str(path)
+    quoted = shlex.quote(str(path))
+    if not foreign and status.st_uid not in (0, os.geteuid()):
+        return (
+            f"{name} belongs to user {status.st_uid}, and this runs as user {os.geteuid()}",
+            f"chown {os.geteuid()} {quoted}",
+        )
+    if status.st_mode & forbidden:
+        verb, mode = ("write", "go-w") if forbidden == OTHERS_WRITE else ("read", "600")
+        return f"others can {verb} {name} (mode {_mode(status)})", f"chmod {mode} {quoted}"
+    return "", ""
 
 
 def private_folder(folder: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from tunnelconsole.engine.services.ssh.commands import LONGEST, READING, STEERING, read_command
 from tunnelconsole.engine.services.ssh.terminal import LARGEST_SIZE, USUAL_KIND, USUAL_SIZE, environment, size, terminal
-from tunnelconsole.engine.services.ssh.throttle import AT_ONCE, PER_SECOND, REMEMBERED, Throttle
+from tunnelconsole.engine.services.ssh.throttle import AT_ONCE, LONGEST_WAIT, PER_SECOND, REMEMBERED, Throttle
 from tunnelconsole.errors import RequestRefused
 
 
@@ -138,10 +138,28 @@ class TestThrottle:
         assert self.throttle.begin("b") == 0.0
 
     def test_who_waits_may_begin_again(self) -> None:
-        for _ in range(100):
-            self.throttle.begin("a")
-        self.now += 100 / PER_SECOND
+        while self.throttle.begin("a") is not None:
+            pass
+        self.now += LONGEST_WAIT + AT_ONCE / PER_SECOND
         assert self.throttle.begin("a") == 0.0
+
+    def test_a_flood_that_has_ended_is_forgotten_within_seconds(self) -> None:
+        for _ in range(60 * 50):  # a minute, fifty a second
+            self.throttle.begin("a")
+            self.now += 1 / 50
+        self.now += 1 / PER_SECOND
+        wait = self.throttle.begin("a")
+        assert wait is not None
+        assert 0 < wait <= LONGEST_WAIT
+        self.now += LONGEST_WAIT + 1 / PER_SECOND
+        assert self.throttle.begin("a") == 0.0
+
+    def test_who_would_wait_too_long_is_not_charged(self) -> None:
+        waits = [self.throttle.begin("a") for _ in range(1000)]
+        begun = [wait for wait in waits if wait is not None]
+        assert len(begun) == pytest.approx(AT_ONCE + LONGEST_WAIT * PER_SECOND, abs=1)
+        assert max(begun) <= LONGEST_WAIT
+        assert self.throttle.begin("b") == 0.0
 
     def test_who_proves_a_key_never_waits(self) -> None:
         for _ in range(1000):

@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
+import base64
+import os
+from contextlib import suppress
 from pathlib import Path
 
 import asyncssh
+import hypothesis
 import pytest
+from hypothesis import strategies
 
+from damaged_keys import damaged_ecdsa_line, damaged_rsa_line
 from tunnelconsole.engine.services.ssh.forward_rights import NotAKey
 from tunnelconsole.engine.services.ssh.host_key import load_host_key
-from tunnelconsole.engine.services.ssh.keys import AuthorizedKeys, parse_line
+from tunnelconsole.engine.services.ssh.keys import LARGEST, AuthorizedKeys, parse_line
 from tunnelconsole.errors import ListenFailed
 
 PEER = "192.0.2.7:50000"
 NOW = 1_900_000_000.0  # 2030-03-17
+STRANGER = 54321
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
 
 
 def public(comment: str = "alice", kind: str = "ssh-ed25519") -> str:
     """The line of a new key."""
     return asyncssh.generate_private_key(kind, comment).export_public_key().decode().strip()
+
+
+SAMPLES = {kind: public(kind=kind) for kind in ("ssh-rsa", "ssh-ed25519", "ecdsa-sha2-nistp256")}
+"""Lines whose keys are made once."""
 
 
 class Keys:
@@ -171,8 +184,53 @@ def test_a_file_that_others_can_write_lets_nobody_in(tmp_path: Path) -> None:
     keys = Keys(tmp_path / "keys", line)
     keys.path.chmod(0o666)
     assert keys.identity(line) == ""
-    with pytest.raises(OSError, match="others can write"):
+    with pytest.raises(OSError, match=r"others can write it \(mode 0666\); run: chmod go-w"):
         AuthorizedKeys(keys.path, keys.reported.append)
+
+
+@as_root
+def test_a_file_of_another_user_lets_nobody_in_and_says_whose_it_is(tmp_path: Path) -> None:
+    keys = Keys(tmp_path / "keys", public())
+    os.chown(keys.path, STRANGER, -1)
+    with pytest.raises(OSError, match=rf"it belongs to user {STRANGER}, and this runs as user 0; run: chown 0 "):
+        keys.keys.read()
+    own = tmp_path / "ssh" / "home.key"
+    load_host_key(None, own)
+    os.chown(own, STRANGER, -1)
+    with pytest.raises(ListenFailed, match=f"the host key {own} belongs to user {STRANGER}.*chown 0 {own}"):
+        load_host_key(None, own)
+
+
+def test_a_file_that_is_too_large_says_so(tmp_path: Path) -> None:
+    keys = Keys(tmp_path / "keys", public())
+    keys.write("#" * LARGEST)
+    with pytest.raises(OSError, match=f"it is too large: {LARGEST + 1} bytes, and {LARGEST} are the most"):
+        keys.keys.read()
+
+
+def test_a_damaged_key_lets_nobody_in_and_the_others_count(tmp_path: Path) -> None:
+    line = public()
+    keys = Keys(tmp_path / "keys", line)
+    keys.write(damaged_rsa_line(), damaged_ecdsa_line(), line)
+    assert keys.identity(line) == "alice"
+    assert keys.reported == [
+        f"line 2 of {keys.path} lets nobody in: its key cannot be read: Invalid EC key.",
+        f"line 1 of {keys.path} lets nobody in: its key cannot be read: can't convert negative int to unsigned",
+    ]
+
+
+@hypothesis.given(
+    at=strategies.lists(strategies.integers(4, 400), min_size=1, max_size=4), byte=strategies.binary(min_size=4)
+)
+@hypothesis.settings(max_examples=300, deadline=None)
+@pytest.mark.parametrize("kind", ["ssh-rsa", "ssh-ed25519", "ecdsa-sha2-nistp256"])
+def test_whatever_is_damaged_in_a_line_is_told_as_such(kind: str, at: list[int], byte: bytes) -> None:
+    algorithm, blob, _ = SAMPLES[kind].split()
+    data = bytearray(base64.b64decode(blob))
+    for place, value in zip(at, byte, strict=False):
+        data[place % len(data)] = value
+    with suppress(NotAKey):
+        parse_line(f"{algorithm} {base64.b64encode(data).decode()} alice")
 
 
 def test_a_host_key_is_made_once_for_its_owner_alone(tmp_path: Path) -> None:
@@ -187,7 +245,7 @@ def test_a_host_key_that_others_can_read_is_refused(tmp_path: Path) -> None:
     load_host_key(None, own)
     own.chmod(0o644)
     for given in (None, own):
-        with pytest.raises(ListenFailed, match="others on this machine can read"):
+        with pytest.raises(ListenFailed, match="others can read the host key"):
             load_host_key(given, own)
 
 

@@ -311,6 +311,20 @@ async def test_a_silent_newcomer_is_turned_away_in_time(tmp_path: Path) -> None:
         assert "said nothing of SSH" in desk.told(PeerRefused)[0]
 
 
+async def test_who_would_wait_too_long_for_a_login_is_turned_away_with_the_reason(tmp_path: Path) -> None:
+    async with ssh_desk(tmp_path) as desk:
+        door = desk.server._door
+        assert door is not None
+        while door.throttle.begin("127.0.0.1") is not None:
+            pass
+        async with calling(desk.server.address) as caller:
+            with pytest.raises((asyncio.IncompleteReadError, ConnectionResetError)):
+                await caller.read(8)
+        (told,) = desk.told(PeerRefused)
+        assert "too many logins at once from its address" in told
+        assert not desk.server.logins
+
+
 async def test_without_the_file_of_keys_it_does_not_listen(tmp_path: Path) -> None:
     async with ssh_desk(tmp_path, authorized_keys=FilePath(str(tmp_path / "none"))) as desk:
         assert desk.server.state == "backoff"

@@ -11,6 +11,7 @@ import asyncssh
 import pytest
 
 import system_tools
+from damaged_keys import damaged_rsa_line
 from installed import Program
 from loopback import BULK, FREE, Target, nobody, target
 from ssh_gate import Gate, gate_in
@@ -248,6 +249,20 @@ async def test_lines_that_nobody_can_read_do_not_hide_the_others(gate: Gate, tmp
     known.write_text(f"# hosts\n|1|broken\nnonsense\n\n{gate.sshd.known_hosts.read_text()}")
     async with target() as server, dialled(gate, server.address, gate.settings(known_hosts=known)):
         pass
+
+
+async def test_damaged_keys_of_other_hosts_do_not_matter_and_one_of_this_host_is_told(
+    gate: Gate, tmp_path: Path
+) -> None:
+    known = tmp_path / "known"
+    damaged = [f"{name} {damaged_rsa_line()}\n" for name in ("other", "gate*,127.1", "@revoked here")]
+    known.write_text("".join(damaged) + gate.sshd.known_hosts.read_text())
+    async with target() as server, dialled(gate, server.address, gate.settings(known_hosts=known)):
+        pass
+    known.write_text("".join(damaged) + f"[127.0.0.1]:{gate.sshd.port} {damaged_rsa_line()}\n")
+    error = await refusal(gate, nobody(), gate.settings(known_hosts=known))
+    assert isinstance(error, HostKeyRejected)
+    assert f"the known one cannot be read (line 4 of {known})" in error.message
 
 
 async def test_a_key_that_the_host_does_not_want_is_told_with_the_user_and_what_to_do(

@@ -123,3 +123,30 @@ async def test_a_closed_end_whose_bytes_nobody_takes_is_cut_in_the_end(monkeypat
                 pass
         end.close()
         await until(lambda: pair.near.closed)
+
+
+async def test_closing_an_end_whose_bridge_is_over_leaves_no_timer() -> None:
+    async with channel_pair() as pair:
+        bridge = Bridge(asyncio.get_running_loop(), pair.near)
+        end, far = bridge.end, Far(pair.far)
+        far.link.finish()
+        end.send_eof()
+        await until(lambda: "ended" in far.owner.news and bridge._pump.over)
+        assert await rest(end) == b""
+        end.close()
+        assert bridge._timer is None
+        await until(lambda: pair.gone >= len((pair.near, pair.far)))
+
+
+async def test_the_time_to_deliver_ends_with_the_delivery() -> None:
+    async with channel_pair() as pair:
+        bridge = Bridge(asyncio.get_running_loop(), pair.near)
+        far = Far(pair.far)
+        await send_all(bridge.end, BULK)
+        bridge.end.close()
+        timer = bridge._timer
+        assert timer is not None
+        await until(lambda: "ended" in far.owner.news)
+        await until(timer.cancelled)
+        far.link.abort()
+        await until(lambda: pair.gone >= len((pair.near, pair.far)))

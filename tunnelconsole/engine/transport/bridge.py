@@ -173,9 +173,11 @@ class Bridge:
 
     def _closed(self) -> None:
         """What was written still goes out, and its end; what comes has nobody any more."""
-        self._timer = self._loop.call_later(DELIVERY_TIME, self._pump.abort, "what was written last was not taken")
         self._pump.stop_receiving()
+        if not self._pump.over:
+            self._timer = self._loop.call_later(DELIVERY_TIME, self._pump.abort, "what was written last was not taken")
 
     def _over(self, _reason: str) -> None:
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None

@@ -24,7 +24,7 @@ class LinkPump:
     :param pace: limits both directions together to a rate; None for no limit.
     """
 
-    __slots__ = ("_finished", "_from_left", "_from_right", "_loop", "_over", "_pace", "left", "reason", "right")
+    __slots__ = ("_finished", "_from_left", "_from_right", "_loop", "_pace", "left", "over", "reason", "right")
     undelivered = None
     """Nobody can tell: neither TCP nor SSH says whether what was sent has been read."""
 
@@ -40,11 +40,12 @@ class LinkPump:
         self._loop = loop
         self._finished = finished
         self._pace = pace
-        self._over = False
         self.left = left
         self.right = right
         self.reason = ""
         """Why it ended, or is about to; empty where it did in order, or has not."""
+        self.over = False
+        """Whether both directions have ended, told or not."""
         self._from_left = _Direction(left, right)
         self._from_right = _Direction(right, left)
         left.owner = right.owner = self
@@ -66,13 +67,13 @@ class LinkPump:
         return self.right.path if self.left.plain else self.left.path
 
     def _begin(self) -> None:
-        if not self._over:
+        if not self.over:
             self.left.resume()
             self.right.resume()
 
     def abort(self, reason: str) -> None:
         """Cuts both directions now, so that both sides see it broken."""
-        if not self._over:
+        if not self.over:
             self.reason = self.reason or reason
             self._end(broken=True)
 
@@ -140,11 +141,11 @@ class LinkPump:
         return "client" if link is self.left else "target"
 
     def _end_if_over(self) -> None:
-        if self._from_left.over and self._from_right.over and not self._over:
+        if self._from_left.over and self._from_right.over and not self.over:
             self._end(broken=self._from_left.source_broken or self._from_right.source_broken)
 
     def _end(self, *, broken: bool) -> None:
-        self._over = True
+        self.over = True
         for direction in (self._from_left, self._from_right):
             direction.stop()
         for link in (self.left, self.right):

@@ -128,7 +128,7 @@ async def log_in(host: SSHHost, settings: SSHSettings) -> Connection:
             end.abort()
         else:
             connection.abort()
-        if isinstance(error, asyncssh.Error | OSError | ValueError):
+        if isinstance(error, asyncssh.Error | OSError | ValueError | ArithmeticError):  # the last of a damaged key
             raise _explain(error, host, connection) from error
         raise
     return connection

@@ -162,7 +162,11 @@ class Login:
         """Begins to speak SSH over a connected socket, at once or when it is this source's turn."""
         own = socket.socket(fileno=sock.detach())
         try:
-            await asyncio.sleep(self.door.throttle.begin(source_of(self.peer)))
+            wait = self.door.throttle.begin(source_of(self.peer))
+            if wait is None:
+                self.turn_away("too many logins at once from its address")
+            else:
+                await asyncio.sleep(wait)
             if not self._over:
                 silent = self._loop.call_later(self.server.settings.limits.handshake_timeout, self._silent)
                 self._timers.append(silent)

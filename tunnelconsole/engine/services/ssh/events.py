@@ -23,55 +23,50 @@ class LoggedIn(Event, frozen=True, kw_only=True):
         return f"{self.identity} logged in from {self.peer} as {self.role} with {self.key}"
 
 
-class KeysIgnored(Event, frozen=True, kw_only=True):
+class _FileWarning(Event, frozen=True, kw_only=True):
+    """Something in the files that say who may come in is of no use."""
+
+    level: ClassVar[Level] = "warning"
+    reason: str
+
+    def text(self) -> str:
+        return self.reason
+
+
+class KeysIgnored(_FileWarning, frozen=True, kw_only=True):
     """A line of the file of keys, or all of it, lets nobody in."""
 
     type: ClassVar[str] = "keys-ignored"
-    level: ClassVar[Level] = "warning"
-    reason: str
-
-    def text(self) -> str:
-        return self.reason
 
 
-class FactorWithoutKey(Event, frozen=True, kw_only=True):
+class FactorWithoutKey(_FileWarning, frozen=True, kw_only=True):
     """A second factor is set for somebody who has no key."""
 
     type: ClassVar[str] = "factor-without-key"
+
+
+class _Refused(Event, frozen=True, kw_only=True):
+    """Somebody with a key was refused something."""
+
     level: ClassVar[Level] = "warning"
+    peer: str
+    identity: str
     reason: str
 
     def text(self) -> str:
-        return self.reason
+        return f"refused {self.identity} from {self.peer}: {self.reason}"
+
+    def flooded_by(self) -> Cause:
+        return Cause(self.identity, self.reason)
 
 
-class WrongAnswer(Event, frozen=True, kw_only=True):
+class WrongAnswer(_Refused, frozen=True, kw_only=True):
     """Somebody has proven a key, and then given a wrong one-time code or password."""
 
     type: ClassVar[str] = "wrong-answer"
-    level: ClassVar[Level] = "warning"
-    peer: str
-    identity: str
-    reason: str
-
-    def text(self) -> str:
-        return f"refused {self.identity} from {self.peer}: {self.reason}"
-
-    def flooded_by(self) -> Cause:
-        return Cause(self.identity, self.reason)
 
 
-class RefusedRequest(Event, frozen=True, kw_only=True):
+class RefusedRequest(_Refused, frozen=True, kw_only=True):
     """Somebody who has logged in asked for what there is not, or what they may not."""
 
-    type: ClassVar[str] = "request-refused"
-    level: ClassVar[Level] = "warning"
-    peer: str
-    identity: str
-    reason: str
-
-    def text(self) -> str:
-        return f"refused {self.identity} from {self.peer}: {self.reason}"
-
-    def flooded_by(self) -> Cause:
-        return Cause(self.identity, self.reason)
+    type: ClassVar[str] = "refused-request"

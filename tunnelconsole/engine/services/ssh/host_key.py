@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import os
-import stat
 from pathlib import Path
 
 import asyncssh
 
-from tunnelconsole.engine.private_files import open_private, private_folder
+from tunnelconsole.engine.private_files import OTHERS_ANYTHING, file_exposed, open_private, private_folder
 from tunnelconsole.errors import ListenFailed
 
 ALGORITHM = "ssh-ed25519"
 """The one kind of host key: short, fast, and with nothing to choose wrongly."""
-
-OTHERS = stat.S_IRWXG | stat.S_IRWXO
-"""Any right of anybody but the owner."""
 
 LARGEST = 64 * 1024
 """Bytes that are read of a key's file: one has four hundred."""
@@ -26,7 +22,7 @@ def load_host_key(given: Path | None, own: Path) -> asyncssh.SSHKey:
 
     :param given: its file, where the settings name one.
     :param own: where one is otherwise, made there when it is missing.
-    :raises ListenFailed: it cannot be read or made, is of another kind, or others can read it.
+    :raises ListenFailed: it cannot be read or made, is of another kind, is another user's, or others can read it.
     :raises NotPrivate: others could put another in its place.
     """
     path = given or own
@@ -59,13 +55,10 @@ def _make(path: Path) -> None:
 
 def _read(path: Path) -> bytes:
     with path.open("rb") as file:
-        status = os.fstat(file.fileno())
-        if status.st_uid not in (0, os.geteuid()):
-            raise ListenFailed(f"the host key {path} belongs to another user", f"make it yours: chown it, {_MEND}")
-        if status.st_mode & OTHERS:
-            mode = f"{stat.S_IMODE(status.st_mode):04o}"
+        what, mend = file_exposed(path, os.fstat(file.fileno()), OTHERS_ANYTHING, f"the host key {path}")
+        if what:
             raise ListenFailed(
-                f"others on this machine can read the host key {path} (mode {mode}), and pretend to be this server",
-                f"make a new one; or, if nobody has read it, run: chmod 600 {path}",
+                f"{what}, so somebody else may pretend to be this server",
+                f"make a new one; or, if nobody has read it, run: {mend}",
             )
         return file.read(LARGEST)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import asyncssh
 
 from tunnelconsole.engine.services.ssh.algorithms import HOST_KEYS
+from tunnelconsole.engine.services.ssh.public_keys import damage_told
 from tunnelconsole.engine.settings import SSHHost
 from tunnelconsole.engine.wire.ssh_url import DEFAULT_PORT
 from tunnelconsole.errors import ConnectFailed, HostKeyRejected
@@ -28,6 +29,9 @@ Match = Sequence[Any]
 
 _CERTIFICATE = "-cert-v01@openssh.com"
 
+_STAND_IN = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGEdrhmrVOMiDNFtF9TT5J2ZUFhzYn10HHS55FDYdO1b"
+"""A key in place of one that cannot be read, to see of which host it is said to be."""
+
 
 class KnownHosts:
     """What is known of one SSH host. A file that is missing knows nothing.
@@ -40,9 +44,11 @@ class KnownHosts:
     def __init__(self, host: SSHHost, given: Path | None) -> None:
         self._host = host
         self._file = given or OWN.expanduser()
+        self._damaged = ""
+        """The last line that is about the host and cannot be read; "" where there is none."""
         found = asyncssh.SSHKnownHosts()
         for file in (given,) if given is not None else (self._file, SYSTEMS):
-            _load(found, file)
+            self._load(found, file)
         # By its name alone: an address that is known as another host's proves nothing of this one.
         exact = found.match(self._name, "", None)
         self._keys: list[asyncssh.SSHKey] = list(exact[0])
@@ -75,6 +81,12 @@ class KnownHosts:
                 "somebody may be in between; if the host was given a new key on purpose, forget the old one with: "
                 f"ssh-keygen -R {shlex.quote(self._name)} -f {file}",
             )
+        if self._damaged:
+            return HostKeyRejected(
+                f"the SSH host {self._host.address} is not known: it has shown the key {shown}, and the known one "
+                f"cannot be read ({self._damaged})",
+                "compare the key with the host's own, and write it in place of the damaged one",
+            )
         port = f"-p {self._host.port} " if self._host.port != DEFAULT_PORT else ""
         scan = f"ssh-keyscan {port}{shlex.quote(self._host.host)} >> {file}"
         once = "; or connect to it with ssh once" if self._file == OWN.expanduser() else ""
@@ -83,8 +95,32 @@ class KnownHosts:
             f"compare that with the host's own, then run: {scan}{once}",
         )
 
+    def _load(self, into: asyncssh.SSHKnownHosts, file: Path) -> None:
+        """Reads a file. What cannot be read in it is left out, as OpenSSH does it."""
+        for number, line in _lines(file):
+            try:
+                with damage_told():
+                    into.load(line)
+            except ValueError:
+                if self._is_about_it(line):
+                    self._damaged = f"line {number} of {file}"
 
-def _load(into: asyncssh.SSHKnownHosts, file: Path) -> None:
+    def _is_about_it(self, line: str) -> bool:
+        """Whether a line that cannot be read begins with the name of the host."""
+        before = line.split(None, 2 if line.startswith("@") else 1)[:-1]
+        sample = asyncssh.SSHKnownHosts()
+        try:
+            sample.load(" ".join([*before, _STAND_IN]))
+        except ValueError:
+            return False
+        return any(any(sample.match(name, "", None)) for name in (self._name, self._host.host))
+
+
+def _lines(file: Path) -> Iterator[tuple[int, str]]:
+    """The lines of a file that are not empty, with their numbers; none where it is missing.
+
+    :raises ConnectFailed: it cannot be read.
+    """
     try:
         with file.open("rb") as opened:
             text = opened.read(LARGEST).decode("utf-8", "replace")
@@ -92,12 +128,6 @@ def _load(into: asyncssh.SSHKnownHosts, file: Path) -> None:
         return
     except OSError as error:
         raise ConnectFailed(f"the known hosts in {file} cannot be read: {error.strerror or error}") from error
-    for line in _lines(text):
-        try:
-            into.load(line)
-        except ValueError:
-            continue  # as OpenSSH does with what it cannot read
-
-
-def _lines(text: str) -> Iterable[str]:
-    return (line for line in text.splitlines() if line.strip())
+    for number, line in enumerate(text.splitlines(), 1):
+        if stripped := line.strip():
+            yield number, stripped
