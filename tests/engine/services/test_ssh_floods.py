@@ -13,7 +13,7 @@ import asyncssh
 import psutil
 import pytest
 
-from loopback import calling, echo, hears, target
+from loopback import calling, echo, hears, open_descriptors, target
 from ssh_flooder import BEFORE_KEYS, flooding
 from ssh_peers import SSHDesk, ssh_desk
 from tunnel_peers import tunnel_server
@@ -108,6 +108,29 @@ async def test_visitors_for_whom_a_client_opens_no_channel_are_turned_away_at_la
         answered.set()
         await until(lambda: not login.connection.links)
         assert desk.server.opening == 0
+
+
+async def test_who_connects_and_leaves_again_and_again_takes_no_descriptors(tmp_path: Path) -> None:
+    async with shore(tmp_path) as desk:
+        before = open_descriptors()
+        for _ in range(400):
+            async with calling(desk.server.address):
+                pass
+        await hears(desk.engine, PeerRefused, "too many logins at once from its address")
+        assert open_descriptors() - before < 100
+        await until(lambda: not desk.server.logins)
+        assert open_descriptors() <= before
+
+
+async def test_who_loses_its_place_while_it_waits_for_its_turn_is_gone_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tunnelconsole.engine.services.ssh.throttle.AT_ONCE", 0.0)
+    monkeypatch.setattr("tunnelconsole.engine.services.ssh.throttle.PER_SECOND", 0.25)
+    async with shore(tmp_path) as desk, calling(desk.server.address) as caller:
+        (login,) = await until(lambda: list(desk.server.logins))
+        login.turn_away("its place is given to others")
+        assert await caller.read_to_end() == b""
 
 
 async def test_a_visitor_who_hangs_up_is_not_waited_for(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -150,7 +151,8 @@ class Login:
         self._loop = door.server.node.loop
         self.connection = Connection(self._loop, door.options, self)
         place.lost = self.turn_away
-        self._timers = [self._loop.call_later(door.server.settings.login_timeout, self._late)]
+        self._turned_away = asyncio.Event()
+        self._timers: list[asyncio.TimerHandle] = []
         self._parting: asyncio.TimerHandle | None = None
 
     @property
@@ -166,10 +168,13 @@ class Login:
             if wait is None:
                 self.turn_away("too many logins at once from its address")
             else:
-                await asyncio.sleep(wait)
+                await self._wait(wait)
             if not self._over:
-                silent = self._loop.call_later(self.server.settings.limits.handshake_timeout, self._silent)
-                self._timers.append(silent)
+                settings = self.server.settings
+                self._timers = [
+                    self._loop.call_later(settings.login_timeout, self._late),
+                    self._loop.call_later(settings.limits.handshake_timeout, self._silent),
+                ]
                 await self._loop.connect_accepted_socket(lambda: self.connection, own)
         except OSError as error:
             self.turn_away(f"it broke off: {error.strerror or error}")
@@ -179,6 +184,13 @@ class Login:
                 self._leave_login()
             elif self._over:
                 self.connection.abort()
+
+    async def _wait(self, seconds: float) -> None:
+        """Waits for this source's turn, unless it is turned away meanwhile: then its socket is free at once."""
+        if seconds:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._turned_away.wait()
 
     def _silent(self) -> None:
         if not self.connection.get_extra_info("client_version"):
@@ -192,6 +204,7 @@ class Login:
         if self._over or self._session is not None:
             return
         self._over = True
+        self._turned_away.set()
         self._leave_login()
         if tell:
             self.server.refused(self.peer, reason)
