@@ -113,7 +113,7 @@ def test_a_hostname_is_printed_on_the_terminal_and_leads_to_the_service(shore: S
         assert found is not None
         resolve = f"{found[1]}:{found[2]}:127.0.0.1"
         assert HELLO in shore.fetch(f"{found[0]}/hello", "--resolve", resolve)
-        terminal.shows(r"\d\d:\d\d:\d\d   127\.0\.0\.1:\d+  GET /hello")
+        terminal.shows(r"\d\d:\d\d:\d\d   127\.0\.0\.1:\d+  GET \w+\.localhost/hello")
         (row,) = [row for row in shore.daemon.json("sessions") if row["service"] == "web"]
         assert (row["identity"], row["kind"]) == ("alice", "tunnel-server")
         (request,) = shore.daemon.json("requests")

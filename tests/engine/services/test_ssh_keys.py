@@ -77,6 +77,10 @@ def test_a_second_factor_is_asked_for_unless_the_key_alone_is_enough() -> None:
     assert parse_line(f'role="view",key-only {public()}').key_only
 
 
+def test_a_comment_may_be_anything() -> None:
+    assert parse_line(f"{' '.join(public().split()[:2])} José Álvarez \u202eabc").identity == "José Álvarez abc"
+
+
 def test_of_two_roles_the_lesser_counts() -> None:
     assert parse_line(f'role="view",role="operate" {public()}').role == "view"
 

@@ -148,7 +148,9 @@ async def test_names_are_given_in_the_domain_of_the_public_url_and_told_with_it(
         assert at.places() == ["https://app.tunnels.example.net", "https://my.own.example.org"]
 
 
-@pytest.mark.parametrize("name", ["a_b..c", "-x", "x" * 300, "a b", "x" * 100_000, "a\x1b[31m\n"])
+@pytest.mark.parametrize(
+    "name", ["a_b..c", "-x", "x" * 300, "a b", "x" * 100_000, "a\x1b[31m\n", "app.example.net:80", "::5"]
+)
 async def test_what_is_no_hostname_is_refused(tmp_path: Path, name: str) -> None:
     async with shore(tmp_path) as at, at.connect() as connection:
         await is_denied(connection, name, 80)
@@ -539,7 +541,7 @@ async def test_the_terminal_shows_the_places_who_comes_and_what_was_refused(tmp_
         async with at.web.visiting("app.localhost") as visitor:
             await visitor.get("/look?secret=1")
         line = await process.stdout.readline()
-        assert line.endswith("  GET /look\r\n")
+        assert line.endswith("  GET app.localhost/look\r\n")
         process.stdin.write("\x03")
         assert (await process.wait()).exit_status == 0
 

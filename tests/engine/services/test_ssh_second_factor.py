@@ -150,6 +150,15 @@ def test_after_five_wrong_answers_the_sixth_is_refused_until_the_first_is_ten_mi
     assert watch.judge(right, identity)
 
 
+def test_a_used_code_is_no_guess_and_locks_nobody_out() -> None:
+    watch = Watch()
+    assert watch.judge(code_at(NOW))
+    for _ in range(2 * MOST_WRONG):
+        assert not watch.judge(code_at(NOW))
+    assert watch.factors.locked("alice") == ""
+    assert watch.judge(code_at(NOW + STEP))
+
+
 def test_wrong_answers_of_one_identity_are_no_others() -> None:
     watch = Watch()
     for _ in range(MOST_WRONG):

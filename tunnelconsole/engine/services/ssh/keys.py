@@ -168,15 +168,15 @@ def parse_line(line: str) -> Entry:
         options, line = _options(line)
     if not line.startswith(KINDS):
         raise NotAKey("it has no key of a kind that is taken here: Ed25519, ECDSA, RSA, or one of a security key")
+    words = line.split(None, 2)
     try:
-        key = read_public_key(line)
+        key = read_public_key(" ".join(words[:2]))  # asyncssh takes no comment beyond ASCII
     except ValueError as error:
         raise NotAKey(f"its key cannot be read: {error}") from error
     bits = getattr(key.pyca_key, "key_size", None) if key.get_algorithm() == "ssh-rsa" else None
     if bits is not None and bits < LEAST_RSA:
         raise NotAKey(f"its RSA key has {bits} bits, and {LEAST_RSA} are the least")
     fingerprint = key.get_fingerprint()
-    words = line.split(None, 2)
     comment = "".join(letter for letter in words[2] if letter.isprintable()) if len(words) > 2 else ""
     return _narrowed(key.public_data, comment.strip()[:LONGEST_IDENTITY] or fingerprint, fingerprint, options)
 

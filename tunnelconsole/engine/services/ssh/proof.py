@@ -12,6 +12,7 @@ import asyncssh
 
 from tunnelconsole.engine.services.ssh.events import WrongAnswer
 from tunnelconsole.engine.services.ssh.keys import Entry
+from tunnelconsole.engine.services.ssh.second_factor import USED
 
 if TYPE_CHECKING:
     from tunnelconsole.engine.services.ssh.connection import Door
@@ -21,6 +22,9 @@ MOST_OFFERS = 20
 
 MOST_WRONG_HERE = 3
 """Wrong answers in one connection: as often as OpenSSH's client asks by itself (NumberOfPasswordPrompts)."""
+
+WAIT_FOR_THE_NEXT = "That code was used already: wait for the next one."
+"""Told to who logs in twice within half a minute."""
 
 Challenge = bool | tuple[str, str, str, list[tuple[str, bool]]]
 """A question as asyncssh takes it: name, instruction, language, and prompts with whether to show answers; or False."""
@@ -42,6 +46,8 @@ class Proof:
         """Whether the owner of the proven key has given the second factor too."""
         self._offers = 0
         self._wrong = 0
+        self._hint = ""
+        """What whoever is asked again should know."""
 
     @property
     def wanted(self) -> str:
@@ -98,7 +104,7 @@ class Proof:
             return False
         if locked := self._door.factors.locked(self.proven.identity):
             raise self._no_more(locked)
-        return "", "", "", [(f"{self.wanted.capitalize()}: ", False)]
+        return "", self._hint, "", [(f"{self.wanted.capitalize()}: ", False)]
 
     def answer(self, given: Sequence[str]) -> bool:
         """Whether this lets the owner of the proven key in.
@@ -113,6 +119,7 @@ class Proof:
             bus, service = self._door.server.node.bus, self._door.server.name
             bus.publish(WrongAnswer(service=service, peer=self._peer, identity=identity, reason=reason))
             self.why = f"{identity} gave {reason}"
+            self._hint = WAIT_FOR_THE_NEXT if reason == USED else ""
             self._wrong += 1
             if self._wrong >= MOST_WRONG_HERE:
                 raise self._no_more(f"{identity} gave {self._wrong} wrong answers in one connection")

@@ -40,6 +40,10 @@ CODE, PASSWORD = "one-time code", "password"
 """What an identity may have to give."""
 
 
+USED = f"a {CODE} that was used already, or is older than one that was"
+"""What is wrong with a code that was right: it is no guess."""
+
+
 class SecondFactors:
     """Those of all identities of one server.
 
@@ -94,7 +98,7 @@ class SecondFactors:
         )
 
     def judge(self, identity: str, answer: str) -> str:
-        """Why an answer does not let an identity in; "" when it does. One that is wrong counts.
+        """Why an answer does not let an identity in; "" when it does. One that is wrong counts, :data:`USED` does not.
 
         An identity that is locked gets nowhere with any answer, and that answer counts for nothing.
         """
@@ -107,9 +111,9 @@ class SecondFactors:
         else:
             known = self._passwords.get(identity, b"")
             reason = "" if hmac.compare_digest(known, _digest(answer)) else f"a wrong {PASSWORD}"
-        if reason:
+        if reason and reason != USED:
             self._wrong.setdefault(identity, deque()).append(self._steady())
-        else:
+        elif not reason:
             self._wrong.pop(identity, None)
         return reason
 
@@ -123,7 +127,7 @@ class SecondFactors:
         if found < 0:
             return f"a wrong {CODE}"
         if found <= self._used.get(identity, -1):
-            return f"a {CODE} that was used already, or is older than one that was"
+            return USED
         self._used[identity] = found
         return ""
 
