@@ -184,6 +184,15 @@ async def test_a_comment_behind_a_key_gives_no_right_to_anothers_hostname(tmp_pa
             assert "reserved for somebody else" in at.refusals()[-1]
 
 
+async def test_a_comment_behind_a_key_gives_no_right_to_share_a_hostname(tmp_path: Path) -> None:
+    web = {"tokens": {"alice": Secret("alices token")}, "shared_by": ("alice",)}
+    async with shore(tmp_path, web) as at, target() as far, at.connect() as first, at.connect() as second:
+        await forwards(first, "app", 80, far)
+        await forwards(second, "app", 80, far)
+        await until(first.is_closed)  # its place is taken, and it had nothing else
+        assert len(at.places()) == 1
+
+
 async def test_a_reserved_hostname_is_for_the_key_whose_line_names_it(tmp_path: Path) -> None:
     web = {"tokens": {"carol": Secret("carols token")}, "reserved": {"hers.localhost": "carol"}}
     async with shore(tmp_path, web) as at, target() as far:
@@ -325,6 +334,17 @@ async def test_a_hostname_comes_back_when_its_tunnel_server_does(tmp_path: Path)
         await until(lambda: len(at.places()) == 1)
         async with at.web.visiting("app.localhost") as visitor:
             assert (await visitor.get("/")).status == 200
+
+
+async def test_a_terminal_is_told_why_its_hostname_does_not_come_back(tmp_path: Path) -> None:
+    async with shore(tmp_path) as at, target() as far, at.connect() as connection:
+        await forwards(connection, "app", 80, far)
+        process = await connection.create_process(term_type="xterm")
+        ssh = {name: service.settings for name, service in at.engine.services.items() if name != "web"}
+        await at.engine.apply(ssh)
+        async with asyncio.timeout(10):
+            while "there is no tunnel-server here" not in await process.stdout.readline():
+                pass
 
 
 async def test_without_a_tunnel_server_there_are_no_hostnames_and_it_is_said(tmp_path: Path) -> None:
