@@ -62,3 +62,18 @@ def test_a_service_that_there_is_not_or_of_another_kind_is_a_mistake(tmp_path: P
 def test_what_a_forward_cannot_be_is_a_mistake(tmp_path: Path, more: str, key: str) -> None:
     (told,) = problems(tmp_path, more)
     assert told.startswith(f"service.ssh.{key}: ")
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ('programs = { status = ["/bin/true"] }', "there is a command of this name"),
+        ('programs = { "a b" = ["/bin/true"] }', "a program's name is a word"),
+        ('programs = { shell = ["bash"] }', "name the program and its arguments"),
+        ("programs = { shell = [] }", "name the program and its arguments"),
+    ],
+)
+def test_what_a_program_cannot_be_is_a_mistake(tmp_path: Path, more: str, told: str) -> None:
+    (problem,) = problems(tmp_path, more)
+    assert problem.startswith("service.ssh.programs")
+    assert told in problem

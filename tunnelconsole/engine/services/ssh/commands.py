@@ -39,6 +39,10 @@ STEERING: dict[str, tuple[str, ...]] = {
 """Commands and options for the role ``operate`` alone."""
 
 
+COMMANDS = frozenset((*READING, *STEERING, "tunnelconsole"))
+"""All of them."""
+
+
 def read_command(text: str, role: Role) -> list[str]:
     """The words of a command that this role may give.
 

@@ -26,6 +26,11 @@ FAILED = 1
 LONGEST_LABEL = 64
 """Characters of a command that are shown."""
 
+TAKE_TERMINAL = (
+    "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+)
+"""Makes the terminal on standard input the one that controls a process, and runs a program in its place."""
+
 NO_TERMINAL = RequestRefused("the console needs a terminal", "use ssh -t, or name a command such as status --json")
 """For who asks for the console without one."""
 
@@ -60,6 +65,10 @@ class ConsoleSession(asyncssh.SSHServerSession[bytes]):
         self._serving: asyncio.Task[None] | None = None
         self._board: Board | None = None
         self._held: set[str] = set()
+        self._early = bytearray()
+        """What came before there was a program to read it; a window at the most."""
+        self._ended = False
+        """Whether the client sends no more."""
 
     @property
     def runs_program(self) -> bool:
@@ -138,30 +147,50 @@ class ConsoleSession(asyncssh.SSHServerSession[bytes]):
         server = self._login.server
         if not self._login.entry.console:
             raise RequestRefused("this key may only forward: its role is forward", "use ssh -N, or -R")
-        words = self._words()
+        given = self._given_program()
+        words = [given] if given else self._words()
         if full := server.no_console():
             raise RequestRefused(full)
         server.consoles += 1
         try:
-            arguments = await self._arguments(words)
+            arguments = self._command_line(given) if given else await self._arguments(words)
             sent = channel.get_environment_bytes()
             variables = environment(os.environ, sent, self._terminal, self._login.peer)
-            program = Program(server.node.loop, arguments, variables, self._terminal, self._say)
+            say, loop, own = self._say, server.node.loop, bool(given)
+            program = Program(loop, arguments, variables, self._terminal, say, takes_input=own)
             label = " ".join(words)[:LONGEST_LABEL] or "console"
             opened = server.open_console(self._login.session, label, program)
             self._program = program
             try:
                 for reason in self._held:
                     program.hold(reason)
-                channel.resume_reading()
+                if self._early and not program.feed(bytes(self._early), self._fed):
+                    channel.pause_reading()
+                else:
+                    channel.resume_reading()
+                if self._ended:
+                    program.end_input()
                 return await program.run()
             except OSError as error:
-                raise RequestRefused(f"the console cannot be started: {error.strerror or error}") from error
+                what = f"the program {given}" if given else "the console"
+                raise RequestRefused(f"{what} cannot be started: {error.strerror or error}") from error
             finally:
                 self._program = None
                 server.close_console(opened, program.cause)
         finally:
             server.consoles -= 1
+
+    def _given_program(self) -> str:
+        """The program of the settings that was asked for; "" where it was something else.
+
+        :raises RequestRefused: it is not for this key.
+        """
+        name = self._subsystem or (self._command or "").strip()
+        if name not in self._login.server.settings.programs:
+            return ""
+        if self._login.entry.role != "operate":
+            raise RequestRefused(f"{name} is for operators, and this key may only look: its role is view")
+        return name
 
     def _words(self) -> list[str]:
         """The command that was asked for; empty for the console.
@@ -178,6 +207,11 @@ class ConsoleSession(asyncssh.SSHServerSession[bytes]):
         if self._terminal is None:
             raise NO_TERMINAL if self._login.entry.terminal else NO_TERMINAL_FOR_THIS_KEY
         return []
+
+    def _command_line(self, given: str) -> list[str]:
+        """That of a program of the settings; on a terminal it is to have that for its own, for Ctrl-C and its jobs."""
+        arguments = list(self._login.server.settings.programs[given])
+        return arguments if self._terminal is None else [sys.executable, "-P", "-c", TAKE_TERMINAL, *arguments]
 
     async def _arguments(self, words: list[str]) -> list[str]:
         """The command line of the process; nobody but this program ever reads it.
@@ -206,7 +240,14 @@ class ConsoleSession(asyncssh.SSHServerSession[bytes]):
     def data_received(self, data: bytes, datatype: int | None) -> None:
         if self._board is not None:
             self._board.typed(data)
-        elif self._program is not None and self._channel is not None and not self._program.feed(data, self._fed):
+        elif self._program is None:  # asyncssh reads from the moment that something is asked for
+            self._early += data
+            self._pause_reading()
+        elif not self._program.feed(data, self._fed):
+            self._pause_reading()
+
+    def _pause_reading(self) -> None:
+        if self._channel is not None:
             self._channel.pause_reading()
 
     def _fed(self) -> None:
@@ -214,6 +255,9 @@ class ConsoleSession(asyncssh.SSHServerSession[bytes]):
             self._channel.resume_reading()
 
     def eof_received(self) -> bool:
+        self._ended = True
+        if self._program is not None:
+            self._program.end_input()
         return True  # it still wants to read
 
     def terminal_size_changed(self, width: int, height: int, pixwidth: int, pixheight: int) -> None:

@@ -41,7 +41,8 @@ class Program:
     """One process; a :class:`~tunnelconsole.engine.sessions.Flow`.
 
     :param arguments: its command line; no shell reads it.
-    :param terminal: the terminal it gets; None for pipes, and nothing to read.
+    :param terminal: the terminal it gets; None for pipes.
+    :param takes_input: whether it may read what the client sends where it has no terminal.
     """
 
     path = "ssh"
@@ -53,6 +54,8 @@ class Program:
         environment: Mapping[str, str],
         terminal: Terminal | None,
         say: Say,
+        *,
+        takes_input: bool = False,
     ) -> None:
         self._loop = loop
         self._arguments = arguments
@@ -62,7 +65,12 @@ class Program:
         self._size = (0, 0) if terminal is None else (terminal.columns, terminal.rows)
         self._held: set[str] = set()
         self._outlets: list[_Outlet] = []
+        self._takes_input = takes_input
         self._inlet: _Inlet | None = None
+        self._early = bytearray()
+        """What was typed before it was there to read it."""
+        self._early_taken: Callable[[], None] | None = None
+        self._input_over = False
         self._master = -1
         self._process: asyncio.subprocess.Process | None = None
         self._aborted = False
@@ -114,6 +122,12 @@ class Program:
                     os.set_blocking(reading, False)
                     self._outlets.append(_Outlet(self._loop, reading, wrote))
                 standard = (asyncio.subprocess.DEVNULL, *childs)  # type: ignore[assignment]
+                if self._takes_input:
+                    reading, writing = os.pipe()
+                    childs.append(reading)
+                    os.set_blocking(writing, False)
+                    self._inlet = _Inlet(self._loop, writing, owned=True)
+                    standard = (reading, *childs[:2])  # type: ignore[assignment]
             self._process = await asyncio.create_subprocess_exec(
                 *self._arguments,
                 stdin=standard[0],
@@ -123,6 +137,7 @@ class Program:
                 start_new_session=True,
             )
             _give_way(self._process.pid)
+            self._feed_early()
         finally:
             for descriptor in childs:
                 os.close(descriptor)
@@ -183,7 +198,25 @@ class Program:
     def feed(self, data: bytes, taken: Callable[[], None]) -> bool:
         """Gives it what the client has typed; False when it cannot take it all now, and then ``taken`` is called."""
         self.bytes_in += len(data)
+        if self._process is None:
+            self._early += data
+            self._early_taken = taken
+            return False
         return self._inlet is None or self._inlet.feed(data, taken)
+
+    def _feed_early(self) -> None:
+        early, taken = bytes(self._early), self._early_taken
+        self._early.clear()
+        if taken is not None and (self._inlet is None or self._inlet.feed(early, taken)):
+            taken()
+        if self._input_over:
+            self.end_input()
+
+    def end_input(self) -> None:
+        """The client sends no more; a terminal has no such end."""
+        self._input_over = True
+        if self._inlet is not None and self._process is not None:
+            self._inlet.finish()
 
     def resize(self, columns: int, rows: int) -> None:
         """Makes its terminal another size."""
@@ -245,16 +278,23 @@ class _Outlet:
 
 
 class _Inlet:
-    """Writes into a descriptor, which is somebody else's to close, as fast as it takes."""
+    """Writes into a descriptor, as fast as it takes.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, descriptor: int) -> None:
+    :param owned: whether the descriptor is ours to close, and so to end.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, descriptor: int, *, owned: bool = False) -> None:
         self._loop = loop
         self._descriptor = descriptor
+        self._owned = owned
+        self._finishing = False
         self._waiting = bytearray()
         self._taken: Callable[[], None] | None = None
 
     def feed(self, data: bytes, taken: Callable[[], None]) -> bool:
         """See :meth:`Program.feed`."""
+        if self._descriptor < 0:
+            return True
         self._waiting += data
         if self._taken is None and not self._write():
             self._loop.add_writer(self._descriptor, self._writable)
@@ -264,7 +304,9 @@ class _Inlet:
     def _writable(self) -> None:
         if self._write():
             taken = self._taken
-            self.close()
+            self._stop_waiting()
+            if self._finishing:
+                self.close()
             if taken is not None:
                 taken()
 
@@ -279,7 +321,19 @@ class _Inlet:
                 self._waiting.clear()
         return True
 
-    def close(self) -> None:
+    def finish(self) -> None:
+        """Ends it behind what was fed, where it is ours."""
+        self._finishing = self._owned
+        if self._finishing and self._taken is None:
+            self.close()
+
+    def _stop_waiting(self) -> None:
         if self._taken is not None:
             self._loop.remove_writer(self._descriptor)
             self._taken = None
+
+    def close(self) -> None:
+        self._stop_waiting()
+        if self._owned and self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1

@@ -9,6 +9,8 @@ proven it is a session, and each console or command in it a channel, which is a 
 from __future__ import annotations
 
 import asyncio
+import re
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -21,6 +23,7 @@ from tunnelconsole.engine.rules import Problem, Rule, above_zero, own_host
 from tunnelconsole.engine.services.listening import ListeningService, ListeningSettings
 from tunnelconsole.engine.services.ports import PortPool
 from tunnelconsole.engine.services.service import Service
+from tunnelconsole.engine.services.ssh.commands import COMMANDS
 from tunnelconsole.engine.services.ssh.events import LoggedIn
 from tunnelconsole.engine.services.ssh.factor_rules import SECOND_FACTOR_RULES
 from tunnelconsole.engine.services.tunnel.target import TunnelURL
@@ -42,6 +45,8 @@ Wanted = TypeVar("Wanted", bound=Service[Any])
 LIBRARY = "tunnelconsole.engine.services.ssh.connection"
 """The module with which asyncssh is loaded."""
 
+_PROGRAM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,31}")
+
 LOGIN_TIMEOUT = 60.0
 """Seconds to log in: a person may have to compare a fingerprint and type a passphrase. OpenSSH gives 120."""
 
@@ -51,6 +56,18 @@ CONSOLES = 20
 
 def _without_tls(tls: TLSSettings | None) -> list[Problem]:
     return [] if tls is None else [("tls", "SSH brings its own encryption; leave this table out")]
+
+
+def _usable_programs(programs: Mapping[str, tuple[str, ...]]) -> list[Problem]:
+    found = []
+    for name, arguments in programs.items():
+        if not _PROGRAM_NAME.fullmatch(name):
+            found.append((f"programs.{name}", "a program's name is a word of letters, digits, dots and hyphens"))
+        elif name in COMMANDS:
+            found.append((f"programs.{name}", "there is a command of this name; choose another"))
+        elif not arguments or not arguments[0].startswith("/"):
+            found.append((f"programs.{name}", 'name the program and its arguments, as ["/bin/bash", "-l"]'))
+    return found
 
 
 def _named_domain(public_url: TunnelURL | None) -> list[Problem]:
@@ -67,6 +84,7 @@ class SSHServerSettings(ListeningSettings, frozen=True, kw_only=True):
         own_host("bind"),
         own_host("public_host"),
         Rule(("public_url",), _named_domain),
+        Rule(("programs",), _usable_programs),
         above_zero("login_timeout", "nobody logs in in no time"),
         above_zero("consoles", "nobody could open one; console = false says that"),
         *SECOND_FACTOR_RULES,
@@ -87,6 +105,9 @@ class SSHServerSettings(ListeningSettings, frozen=True, kw_only=True):
     """Whether there are consoles and commands."""
     consoles: int = CONSOLES
     """How many of them at once."""
+    programs: dict[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
+    """Programs of this machine that operators may run, by name: what ``ssh host NAME`` or a subsystem of that name
+    starts, as this engine's user; such as a shell, or ``sftp``. Nothing is added to their arguments."""
     forward: bool = False
     """Whether there are public hostnames and ports, and connections to elsewhere."""
     tunnel: str | None = None
