@@ -9,6 +9,7 @@ from pathlib import Path
 
 import asyncssh
 import pytest
+from asyncssh.packet import String, UInt32
 
 import system_tools
 from damaged_keys import damaged_rsa_line
@@ -39,6 +40,8 @@ pytestmark = pytest.mark.system(*TOOLS)
 SECRET = Secret("only for this test")
 TWENTY_MB = BULK * 3 + bytes(2_000_000)
 PIECE = 64 * 1024
+DISCONNECT = 1
+"""Number of a message (RFC 4253, section 11.1)."""
 
 
 @pytest.fixture(scope="module")
@@ -292,10 +295,61 @@ async def test_the_users_own_key_and_known_hosts_are_found_in_the_home_folder(
     own = tmp_path / ".ssh"
     own.mkdir()
     (own / "id_ed25519").write_bytes(gate.sshd.identity.read_bytes())
+    (own / "id_ed25519").chmod(0o600)
     (own / "known_hosts").write_bytes(gate.sshd.known_hosts.read_bytes())
     async with target() as server, dialled(gate, server.address, SSHSettings()) as end:
         await send_all(end, b"here")
         assert await receive(end) == b"here"
+
+
+async def test_an_own_key_that_others_can_read_is_passed_over_and_told_where_nothing_else_worked(
+    gate: Gate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    own = tmp_path / ".ssh"
+    own.mkdir()
+    key, other = own / "id_ed25519", own / "id_ecdsa"
+    key.write_bytes(gate.sshd.identity.read_bytes())
+    key.chmod(0o644)
+    other.write_text("nonsense")
+    other.chmod(0o600)
+    settings = SSHSettings(known_hosts=FilePath(gate.sshd.known_hosts))
+    error = await refusal(gate, nobody(), settings)
+    assert isinstance(error, CredentialsRefused)
+    assert "there is none to show" in error.message
+    assert f"passed over: others can read {key} (mode 0644); run: chmod 600 {key}" in error.message
+    assert f"passed over: {other} cannot be used: " in error.message
+    asyncssh.generate_private_key("ssh-ed25519").write_private_key(own / "id_rsa")
+    (own / "id_rsa").chmod(0o600)
+    refused = str(await refusal(gate, nobody(), settings))
+    assert "refused our key" in refused
+    assert f"others can read {key}" in refused
+    key.chmod(0o600)
+    async with target() as server, dialled(gate, server.address, settings):
+        pass
+
+
+async def test_what_an_ssh_host_says_at_the_end_is_final_by_its_kind_and_not_by_its_words() -> None:
+    async def said(error: asyncssh.DisconnectError) -> type[Exception]:
+        async def busy(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            fields = UInt32(error.code) + String(error.reason) + String("")
+            payload = bytes([DISCONNECT]) + fields
+            padding = 16 - (5 + len(payload)) % 8
+            writer.write(b"SSH-2.0-Busy\r\n" + UInt32(1 + len(payload) + padding) + bytes([padding]) + payload)
+            writer.write(bytes(padding))
+            await writer.drain()
+
+        async with target(busy) as server:
+            with pytest.raises((ConnectFailed, CredentialsRefused)) as caught:
+                await _dial_through(server)
+            assert error.reason in str(caught.value)
+            return caught.type
+
+    assert await said(asyncssh.DisconnectError(11, "authentication service is restarting")) is ConnectFailed
+    assert await said(asyncssh.DisconnectError(2, "Too many authentication failures")) is CredentialsRefused
+    assert await said(asyncssh.DisconnectError(14, "you have no way in")) is CredentialsRefused
+    assert await said(asyncssh.DisconnectError(15, "no such user")) is CredentialsRefused
 
 
 async def test_an_encrypted_key_needs_its_passphrase_which_is_never_shown(gate: Gate, tmp_path: Path) -> None:

@@ -15,16 +15,12 @@ from typing import Final
 
 from tunnelconsole.engine.transport import descriptors
 from tunnelconsole.engine.transport.ends import SocketEnd
-from tunnelconsole.engine.transport.link import EndLink, JoinableLink
+from tunnelconsole.engine.transport.link import EndLink, JoinableLink, nobody_told
 from tunnelconsole.engine.transport.link_pump import LinkPump
 from tunnelconsole.engine.transport.tls import TLSEnd
 
 DELIVERY_TIME: Final = 60.0
 """Seconds that what was written before an end was closed has to leave: what Linux gives a connection in FIN_WAIT_2."""
-
-
-def _nothing() -> None:
-    """For those who need not be told."""
 
 
 class BridgedEnd:
@@ -39,7 +35,7 @@ class BridgedEnd:
     __slots__ = ("_aborted", "_closed", "_left", "broken", "complete", "path", "socket")
 
     def __init__(
-        self, sock: socket.socket, path: str, aborted: Callable[[], None], closed: Callable[[], None] = _nothing
+        self, sock: socket.socket, path: str, aborted: Callable[[], None], closed: Callable[[], None] = nobody_told
     ) -> None:
         self.socket = sock
         self.path = path
@@ -127,7 +123,7 @@ class PairEnd(SocketEnd):
 
     __slots__ = ("_cut", "_ended")
 
-    def __init__(self, sock: socket.socket, cut: Callable[[], None], ended: Callable[[], None] = _nothing) -> None:
+    def __init__(self, sock: socket.socket, cut: Callable[[], None], ended: Callable[[], None] = nobody_told) -> None:
         super().__init__(sock)
         self._cut = cut
         self._ended = ended

@@ -1,4 +1,6 @@
-"""Links: byte streams whose owner is told what comes on them and changes over time; an end, or a stream of yamux.
+"""Links: byte streams whose owner is told what comes on them and changes over time.
+
+An end is a link, and so are a stream of yamux and a channel of SSH; a bridge makes an end of a link that has none.
 
 A link that waits for work belongs to whoever hands it out, and then to whoever it is handed to, without the loop ever
 letting go of its descriptor. Nothing here has a task.
@@ -66,7 +68,10 @@ class Link(Protocol):
         """Tells the owner again what comes, from the next turn of the loop at the earliest."""
 
     def close(self) -> None:
-        """Ends the link in order; what was not sent is dropped, and the owner hears nothing more. Safe to repeat."""
+        """Ends the link in order; the owner hears nothing more. Safe to repeat.
+
+        What was written and has not left is dropped; a channel of SSH delivers it first.
+        """
 
     def abort(self) -> None:
         """Ends the link so that the far side sees it broken, and the owner hears nothing more. Safe to repeat."""
@@ -106,6 +111,10 @@ class Nobody:
 
 
 NOBODY: Final = Nobody()
+
+
+def nobody_told() -> None:
+    """Where something would be told, and nobody need hear it."""
 
 
 class EndLink:

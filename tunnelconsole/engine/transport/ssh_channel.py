@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 import asyncssh
 
-from tunnelconsole.engine.transport.link import NOBODY, LinkOwner
+from tunnelconsole.engine.transport.link import NOBODY, LinkOwner, nobody_told
 
 WINDOW: Final = 1024 * 1024
 """Bytes that may be on their way to us and unread, for each channel: 80 Mbit/s over a round trip of 100 ms."""
@@ -40,10 +40,6 @@ class Carrier(Protocol):
         """Whether it is over, and not the channel alone."""
 
 
-def _nothing() -> None:
-    """For a channel whose beginning nobody waits for."""
-
-
 class EndingChannel(asyncssh.SSHTCPChannel[bytes]):
     """asyncssh's channel, which remembers that the end has come: asyncssh forgets one that is followed by a close."""
 
@@ -69,8 +65,8 @@ class ChannelLink(asyncssh.SSHTCPSession[bytes]):
         self,
         loop: asyncio.AbstractEventLoop,
         carrier: Carrier,
-        opened: Callable[[], None] = _nothing,
-        gone: Callable[[], None] = _nothing,
+        opened: Callable[[], None] = nobody_told,
+        gone: Callable[[], None] = nobody_told,
     ) -> None:
         self._loop = loop
         self._carrier = carrier

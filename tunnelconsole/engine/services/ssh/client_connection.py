@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import getpass
-import stat
+import os
 from functools import partial
 from pathlib import Path
 from typing import Final, cast
@@ -12,6 +12,7 @@ from typing import Final, cast
 import asyncssh
 
 from tunnelconsole.engine.services.ssh.algorithms import CIPHERS, MACS, SIGNATURES, known_key_exchanges
+from tunnelconsole.engine.services.ssh.client_keys import MEND_KEY, named_key, own_keys
 from tunnelconsole.engine.services.ssh.known_hosts import KnownHosts
 from tunnelconsole.engine.settings import SSHHost, SSHSettings
 from tunnelconsole.engine.transport.dialer import dial
@@ -28,9 +29,8 @@ KEEPALIVE_TRIES: Final = 4
 LOGIN_TIME: Final = 30.0
 """Seconds to connect and log in: an agent may have to ask its user to touch a key."""
 
-_MEND_KEY: Final = "name one with ssh.identity, or a command's --identity"
-
-_OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
+_TOO_MANY_TRIES: Final = "Too many authentication failures"
+"""What OpenSSH says to who has shown too many keys, with the code of a mistake in the protocol."""
 
 IDLE_TIME: Final = 60.0
 """Seconds that a connection is kept on which nothing is open: a client that comes back logs in but once."""
@@ -40,10 +40,16 @@ class Connection(LeanConnection, asyncssh.SSHClientConnection):
     """asyncssh's connection, which holds its channels up while the SSH host does not read."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, options: asyncssh.SSHClientConnectionOptions, known: KnownHosts
+        self,
+        loop: asyncio.AbstractEventLoop,
+        options: asyncssh.SSHClientConnectionOptions,
+        known: KnownHosts,
+        passed_over: list[str],
     ) -> None:
         super().__init__(loop, options, wait="auth")
         self.known = known
+        self.passed_over = passed_over
+        """Why keys of ours are not shown, a sentence for each."""
         self.rejected: asyncssh.SSHKey | None = None
         """The key that the host has shown, where it is not a known one."""
         self.keys = 0
@@ -113,7 +119,7 @@ async def log_in(host: SSHHost, settings: SSHSettings) -> Connection:
     """
     loop = asyncio.get_running_loop()
     known = await asyncio.to_thread(KnownHosts, host, _path(settings.known_hosts))
-    options = await _options(host, settings, known)
+    options, passed_over = await _options(host, settings, known)
     options.waiter = loop.create_future()
     try:
         end = await dial(host.host, host.port)
@@ -121,7 +127,9 @@ async def log_in(host: SSHHost, settings: SSHSettings) -> Connection:
         raise ConnectFailed(f"cannot reach the SSH host {host.address}: {error.message}", error.hint) from error
     connection: Connection | None = None
     try:
-        _, connection = await loop.create_connection(partial(Connection, loop, options, known), sock=end.socket)
+        _, connection = await loop.create_connection(
+            partial(Connection, loop, options, known, passed_over), sock=end.socket
+        )
         await options.waiter
     except BaseException as error:
         if connection is None:
@@ -134,76 +142,52 @@ async def log_in(host: SSHHost, settings: SSHSettings) -> Connection:
     return connection
 
 
-async def _options(host: SSHHost, settings: SSHSettings, known: KnownHosts) -> asyncssh.SSHClientConnectionOptions:
-    """Everything that asyncssh is to know; the keys are read in a thread, because decrypting one takes its time."""
+async def _options(
+    host: SSHHost, settings: SSHSettings, known: KnownHosts
+) -> tuple[asyncssh.SSHClientConnectionOptions, list[str]]:
+    """Everything that asyncssh is to know, and why keys of ours are not shown."""
     identity = _path(settings.identity)
-    if identity is not None:
-        _check_private(identity)
-    try:
-        options: asyncssh.SSHClientConnectionOptions = await asyncssh.SSHClientConnectionOptions.construct(
-            None,
-            config=None,
-            client_factory=_Owner,
-            client_version="TunnelConsole",
-            host=host.host,
-            port=host.port,
-            username=user_of(host),
-            known_hosts=lambda *_: known.match,
-            server_host_key_algs=known.algorithms,
-            kex_algs=known_key_exchanges(),
-            encryption_algs=CIPHERS,
-            mac_algs=MACS,
-            compression_algs=None,
-            signature_algs=SIGNATURES,
-            x509_trusted_certs=None,
-            client_keys=() if identity is None else [str(identity)],
-            passphrase=settings.passphrase,
-            agent_path=() if identity is None else None,
-            preferred_auth="publickey",
-            password_auth=False,
-            kbdint_auth=False,
-            host_based_auth=False,
-            gss_host=None,
-            gss_kex=False,
-            gss_auth=False,
-            login_timeout=LOGIN_TIME,
-            keepalive_interval=KEEPALIVE,
-            keepalive_count_max=KEEPALIVE_TRIES,
-        )
-    except (asyncssh.KeyImportError, asyncssh.KeyEncryptionError) as error:
-        what = str(error)
-        if what.startswith("Passphrase"):
-            raise CredentialsRefused(
-                f"the private key {identity} is encrypted",
-                "give ssh.passphrase_file, or leave identity out and let an agent hold the key",
-            ) from error
-        raise CredentialsRefused(f"the private key {identity} cannot be used: {what}", _MEND_KEY) from error
-    except OSError as error:
-        raise CredentialsRefused(
-            f"the private key {identity} cannot be read: {error.strerror or error}", _MEND_KEY
-        ) from error
-    return options
+    keys, passed_over = await asyncio.to_thread(_keys, identity, settings)
+    options: asyncssh.SSHClientConnectionOptions = await asyncssh.SSHClientConnectionOptions.construct(
+        None,
+        config=None,
+        client_factory=_Owner,
+        client_version="TunnelConsole",
+        host=host.host,
+        port=host.port,
+        username=user_of(host),
+        known_hosts=lambda *_: known.match,
+        server_host_key_algs=known.algorithms,
+        kex_algs=known_key_exchanges(),
+        encryption_algs=CIPHERS,
+        mac_algs=MACS,
+        compression_algs=None,
+        signature_algs=SIGNATURES,
+        x509_trusted_certs=None,
+        client_keys=None,
+        preferred_auth="publickey",
+        password_auth=False,
+        kbdint_auth=False,
+        host_based_auth=False,
+        gss_host=None,
+        gss_kex=False,
+        gss_auth=False,
+        login_timeout=LOGIN_TIME,
+        keepalive_interval=KEEPALIVE,
+        keepalive_count_max=KEEPALIVE_TRIES,
+    )
+    # Behind the constructor, which would look for keys itself where it is given none.
+    options.client_keys = keys
+    options.agent_path = os.environ.get("SSH_AUTH_SOCK", "") if identity is None else None
+    return options, passed_over
+
+
+def _keys(identity: Path | None, settings: SSHSettings) -> tuple[list[asyncssh.SSHKeyPair], list[str]]:
+    return own_keys(settings.passphrase) if identity is None else (named_key(identity, settings.passphrase), [])
 
 
 def _path(file: str | None) -> Path | None:
     return Path(file).expanduser() if file else None
-
-
-def _check_private(identity: Path) -> None:
-    """As OpenSSH: a private key that others can read is nobody's any more.
-
-    :raises CredentialsRefused: others can read it.
-    """
-    try:
-        mode = identity.stat().st_mode
-    except OSError as error:
-        raise CredentialsRefused(
-            f"the private key {identity} cannot be read: {error.strerror or error}", _MEND_KEY
-        ) from error
-    if mode & _OTHERS:
-        raise CredentialsRefused(
-            f"others can read the private key {identity} (mode {stat.S_IMODE(mode):04o})", f"run: chmod 600 {identity}"
-        )
 
 
 def user_of(host: SSHHost) -> str:
@@ -227,11 +211,12 @@ def _explain(error: Exception, host: SSHHost, connection: Connection | None) -> 
                 f"the SSH host {host.address} is not to be trusted: {error.reason}",
                 "somebody may pretend to be that host; ask its administrator",
             )
-        case asyncssh.PermissionDenied():
-            return _refused(host, connection)
+        case asyncssh.PermissionDenied() | asyncssh.IllegalUserName():
+            own = error.reason.startswith("Permission denied")  # asyncssh's own words, which say less than ours
+            return _refused(host, connection, "" if own else f": {error.reason}")
         case asyncssh.DisconnectError():
             reason = error.reason
-            if error.code == asyncssh.DISC_NO_MORE_AUTH_METHODS_AVAILABLE or "auth" in reason.lower():
+            if reason == _TOO_MANY_TRIES:
                 return _refused(host, connection, f": {reason}")
         case OSError():
             reason = error.strerror or str(error)
@@ -242,12 +227,14 @@ def _explain(error: Exception, host: SSHHost, connection: Connection | None) -> 
 
 def _refused(host: SSHHost, connection: Connection | None, reason: str = "") -> CredentialsRefused:
     user = user_of(host)
+    passed_over = "".join(f"; passed over: {why}" for why in connection.passed_over) if connection is not None else ""
     if connection is not None and not connection.keys:
         return CredentialsRefused(
-            f"{host} wants a key, and there is none to show: none of an agent (SSH_AUTH_SOCK), and none in ~/.ssh",
-            _MEND_KEY,
+            f"{host} wants a key, and there is none to show: none of an agent (SSH_AUTH_SOCK), and none in ~/.ssh"
+            f"{reason}{passed_over}",
+            MEND_KEY,
         )
     return CredentialsRefused(
-        f"{host} refused our key (user {user}){reason}",
-        f"add the public key to ~/.ssh/authorized_keys of {user} there, or {_MEND_KEY}",
+        f"{host} refused our key (user {user}){reason}{passed_over}",
+        f"add the public key to ~/.ssh/authorized_keys of {user} there, or {MEND_KEY}",
     )
