@@ -130,7 +130,11 @@ class TestWhatItShows:
             terminal.press("2")
             terminal.shows(r"Services\s+\d\d", r"socks\s+● listening\s+jump-client\s+127\.0\.0\.1:\d+", r"[kM]B/s")
             terminal.press("3")
-            terminal.shows(r"Sessions\s+\d+", r"alice\s+jump ", r"bob\s+jump ", r"[kM]B/s")
+            terminal.shows(r"Sessions\s+\d+", r"[kM]B/s")
+            for identity in ("alice", "bob"):
+                narrow(terminal, f"{identity} jump")
+                terminal.shows(r"Sessions\s+[1-9]\d* of ", rf"{identity}\s+jump .*[kM]B/s")
+                terminal.press("Escape")
             terminal.press("4")
             terminal.shows(r"Channels\s+\d+", "splice", "yamux", "tls", "sealed", r"[kM]B/s")
             terminal.press("5")
