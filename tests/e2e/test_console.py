@@ -133,8 +133,9 @@ class TestWhatItShows:
             terminal.shows(r"Sessions\s+\d+", r"[kM]B/s")
             for identity in ("alice", "bob"):
                 narrow(terminal, f"{identity} jump")
-                terminal.shows(r"Sessions\s+[1-9]\d* of ", rf"{identity}\s+jump .*[kM]B/s")
+                terminal.shows(r"Sessions\s+[1-9]\d* of ", rf"{identity}\s+jump .*\d [kM]?B/s")
                 terminal.press("Escape")
+                terminal.hides(r"Sessions\s+\d+ of ")
             terminal.press("4")
             terminal.shows(r"Channels\s+\d+", "splice", "yamux", "tls", "sealed", r"[kM]B/s")
             terminal.press("5")
