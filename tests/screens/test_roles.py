@@ -90,7 +90,10 @@ async def test_a_key_that_steers_says_why_it_does_nothing(tmp_path: Path, screen
 
 
 @pytest.mark.parametrize(("screen", "key"), STEERING_KEYS)
-async def test_the_same_key_steers_for_who_may(tmp_path: Path, screen: Screen, key: str) -> None:
+async def test_the_same_key_steers_for_who_may(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, screen: Screen, key: str
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where an archive would be saved
     async with at(tmp_path, screen, "operate") as desk:
         asked = len(desk.engine.asked)
         await desk.press(key)
