@@ -313,7 +313,7 @@ async def test_what_a_stream_has_brought_to_its_end_is_delivered_although_the_se
         data = random.randbytes(100_000)
         await target.program.send(data)
         await target.program.half_close()
-        await until(lambda: visitor.pump.bytes_in == len(data) and joined.backend.mux.flushed)
+        await until(lambda: visitor.pump.bytes_in == len(data) and visitor.pump._stream_over)
         joined.backend.mux.close()
         assert await visitor.program.read_until_broken() == (data, False)
         assert await visitor.ended() == "the session ended"
