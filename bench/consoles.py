@@ -22,7 +22,15 @@ from bench.console import Shown, being_read, first_paint_seconds, shown
 from bench.flow import Flow
 from bench.measures import Effort
 from bench.openssh import Keys
-from bench.ours import COMMAND_TIME, JUMP_SERVER, SSH_SERVER, service_port, start_daemon, tunnelconsole_command
+from bench.ours import (
+    COMMAND_TIME,
+    JUMP_SERVER,
+    SSH_SERVER,
+    SSH_SERVICE,
+    service_port,
+    start_daemon,
+    tunnelconsole_command,
+)
 from bench.processes import BenchError, wait_until
 from bench.route import Route
 from tunnelconsole import demo
@@ -113,7 +121,7 @@ class SSHHost:
 
     def __init__(self, keys: Keys, config: Path) -> None:
         self.config = config
-        self._command = keys.client(service_port(config, "ssh"), "-tt")
+        self._command = keys.client(service_port(config, SSH_SERVICE), "-tt")
         self.process = psutil.Process(int(self.status()["pid"]))
 
     @property

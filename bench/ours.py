@@ -138,8 +138,11 @@ native = {native}
 TUNNEL_HOST = "app.localhost"
 """The public hostname of the tunnel that is measured."""
 
+SSH_SERVICE = "bench-ssh"
+"""Its name: the demonstration has an ssh-server too."""
+
 SSH_SERVER = """
-[service.ssh]
+[service.bench-ssh]
 kind = "ssh-server"
 listen = "127.0.0.1:0"
 authorized_keys = "{keys}"
@@ -232,7 +235,7 @@ def open_ssh_forward(stack: ExitStack, folder: Path, target: int) -> Route:
     public = free_port()
     settings = SSH_SERVER.format(keys=keys.authorized, host=keys.host, more=SSH_FORWARD.format(port=public))
     daemon, config = start_daemon(stack, folder, "ssh", settings)
-    client = remote_forward(stack, keys, service_port(config, "ssh"), public, target)
+    client = remote_forward(stack, keys, service_port(config, SSH_SERVICE), public, target)
     return Route(public, [daemon, client], config=config)
 
 
