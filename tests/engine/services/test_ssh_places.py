@@ -482,6 +482,22 @@ async def test_a_kick_ends_a_port_with_its_visitors_and_the_connection_that_had_
         assert left.cause == "kicked by an operator"
 
 
+@pytest.mark.parametrize(
+    ("settings", "exposed"),
+    [
+        ({"bind": "0.0.0.0"}, True),
+        ({"bind": "0.0.0.0", "forward": False}, False),
+        ({"bind": "localhost"}, False),
+        ({}, False),
+    ],
+)
+async def test_ports_that_others_can_come_to_are_shown_as_exposed(
+    tmp_path: Path, settings: dict[str, Any], exposed: bool
+) -> None:
+    async with shore(tmp_path, **settings) as at:
+        assert at.desk.server.exposed is exposed
+
+
 # -- rights and limits -------------------------------------------------------------------------------------------------
 
 

@@ -22,12 +22,13 @@ class PortPool:
         self._ports = ports
         self._taken: set[int] = set()
 
-    async def check(self) -> None:
-        """Makes sure that this machine has the address, without which no port could ever be opened.
+    async def check(self) -> str:
+        """Makes sure that this machine has the address, without which no port could ever be opened; gives its number.
 
         :raises ListenFailed: it has not.
         """
-        (await bound(self._bind, 0)).close()
+        with await bound(self._bind, 0) as sock:
+            return str(sock.getsockname()[0])
 
     def has(self, port: int) -> bool:
         """Whether a port is one of those to choose from, by name and not as any free one."""

@@ -1,6 +1,6 @@
 """One SSH connection: from its first byte until it has proven a key, and then until its session ends.
 
-Everything but the console, its commands and forwards is refused, each with its reason: agents, files, shells.
+There are the console, its commands, forwards, and the programs that the settings name; everything else is refused.
 """
 
 from __future__ import annotations

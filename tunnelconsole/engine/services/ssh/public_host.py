@@ -40,7 +40,6 @@ NAME_LETTERS: Final = "abcdefghijkmnpqrstuvwxyz23456789"
 NAME_LENGTH: Final = 10
 """Letters of a made-up name: 50 bits, so that nobody finds it by guessing."""
 
-
 MOST_SPARE: Final = 64
 """Channels to a client's service that are kept for the next requests: more than visitors usually ask at once."""
 

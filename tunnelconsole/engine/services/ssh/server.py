@@ -145,13 +145,15 @@ class SSHServer(ListeningService[SSHServerSettings]):
         """Those who have logged in."""
         self.ports = PortPool(settings.bind, settings.ports)
         self.public_ports: dict[int, PublicPort] = {}
+        self._opens_beyond = False
+        """Whether public ports are opened where others than this machine come to."""
         self.opening = 0
         """Channels of forwards that are about to be: visitors and connections that wait for their other end."""
 
     async def prepare(self) -> None:
         if self.settings.forward:
             try:
-                await self.ports.check()
+                self._opens_beyond = not is_loopback(await self.ports.check())
             except ListenFailed as error:
                 raise self.blame("bind", error) from error
         # Loaded in a thread: it takes long enough for every tunnel to notice.
@@ -161,7 +163,7 @@ class SSHServer(ListeningService[SSHServerSettings]):
 
     def listening(self, listener: Listener, address: str = "") -> None:
         super().listening(listener, address)
-        self.exposed |= self.settings.forward and not is_loopback(self.settings.bind)
+        self.exposed |= self._opens_beyond
 
     def refresh(self) -> None:
         if self._door is not None:
