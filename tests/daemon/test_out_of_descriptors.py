@@ -96,7 +96,8 @@ def test_an_engine_without_descriptors_for_visitors_answers_and_takes_them_when_
     until_true(lambda: exhausted(daemon))
     late = visitors.enter_context(connect(address))
     for _ in range(5):
-        assert CEILING <= taken(daemon) <= CEILING + 1
+        until_true(lambda: taken(daemon) >= CEILING)  # the connection of a command counts while it is there
+        assert taken(daemon) <= CEILING + 1
         assert daemon.service("home")["state"] == "listening"
     (said,) = exhausted(daemon)
     assert said.startswith(f"cannot accept connections: {CEILING} of {ALLOWED} descriptors are in use, ")

@@ -115,7 +115,8 @@ async def test_what_an_end_says_first_last_or_of_all_its_text_cannot_be_tampered
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_the_last_confirmation_cannot_be_tampered_with(way: str) -> None:
+async def test_the_last_confirmation_cannot_be_tampered_with(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sealed_vigil, "PARTING_TIME", PATIENCE)  # till the other end has asked for what was dropped
     change = Tampering("a", RecordKind.REPORT, way, number=1)  # the one that the answer has come
     one, other = await conversation(change)
     assert change.done

@@ -26,8 +26,9 @@ OPEN_CONFIRM_TIME = 20.0
 outlasts a network that is away for 10 s: what was lost meanwhile is sent again 13 s after it went away, because TCP
 doubles its pause from 0.2 s."""
 
-PARTING_TIME = 2.0
-"""Seconds that an end which has all it wants waits for the last word of the other: many times what one takes."""
+PARTING_TIME = 4.0
+"""Seconds that an end which has all it wants waits for the last word of the other: many times what one takes, and long
+enough to be asked by an end that has not got ours, which it does at its third look at the latest."""
 
 
 class Watched(Protocol):
