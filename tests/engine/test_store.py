@@ -17,7 +17,8 @@ from loopback import hears, target, told
 from tunnelconsole.engine import keeping
 from tunnelconsole.engine.engine import Engine
 from tunnelconsole.engine.events import ConfigRefused, ConfigReloaded, StoreFailed
-from tunnelconsole.engine.store import KEPT_EVENTS, LONGEST_TEXT, SCHEMA_VERSION, Store, StoredEvent
+from tunnelconsole.engine.schema import SCHEMA_VERSION
+from tunnelconsole.engine.store import KEPT_EVENTS, LONGEST_TEXT, Store, StoredEvent
 from waiting import until
 
 __all__ = ["nothing_left_behind"]

@@ -16,7 +16,7 @@ import msgspec
 
 from tunnelconsole.control.attempts import AttemptRow, Attempts, GetAttempts, PunchAgain
 
-PROTOCOL = 3
+PROTOCOL = 4
 """Version of this message set; a peer of another version is refused with a sentence that says so."""
 
 MAX_REQUEST = 192 * 1024

@@ -405,6 +405,19 @@ class StoreFailed(Event, frozen=True, kw_only=True):
         return f"state is not being saved: {self.reason}"
 
 
+class StoreUpdated(Event, frozen=True, kw_only=True):
+    """The state file was of an earlier version of this program, and has been brought up to date."""
+
+    type: ClassVar[str] = "store-updated"
+    level: ClassVar[Level] = "info"
+    path: str
+    copy: str
+    """Where it was copied to before."""
+
+    def text(self) -> str:
+        return f"{self.path} is of an earlier version and has been brought up to date; as it was, it is {self.copy}"
+
+
 class StoreRecovered(Event, frozen=True, kw_only=True):
     """The state file can be written again."""
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tunnelconsole.engine.backoff import Backoff
 from tunnelconsole.engine.bus import Record
-from tunnelconsole.engine.events import StoreFailed, StoreRecovered
+from tunnelconsole.engine.events import StoreFailed, StoreRecovered, StoreUpdated
 from tunnelconsole.engine.node import Node
 from tunnelconsole.engine.store import KEPT_EVENTS, Store, StoredEvent
 from tunnelconsole.errors import NotPrivate
@@ -71,6 +71,9 @@ class Keeper:
             reason = f"{self._store.path} was not readable and has been moved to {self._store.replaced}"
             self._store.replaced = None
             self._bus.publish(StoreFailed(reason=reason))
+        if self._store.copied is not None:
+            self._bus.publish(StoreUpdated(path=str(self._store.path), copy=str(self._store.copied)))
+            self._store.copied = None
         if not self._opened:
             totals, events = await self._store.totals(), await self._store.events()
             self._meters.restore(totals)

@@ -19,9 +19,7 @@ from typing import TypeVar
 import msgspec
 
 from tunnelconsole.engine.private_files import FILE_MODE, open_private, private_folder
-
-SCHEMA_VERSION = 1
-"""Version of the tables, kept in ``PRAGMA user_version``."""
+from tunnelconsole.engine.schema import bring_up_to_date, check_version
 
 KEPT_EVENTS = 1000
 """Warnings and errors kept from earlier runs; the oldest go first."""
@@ -39,22 +37,6 @@ emptied; then nothing more is written until it is."""
 
 BUSY_TIMEOUT = 5.0
 """Seconds to wait for another process that has the database locked, such as one that looks at it with sqlite3."""
-
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS totals (
-    service TEXT PRIMARY KEY,
-    bytes_in INTEGER NOT NULL,
-    bytes_out INTEGER NOT NULL
-) STRICT;
-CREATE TABLE IF NOT EXISTS events (
-    number INTEGER PRIMARY KEY AUTOINCREMENT,
-    time REAL NOT NULL,
-    level TEXT NOT NULL,
-    type TEXT NOT NULL,
-    service TEXT NOT NULL,
-    text TEXT NOT NULL
-) STRICT;
-"""
 
 T = TypeVar("T")
 
@@ -80,6 +62,8 @@ class Store:
         self.path = path
         self.replaced: Path | None = None
         """Where an unreadable older file was moved to, if there was one."""
+        self.copied: Path | None = None
+        """Where a file of an earlier version was copied to before it was changed, if it was one."""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._database: sqlite3.Connection | None = None
         self._lock: int | None = None
@@ -117,15 +101,12 @@ class Store:
         try:
             if database.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
                 raise sqlite3.DatabaseError("the database is damaged")
-            version = database.execute("PRAGMA user_version").fetchone()[0]
-            if version > SCHEMA_VERSION:
-                raise sqlite3.OperationalError("a later version of this program made it")
+            check_version(database)
             database.execute("PRAGMA journal_mode = WAL")
             database.execute("PRAGMA synchronous = NORMAL")
+            database.execute("PRAGMA foreign_keys = ON")
             database.execute(f"PRAGMA journal_size_limit = {JOURNAL_KEPT}")
-            database.executescript(_SCHEMA)
-            if version < SCHEMA_VERSION:
-                database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            self.copied = bring_up_to_date(database, self.path)
             self._file = _identity(self.path)
         except (sqlite3.Error, OSError):
             database.close()
