@@ -77,6 +77,7 @@ def _loaded_by_a_daemon(tmp_path: Path, server: str) -> set[str]:
 def test_a_daemon_that_has_served_has_not_loaded_the_consoles_framework(tmp_path: Path) -> None:
     loaded = _loaded_by_a_daemon(tmp_path, "127.0.0.1:1")
     assert loaded.isdisjoint({*FRAMEWORK, "asyncssh"})  # no SSH server runs there, and no client needs one
+    assert not any(name.partition(".")[0] == "prometheus_client" for name in loaded)  # nor are there metrics
 
 
 def test_a_client_that_goes_through_an_ssh_host_loads_what_it_needs_for_that(tmp_path: Path) -> None:

@@ -572,6 +572,12 @@ class TestServicesInEachOthersWay:
         other = HOME.replace("service.home", "service.other").replace("127.0.0.1", "[::1]")
         assert len(read(tmp_path, HOME.replace("127.0.0.1", "0.0.0.0") + other).services) == 2
 
+    def test_a_service_cannot_listen_where_the_metrics_are(self, tmp_path: Path) -> None:
+        assert problems(tmp_path, '[engine]\nmetrics = "127.0.0.1:9527"\n' + HOME) == [
+            "service.home.listen: 127.0.0.1:9527 overlaps with engine.metrics, which is 127.0.0.1:9527; "
+            "choose another port"
+        ]
+
     def test_a_disabled_service_takes_no_address(self, tmp_path: Path) -> None:
         other = HOME.replace("service.home", "service.other") + "enabled = false"
         assert len(read(tmp_path, HOME + other).services) == 2
@@ -963,3 +969,18 @@ class TestTheSecondFactorsOfAnSSHServer:
         assert found.startswith(f"service.ssh.{key}: {sentence}")
         for secret in ("hush", self.GOOD, "GEZDGNBVGY3TQOJQ"):
             assert secret not in found
+
+
+@pytest.mark.parametrize(
+    ("host", "warned"),
+    [("127.0.0.1", False), ("[::1]", False), ("localhost", False), ("0.0.0.0", True), ("a.test", True)],
+)
+def test_metrics_beyond_loopback_are_warned_of(tmp_path: Path, host: str, warned: bool) -> None:
+    warnings = read(tmp_path, f'[engine]\nmetrics = "{host}:9520"\n').warnings
+    assert any(f"engine.metrics: {host}:9520 is beyond loopback" in sentence for sentence in warnings) == warned
+
+
+@pytest.mark.parametrize("wrong", ['"9520"', "9520", '"127.0.0.1"', '""', "true"])
+def test_metrics_that_are_no_address_are_a_mistake(tmp_path: Path, wrong: str) -> None:
+    (problem,) = problems(tmp_path, f"[engine]\nmetrics = {wrong}\n")
+    assert problem.startswith("engine.metrics: ")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import socket
+import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -61,9 +62,9 @@ def visitors() -> Iterator[ExitStack]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def poor(program: Program, services: str) -> Daemon:
+def poor(program: Program, services: str, engine: str = "") -> Daemon:
     """A daemon that may have few descriptors."""
-    daemon = Daemon(program, services)
+    daemon = Daemon(program, services, engine)
     command = f'ulimit -Sn {ALLOWED}; ulimit -Hn {ALLOWED}; exec "$0" --daemon -c "$1"'
     daemon.process = program.start_other(["/bin/sh", "-c", command, program.path, str(daemon.config)])
     until_true(lambda: daemon.ready or not daemon.process.running)
@@ -90,7 +91,7 @@ def exhausted(daemon: Daemon) -> list[str]:
 def test_an_engine_without_descriptors_for_visitors_answers_and_takes_them_when_others_leave(
     program: Program, visitors: ExitStack
 ) -> None:
-    daemon = poor(program, JUMP)
+    daemon = poor(program, JUMP, 'metrics = "127.0.0.1:0"')
     address = daemon.address("home")
     idle = [visitors.enter_context(connect(address)) for _ in range(300)]
     until_true(lambda: exhausted(daemon))
@@ -99,6 +100,8 @@ def test_an_engine_without_descriptors_for_visitors_answers_and_takes_them_when_
         until_true(lambda: taken(daemon) >= CEILING)  # the connection of a command counts while it is there
         assert taken(daemon) <= CEILING + 1
         assert daemon.service("home")["state"] == "listening"
+    with urllib.request.urlopen(f"http://{daemon.json('status')['metrics']}/metrics", timeout=10) as answer:
+        assert f"process_max_fds {ALLOWED}.0\n" in answer.read().decode()
     (said,) = exhausted(daemon)
     assert said.startswith(f"cannot accept connections: {CEILING} of {ALLOWED} descriptors are in use, ")
     assert "allow more with LimitNOFILE= of the systemd unit, or with ulimit -n" in said

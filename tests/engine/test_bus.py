@@ -293,3 +293,21 @@ class TestFloods:
         for number in range(1000):
             bus.publish(common(number))
         assert len(ids(bus)) == 1000
+
+
+def test_a_counter_gets_each_of_a_flood_and_none_of_its_sums() -> None:
+    bus, counted = Bus(), list[Event]()
+    bus.count(counted.append)
+    refused = PeerRefused(service="home", peer="192.0.2.1:1", reason="wrong secret")
+    for _ in range(1000):
+        bus.publish(refused)
+    bus.tell_repeated(early=True)
+    assert counted == [refused] * 1000
+
+
+def test_a_counter_that_was_stopped_hears_no_more() -> None:
+    bus, counted = Bus(), list[Event]()
+    bus.count(counted.append)
+    bus.stop_counting(counted.append)
+    bus.publish(common(1))
+    assert counted == []

@@ -266,6 +266,7 @@ def print_status(status: Status, *, as_json: bool) -> None:
         "memory": size(status.memory),
         "cpu": percent(status.cpu),
         "config": status.config or "none",
+        **({"metrics": f"http://{status.metrics}/metrics"} if status.metrics else {}),
     }
     _print("\n".join(f"{name:<8}{GAP}{clean(value)}" for name, value in facts.items()))
 

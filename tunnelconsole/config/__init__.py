@@ -30,11 +30,11 @@ import msgspec
 
 from tunnelconsole.config.certificates import check_ca, check_certificates, check_pair
 from tunnelconsole.config.leading import check_leading
-from tunnelconsole.config.listening import check_listening
+from tunnelconsole.config.listening import beyond_loopback, check_listening
 from tunnelconsole.config.reader import WRONG, Reader, key_path
 from tunnelconsole.config.ssh_files import check_ssh_files
 from tunnelconsole.engine.rules import Problem, Rule
-from tunnelconsole.engine.settings import DEFAULT_DRAIN, TLSSettings
+from tunnelconsole.engine.settings import DEFAULT_DRAIN, ListenAddress, TLSSettings
 from tunnelconsole.engine.units import Duration
 from tunnelconsole.errors import ConfigError
 
@@ -110,6 +110,8 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The least level that is logged; ``debug`` shows every session and channel."""
     drain: Duration = Duration(DEFAULT_DRAIN)
     """Seconds channels may take to finish when the engine stops or a service's settings change."""
+    metrics: ListenAddress | None = None
+    """Where metrics are served over HTTP, for Prometheus; nowhere when unset."""
 
     def __post_init__(self) -> None:
         if self.control == Path():
@@ -165,8 +167,13 @@ def examine(path: Path | None) -> Report:
     if file is not None:
         _check_version(reader, document)
     engine = _engine(reader, document)
-    services = _services(reader, document)
+    services = _services(reader, document, engine)
     warnings = []
+    if engine is not None and engine.metrics is not None and beyond_loopback(engine.metrics):
+        warnings.append(
+            f"engine.metrics: {engine.metrics} is beyond loopback: whoever reaches it reads, without a password, which "
+            "services and identities there are and what they move"
+        )
     if file is None:
         warnings.append(f"there is no configuration at {default_path()}: write one there, or name another with -c FILE")
     elif lies_open and reader.holds_secrets:
@@ -238,7 +245,9 @@ def _engine(reader: Reader, document: Mapping[str, object]) -> EngineSettings | 
     return None if table is None else reader.settings(EngineSettings, table, "engine")
 
 
-def _services(reader: Reader, document: Mapping[str, object]) -> dict[str, ServiceSettings]:
+def _services(
+    reader: Reader, document: Mapping[str, object], engine: EngineSettings | None
+) -> dict[str, ServiceSettings]:
     tables = reader.table(document.get("service", {}), "service") or {}
     services: dict[str, ServiceSettings] = {}
     readable: dict[str, dict[str, Any]] = {}
@@ -253,7 +262,7 @@ def _services(reader: Reader, document: Mapping[str, object]) -> dict[str, Servi
             kinds[path] = str(table.get("kind", ""))
             if settings is not None:
                 services[name] = settings
-    check_listening(reader, readable)
+    check_listening(reader, readable, None if engine is None else engine.metrics)
     check_leading(reader, readable, kinds)
     return services
 

@@ -51,13 +51,21 @@ def claims(path: str, values: Mapping[str, object]) -> Iterator[Claim]:
         yield Claim(f"{path}.ports", bind, ports.first, ports.last)
 
 
-def check_listening(reader: Reader, services: Mapping[str, Mapping[str, object]]) -> None:
+def beyond_loopback(address: ListenAddress) -> bool:
+    """Whether others than this machine may reach it, as far as its name tells."""
+    return not is_loopback(_plain(address.host))
+
+
+def check_listening(
+    reader: Reader, services: Mapping[str, Mapping[str, object]], metrics: ListenAddress | None = None
+) -> None:
     """Notes every place where services, or a service and itself, are in each other's way.
 
     :param services: by the path of each table, those of its settings that could be read. One that is not enabled takes
         nothing.
+    :param metrics: what the engine takes for itself.
     """
-    taken: list[Claim] = []
+    taken = list(claims("engine", {"metrics": metrics}))
     for path, values in services.items():
         _check_loop(reader, path, values)
         for claim in claims(path, values) if values.get("enabled") else ():

@@ -212,6 +212,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, tag="status"):
     config: str
     """Path of the configuration in force; empty when there is none."""
     draining: bool
+    metrics: str = ""
+    """Where metrics are served, ``host:port``; empty: nowhere."""
 
 
 class History(msgspec.Struct, frozen=True, kw_only=True, tag="history"):

@@ -110,6 +110,7 @@ class Snapshot:
             faults=sum(service.state in ("backoff", "failed") for service in engine.services.values()),
             config=self._config(),
             draining=engine.draining,
+            metrics=node.metrics,
         )
 
     def services(self) -> list[ServiceRow]:

@@ -1,8 +1,10 @@
 """The engine without a console: in the foreground, for a service manager, a container, or a console that stands apart.
 
-On standard output it prints one line per service once each has listened, connected or failed to, and then ``ready``::
+On standard output it prints one line per service once each has listened, connected or failed to, one for the metrics
+where they are served, and then ``ready``::
 
     listening service=home kind=jump-server address=127.0.0.1:9527
+    metrics address=127.0.0.1:9520
     ready
 
 The log of events is on standard error; with ``log_format = "json"`` both are JSON, one object per line. SIGTERM and
@@ -31,6 +33,7 @@ from tunnelconsole.config import Config, EngineSettings, load
 from tunnelconsole.control.figures import counted
 from tunnelconsole.control.server import ControlServer
 from tunnelconsole.daemon.logs import LibraryHandler, LineWriter, Log, json_line, text_line
+from tunnelconsole.daemon.observing import Observing
 from tunnelconsole.daemon.readiness import Readiness
 from tunnelconsole.engine.engine import Engine, Supervised
 from tunnelconsole.engine.events import ConfigRefused, ConfigReloaded, Crashed
@@ -112,6 +115,7 @@ class Daemon:
         self._readiness = Readiness(self._not_told)
         self._reloading = asyncio.Lock()
         self._engine = Engine(self._config.services, state_dir=settings.state_dir, drain=settings.drain)
+        self._observing = Observing(self._engine)
         self._control = ControlServer(
             self._engine,
             settings.control,
@@ -141,6 +145,7 @@ class Daemon:
         try:
             return await self._run()
         finally:
+            await self._observing.close()
             await self._control.close()
             logging.getLogger().removeHandler(self._library)
             self._output.close()
@@ -149,6 +154,7 @@ class Daemon:
     async def _run(self) -> int:
         try:
             self._control.claim()
+            await self._observing.prepare(self._running.metrics)
             await self._engine.start()
         except (ListenFailed, NotPrivate) as error:
             return self._cannot_start(str(error))
@@ -164,6 +170,7 @@ class Daemon:
         node.loop.set_exception_handler(self._loop_failed)
         self._tasks = node.tasks_of("daemon")
         node.loop.add_signal_handler(signal.SIGHUP, self._reload_by_signal)
+        await self._observing.apply(self._running.metrics)
         await self._control.serve()
         await self._settle()
         failed = [_why_not_listening(supervised) for supervised in self._engine.supervised.values()]
@@ -185,6 +192,8 @@ class Daemon:
         """Says that the engine is ready, to whoever reads its output and to the service manager."""
         for supervised in self._engine.supervised.values():
             self._say(*_standing(supervised))
+        if self._engine.node.metrics:
+            self._say("metrics", {"address": self._engine.node.metrics})
         self._say("ready", {})
         self._ready()
         self._stay_alive()
@@ -229,12 +238,15 @@ class Daemon:
             self._readiness.reloading()
             try:
                 config = await asyncio.to_thread(self._read)
+                await self._observing.prepare(config.engine.metrics)
                 done = [await self._engine.apply(config.services), *self._apply_engine(config.engine)]
+                done += await self._observing.apply(config.engine.metrics)
             except TunnelConsoleError as error:
                 problems = error.problems if isinstance(error, ConfigError) else [str(error)]
                 bus.publish(ConfigRefused(reason="; ".join(problems)))
                 raise
             finally:
+                await self._observing.discard()
                 self._ready()
             self._config = config
             self._warn()
@@ -245,7 +257,9 @@ class Daemon:
     def _apply_engine(self, wanted: EngineSettings) -> list[str]:
         """Applies what can be changed while the engine runs, and says of the rest that it needs a new start."""
         running = self._running
-        self._running = msgspec.structs.replace(running, drain=wanted.drain, log_level=wanted.log_level)
+        self._running = msgspec.structs.replace(
+            running, drain=wanted.drain, log_level=wanted.log_level, metrics=wanted.metrics
+        )
         self._engine.drain = wanted.drain
         self._log.level = wanted.log_level
         waiting = [

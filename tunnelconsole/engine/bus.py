@@ -37,6 +37,8 @@ class Record(msgspec.Struct, frozen=True):
 
 Listener = Callable[[Record], None]
 
+Counter = Callable[[Event], None]
+
 
 class Reader:
     """One slow-or-fast reader's queue of events."""
@@ -73,11 +75,14 @@ class Bus:
         self._recent: deque[Record] = deque(maxlen=RECENT)
         self._notable: deque[Record] = deque(maxlen=RECENT_NOTABLE)
         self._listeners: list[Listener] = []
+        self._counters: list[Counter] = []
         self._readers: set[Reader] = set()
         self._floods = Floods()
 
     def publish(self, event: Event) -> None:
         """Numbers, keeps and hands out an event; one of a flood is counted, to be told by :meth:`tell_repeated`."""
+        for counter in list(self._counters):
+            self._count(counter, event)
         cause = event.flooded_by()
         if cause is None or self._floods.admits(Sort(event.service, event.type), cause, time.monotonic()):
             self._hand_out(event)
@@ -112,6 +117,26 @@ class Bus:
     def listen(self, listener: Listener) -> None:
         """Calls ``listener`` with every record from now on, until it raises; it must be quick."""
         self._listeners.append(listener)
+
+    def count(self, counter: Counter) -> None:
+        """Calls ``counter`` with every event that happens from now on, until it raises or :meth:`stop_counting`.
+
+        Unlike a listener it gets each of a flood, and no sums of one, so that it can count exactly. It must be quick.
+        """
+        self._counters.append(counter)
+
+    def stop_counting(self, counter: Counter) -> None:
+        """Ends what :meth:`count` began; safe to call twice."""
+        if counter in self._counters:
+            self._counters.remove(counter)
+
+    def _count(self, counter: Counter, event: Event) -> None:
+        try:
+            counter(event)
+        except Exception as error:  # noqa: BLE001 - as in _tell
+            if counter in self._counters:
+                self._counters.remove(counter)
+                self.publish(Crashed.by(error, "a counter of events, which counts no more of them,"))
 
     def reader(self) -> Reader:
         """A new queue of its own."""

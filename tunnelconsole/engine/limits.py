@@ -85,6 +85,11 @@ class Gate:
         self._places: dict[str, dict[Place, None]] = {}
         """Those taken, by source, and of each the oldest first."""
 
+    @property
+    def handshakes(self) -> int:
+        """Connections that are inside their handshake now."""
+        return self._handshakes
+
     def enter_handshake(self, peer: str) -> Place | None:
         """A place for a newcomer from ``peer``; None when there is none.
 

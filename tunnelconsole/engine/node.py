@@ -12,6 +12,7 @@ from tunnelconsole.engine.attempts import Attempts
 from tunnelconsole.engine.bus import Bus
 from tunnelconsole.engine.events import Crashed
 from tunnelconsole.engine.meters import Meters
+from tunnelconsole.engine.request_times import RequestTimes
 from tunnelconsole.engine.sessions import Sessions
 from tunnelconsole.engine.tasks import Tasks
 from tunnelconsole.engine.transport.farewell import Farewells
@@ -36,6 +37,10 @@ class Node:
         self.attempts = Attempts(self.bus)
         self.plane = Plane(self.loop)
         self.farewells = Farewells(self.loop)
+        self.request_times: RequestTimes | None = None
+        """Counts requests through HTTP tunnels and how long they took; None where nobody wants to know."""
+        self.metrics = ""
+        """Where metrics are served, ``host:port``; empty: nowhere."""
         self.control: Callable[[Role], Awaitable[Path]] | None = None
         """Gives the control socket for consoles of a role; None where the engine has none. May raise ListenFailed."""
         self.services: Callable[[], Mapping[str, object]] = dict

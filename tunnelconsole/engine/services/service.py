@@ -75,6 +75,8 @@ class Service(ABC, Generic[S]):
         self.gate = Gate(settings.limits, self._count)
         self.state: State = "stopped"
         self.since = time.time()
+        self.reached: Literal["", "listening", "connected"] = ""
+        """What it has come to before, in this run or an earlier one; empty while it never has."""
         self.address = ""
         self.error: str | None = None
         self.exposed = False
@@ -118,6 +120,8 @@ class Service(ABC, Generic[S]):
         self.state = state
         self.error = error
         self.since = time.time()
+        if state in ("listening", "connected"):
+            self.reached = state
         if state not in ("starting", "connecting", "stopped"):
             self.settled.set()
 

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import socket
+import sys
 from collections.abc import Callable
 
 from tunnelconsole.engine.transport import descriptors
@@ -35,12 +36,14 @@ class Listener:
     """One listening address.
 
     :param address: as bound, ``host:port``; a port of 0 in the request becomes the one taken.
+    :param reserve: whether it may take of the reserve of descriptors: for those who look after the engine.
     """
 
-    def __init__(self, sock: socket.socket, accepted: Accepted, exhausted: Exhausted) -> None:
+    def __init__(self, sock: socket.socket, accepted: Accepted, exhausted: Exhausted, *, reserve: bool = False) -> None:
         self._loop = asyncio.get_running_loop()
         self._socket = sock
         self._accepted = accepted
+        self._reserve = reserve
         self._exhausted = exhausted
         self._pause: asyncio.TimerHandle | None = None
         self._out_of_resources = False
@@ -51,10 +54,10 @@ class Listener:
         self._loop.add_reader(sock.fileno(), self._accept)
 
     def _accept(self) -> None:
-        if not descriptors.spare(self._socket.fileno()):
+        if not self._reserve and not descriptors.spare(self._socket.fileno()):
             self._wait_for_resources(descriptors.exhausted())
             return
-        highest = descriptors.ceiling() - 1
+        highest = sys.maxsize if self._reserve else descriptors.ceiling() - 1
         for _ in range(ACCEPT_BATCH):
             try:
                 sock, peer = self._socket.accept()

@@ -180,6 +180,7 @@ class Delivery(HttpPump):
 
     def _keep_exchange(self, error: str, status: int = 0) -> None:
         """Has the exchange under way kept; ``status`` is that of our own answer, where the service gave none."""
+        self.count_request(self._client.name, status)
         if self._exchange is not None:
             exchange, self._exchange = self._exchange, None
             exchange.end(error, status)
@@ -215,6 +216,7 @@ class Delivery(HttpPump):
         link.close()
 
     def raw_begun(self, flow: RawFlow) -> None:
+        self.count_request(self._client.name)
         if self._exchange is not None:
             self._exchange.upgraded(flow)
 

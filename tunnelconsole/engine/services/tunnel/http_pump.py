@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from abc import ABC, abstractmethod
 
 from tunnelconsole.engine.node import Node
@@ -41,6 +42,7 @@ class HttpPump(ABC):
     """
 
     __slots__ = (
+        "_asked_at",
         "_cause",
         "_down",
         "_ended",
@@ -49,6 +51,7 @@ class HttpPump(ABC):
         "_resting",
         "_settled_in",
         "_settled_out",
+        "_status",
         "_up",
         "_upgrading",
         "_upstream",
@@ -76,6 +79,9 @@ class HttpPump(ABC):
         self._ended = False
         self._settled_in = 0
         self._settled_out = 0
+        self._asked_at = 0.0
+        """When the request under way was complete, where that is counted; 0 while there is none."""
+        self._status = 0
         visitor.owner = self
 
     def begin(self, first: bytes = b"") -> None:
@@ -150,6 +156,19 @@ class HttpPump(ABC):
     def over(self) -> bool:
         """Whether the visitor's connection is over."""
         return self._ended
+
+    def count_request(self, service: str, status: int = 0) -> None:
+        """Counts the request under way, which has been answered or never will be; at most once.
+
+        A WebSocket counts with its answer: how long it is used says nothing of how fast anything is.
+
+        :param service: whose it is.
+        :param status: of our own answer, where the service gave none.
+        """
+        times = self._node.request_times
+        if times is not None and self._asked_at:
+            times.took(service, time.perf_counter() - self._asked_at, self._status or status)
+        self._asked_at = 0.0
 
     def forward(self, upstream: Link) -> list[Event]:
         """Sends the request that waits on ``upstream``, which has nothing else under way."""
@@ -285,8 +304,11 @@ class HttpPump(ABC):
     def _on(self, event: Event) -> list[Event]:
         match event:
             case RequestReady():
+                if self._node.request_times is not None:
+                    self._asked_at, self._status = time.perf_counter(), 0
                 return self.request_ready(event)
             case ResponseStarted(head):
+                self._status = head.status
                 self.response_started(head)
             case ExchangeDone():
                 self.exchange_over(self._let_go(), event)
@@ -299,6 +321,7 @@ class HttpPump(ABC):
                 self.request_refused(event)
             case Upgraded(head):
                 self._upgrading = True
+                self._status = head.status
                 self.response_started(head)
         return []
 

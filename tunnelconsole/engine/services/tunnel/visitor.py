@@ -246,6 +246,7 @@ class Visitor(HttpPump):
 
     def _keep_exchange(self, error: str, status: int = 0) -> None:
         """Has the exchange under way kept; ``status`` is that of our own answer, where the service gave none."""
+        self.count_request(self._server.name, status)
         if self._exchange is not None:
             exchange, self._exchange = self._exchange, None
             exchange.end(error, status)
@@ -331,6 +332,7 @@ class Visitor(HttpPump):
         self._server.refused(self.peer, event.reason)
 
     def raw_begun(self, flow: RawFlow) -> None:
+        self.count_request(self._server.name)
         if self._exchange is not None:
             self._exchange.upgraded(flow)
 
