@@ -233,6 +233,23 @@ class NetworkPattern(str):
         return cls(text)
 
 
+class ProxyNetwork(NetworkPattern):
+    """One entry of ``proxy_protocol_from``: an address or a network of proxies, but not the whole internet."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Checks the network.
+
+        :raises ValueError: it is not one, or everybody is in it.
+        """
+        network = super().parse(text)
+        if text.endswith("/0"):
+            raise ValueError(f'"{text}" would let everybody say to be anybody; name the addresses of your proxies')
+        return network
+
+
 class Fingerprint(str):
     """The SHA-256 of a certificate, as 64 lower-case hex digits; written with or without colons."""
 

@@ -9,10 +9,11 @@ from typing import TypeVar
 
 from tunnelconsole.engine.limits import Place
 from tunnelconsole.engine.node import Node
+from tunnelconsole.engine.services.proxy_headers import ProxyHeaders
 from tunnelconsole.engine.services.service import ServerTLS, Service, ServiceSettings
-from tunnelconsole.engine.settings import ListenAddress
+from tunnelconsole.engine.settings import ListenAddress, ProxyNetwork
 from tunnelconsole.engine.transport.ends import End, SocketEnd
-from tunnelconsole.engine.transport.listener import Listener
+from tunnelconsole.engine.transport.listener import Accepted, Listener
 from tunnelconsole.engine.transport.tls import NotTLS, TLSEnd, why
 from tunnelconsole.engine.wire.errors import ProtocolError
 from tunnelconsole.engine.wire.first_bytes import TLS, spoken_by
@@ -25,6 +26,9 @@ class ListeningSettings(ServiceSettings, frozen=True, kw_only=True):
     """What every server may have besides its own keys."""
 
     listen: ListenAddress
+    proxy_protocol_from: tuple[ProxyNetwork, ...] = ()
+    """Networks of proxies that say with the PROXY protocol who comes; they have to, before anything else, wherever this
+    server listens. From all other addresses nobody is asked, nor believed."""
 
 
 L = TypeVar("L", bound=ListeningSettings)
@@ -37,6 +41,7 @@ class ListeningService(Service[L]):
         super().__init__(name, settings, node)
         self._listener: Listener | None = None
         self._tls: ServerTLS | None = None
+        self._headers = ProxyHeaders(self, settings.proxy_protocol_from) if settings.proxy_protocol_from else None
 
     async def prepare(self) -> None:
         """Does what must be done before anybody can come.
@@ -63,9 +68,18 @@ class ListeningService(Service[L]):
         finally:
             self.stop_accepting()
 
+    def behind_proxies(self, accepted: Accepted) -> Accepted:
+        """What a listener of this service calls, so that ``accepted`` is told of visitors in place of their proxies."""
+        return self._headers.before(accepted) if self._headers is not None else accepted
+
+    async def listen(self, address: ListenAddress, accepted: Accepted) -> Listener:
+        return await super().listen(address, self.behind_proxies(accepted))
+
     def stop_accepting(self) -> None:
         if self._listener is not None:
             self._listener.close()
+        if self._headers is not None:
+            self._headers.leave()
         self.leave_newcomers()
 
     def refresh(self) -> None:

@@ -31,6 +31,17 @@ def parse_host_port(text: str) -> tuple[str, int]:
     return host, check_port(port_text)
 
 
+def parse_peer(text: str) -> tuple[str, int]:
+    """Split the ``host:port`` of somebody who has connected: as :func:`parse_host_port`, but the port may be 0.
+
+    That is what a proxy in front tells of a visitor whose port it does not know.
+
+    :raises ValueError: the text is something else; the message says what is wrong with it.
+    """
+    host, _, port = text.rpartition(":")
+    return (parse_host_port(f"{host}:1")[0], 0) if port == "0" else parse_host_port(text)
+
+
 def check_host(host: str) -> str:
     """Return ``host``, a name or an IP address without brackets; a name beyond ASCII in its IDNA form.
 

@@ -25,7 +25,7 @@ from tunnelconsole.engine.wire import lines
 from tunnelconsole.engine.wire.early_data import EarlyData
 from tunnelconsole.engine.wire.errors import ProtocolError
 from tunnelconsole.engine.wire.frame import encode_frame, take_frame
-from tunnelconsole.engine.wire.hostport import parse_host_port
+from tunnelconsole.engine.wire.hostport import parse_host_port, parse_peer
 
 #: Bytes of window by which our server acknowledges stream 1: its sign. "TC" in ASCII, which nobody sends by chance.
 NATIVE_WINDOW = 0x5443
@@ -214,7 +214,7 @@ class VisitorFrame:
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._early = EarlyData()
-        #: The visitor's ``host:port``, once it is complete.
+        #: The visitor's ``host:port``, once it is complete; the port is 0 where nobody knows it.
         self.visitor: str | None = None
 
     @property
@@ -234,7 +234,7 @@ class VisitorFrame:
         if (frame := take_frame(self._buffer)) is not None:
             try:
                 text = frame.decode("utf-8")
-                parse_host_port(text)
+                parse_peer(text)
             except ValueError as error:
                 raise ProtocolError(f"the relay named an unusable visitor: {error}") from None
             self.visitor = text

@@ -18,7 +18,7 @@ from tunnelconsole.engine.rules import Problem, Rule
 from tunnelconsole.engine.services.listening import ListeningService, ListeningSettings
 from tunnelconsole.engine.services.punch.observer import probe, seen_as
 from tunnelconsole.engine.services.punch.rooms import Room, Rooms, Seat
-from tunnelconsole.engine.settings import ListenAddress, PortRange
+from tunnelconsole.engine.settings import ListenAddress, PortRange, ProxyNetwork
 from tunnelconsole.engine.transport.ends import End, SocketEnd, receive, send_all
 from tunnelconsole.engine.transport.link import EndLink
 from tunnelconsole.engine.transport.listener import Listener
@@ -72,12 +72,19 @@ def _usable_alternate(listen: ListenAddress, alternate: str) -> list[Problem]:
     return [("alternate", "is the address of listen; name another one of this machine")] if main == other else []
 
 
+def _sees_for_itself(proxy_protocol_from: tuple[ProxyNetwork, ...]) -> list[Problem]:
+    if not proxy_protocol_from:
+        return []
+    return [("proxy_protocol_from", "a rendezvous has to be reached directly: it finds out what clients are behind")]
+
+
 class PunchServerSettings(ListeningSettings, frozen=True, kw_only=True):
     """``kind = "punch-server"``."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(("observe_ports",), _usable_ports),
         Rule(("listen", "alternate"), _usable_alternate),
+        Rule(("proxy_protocol_from",), _sees_for_itself),
     )
 
     alternate: str = ""

@@ -112,7 +112,8 @@ class Backend:
         full = gate.refuses(new_session=True, new_channel=False)
         if not full:
             try:
-                self._listener = await self._server.ports.open(self._visited, self._server.exhausted)
+                visited = self._server.behind_proxies(self._visited)
+                self._listener = await self._server.ports.open(visited, self._server.exhausted)
             except ListenFailed as error:
                 full = str(error)
             else:
@@ -199,6 +200,8 @@ class Backend:
 
     def _visited(self, sock: socket.socket, peer: str) -> None:
         full = self._server.gate.refuses(new_session=False, new_channel=True)
+        if self._listener is None:  # closed while a proxy said who comes
+            full = "its public port is closed"
         if full:
             self._server.refused(peer, full)
             sock.close()

@@ -15,6 +15,7 @@ from tunnelconsole.engine.services.native import (
     SPARE_CONNECTIONS,
     SPARE_RULE,
 )
+from tunnelconsole.engine.services.send_proxy import SendProxy, announce
 from tunnelconsole.engine.services.server_dialer import ClientService, ClientSettings, ServerDialer, ssh_rules
 from tunnelconsole.engine.services.service import Start
 from tunnelconsole.engine.sessions import Flow, Session
@@ -58,6 +59,11 @@ class RelayClientSettings(ClientSettings, frozen=True, kw_only=True):
     server: ServerAddress | HostPort
     target: HostPort
     """Where visitors are led."""
+    send_proxy: SendProxy | None = None
+    """The version of the PROXY protocol in which the target is told who each visitor is; None: it is not told.
+
+    Of visitors who come through yamux it is told that nobody knows.
+    """
     native: bool = True
     """Whether to bring visitors over data connections when the server is one of ours; False uses yamux always.
 
@@ -297,7 +303,7 @@ class Attachment:
             return
         self._client.arriving += 1
         try:
-            target = await self._dial_target(visitor)
+            target = await self._dial_target(visitor, visitor)
         except BaseException:
             end.abort()
             raise
@@ -348,15 +354,24 @@ class Attachment:
             self._client.refused(visitor, full)
         return not full
 
-    async def _dial_target(self, visitor: str) -> SocketEnd | None:
-        """A connection to the target; None, and an event, when there is none or the session is over meanwhile."""
-        target = self._client.settings.target
+    async def _dial_target(self, visitor: str, address: str = "") -> SocketEnd | None:
+        """A connection to the target; None, and an event, when there is none or the session is over meanwhile.
+
+        :param address: of the visitor, where it is known.
+        """
+        settings = self._client.settings
+        end: SocketEnd | None = None
         try:
-            end = await dial(target.host, target.port)
-        except ConnectFailed as error:
+            end = await dial(settings.target.host, settings.target.port)
+            if settings.send_proxy is not None:
+                announce(end.socket, settings.send_proxy, address, self.public_address.result())
+        except (ConnectFailed, OSError) as error:
+            reason = error.message if isinstance(error, ConnectFailed) else error.strerror or str(error)
             self._client.node.bus.publish(
-                TargetFailed(service=self._client.name, peer=visitor, target=str(target), reason=error.message)
+                TargetFailed(service=self._client.name, peer=visitor, target=str(settings.target), reason=reason)
             )
+            if end is not None:
+                end.abort()
             return None
         if self._mux.over:
             end.abort()

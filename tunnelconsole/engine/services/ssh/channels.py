@@ -13,7 +13,7 @@ from tunnelconsole.engine.transport.link import EndLink
 from tunnelconsole.engine.transport.link_pump import LinkPump
 from tunnelconsole.engine.transport.pump import Finished
 from tunnelconsole.engine.transport.ssh_channel import MAX_PACKET, WINDOW, ChannelLink
-from tunnelconsole.engine.wire.hostport import parse_host_port
+from tunnelconsole.engine.wire.hostport import parse_peer
 
 if TYPE_CHECKING:
     from tunnelconsole.engine.services.ssh.connection import Login
@@ -72,7 +72,7 @@ class Channels:
         reason = ""
         try:
             await self._login.connection.create_connection(
-                lambda: link, *asked, *parse_host_port(visitor), window=WINDOW, max_pktsize=MAX_PACKET
+                lambda: link, *asked, *parse_peer(visitor), window=WINDOW, max_pktsize=MAX_PACKET
             )
         except asyncssh.ChannelOpenError as error:
             reason = error.reason or "the client refuses"

@@ -34,11 +34,12 @@ class PublicPort(PublicPlace):
 
     async def open(self) -> None:
         server, port = self._server, self.asked[1]
+        visited = server.behind_proxies(self._visited)
         if port:
             server.give_way(port, self.login)
-            self._listener = await server.ports.open_port(port, self._visited, server.exhausted)
+            self._listener = await server.ports.open_port(port, visited, server.exhausted)
         else:
-            self._listener = await server.ports.open(self._visited, server.exhausted)
+            self._listener = await server.ports.open(visited, server.exhausted)
         if full := server.gate.refuses(new_session=True, new_channel=False):  # others have come meanwhile
             self._release()
             raise RequestRefused(full)
@@ -52,6 +53,8 @@ class PublicPort(PublicPlace):
     def _visited(self, sock: socket.socket, peer: str) -> None:
         server = self._server
         full = server.gate.refuses(new_session=False, new_channel=True) or self.login.channels.refusal
+        if self._listener is None:  # closed while a proxy said who comes
+            full = "its public port is closed"
         if full:
             server.refused(peer, full)
             sock.close()

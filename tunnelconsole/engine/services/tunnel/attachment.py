@@ -115,6 +115,11 @@ class Attachment:
         self._mux.send(self._control, GREETING)
         client.began(self)
 
+    @property
+    def knows_visitors(self) -> bool:
+        """Whether the server is one of ours, whose word on visitors' addresses counts; an original passes theirs on."""
+        return self._key is not None
+
     def got_greeting(self) -> None:
         """The server greets: from now on visitors may come."""
         if self.greeted.done():

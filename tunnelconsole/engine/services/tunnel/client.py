@@ -17,6 +17,7 @@ from tunnelconsole.engine.services.native import (
     SPARE_CONNECTIONS,
     SPARE_RULE,
 )
+from tunnelconsole.engine.services.send_proxy import SendProxy
 from tunnelconsole.engine.services.server_dialer import ClientService, ClientSettings, ServerDialer, ssh_rules
 from tunnelconsole.engine.services.tunnel.attachment import Attachment, read_answer
 from tunnelconsole.engine.services.tunnel.folder import Folder
@@ -71,6 +72,12 @@ def _checkable(check: HealthCheck, target: Target) -> list[Problem]:
     return []
 
 
+def _dialled(send_proxy: SendProxy | None, target: Target) -> list[Problem]:
+    if send_proxy is not None and target.address is None:
+        return [("send_proxy", "is for services, and target is a folder, which asks nobody who comes")]
+    return []
+
+
 def _usable_path(path: str) -> list[Problem]:
     if re.fullmatch(r"/[\x21\x22\x24-\x7e]*", path) and len(path) <= MAX_TARGET:
         return []
@@ -94,6 +101,7 @@ class TunnelClientSettings(ClientSettings, frozen=True, kw_only=True):
         *ssh_rules(lambda url: url.address),
         KEEPALIVE_RULE,
         Rule(("health_check", "target"), _checkable),
+        Rule(("send_proxy", "target"), _dialled),
         Rule(("health_path",), _usable_path),
         above_zero("health_interval", "the service would be asked without a pause"),
         above_zero("health_timeout", "no service could answer in no time"),
@@ -107,6 +115,12 @@ class TunnelClientSettings(ClientSettings, frozen=True, kw_only=True):
     """What proves who we are."""
     target: Target
     """A local port, ``host:port``, or a folder."""
+    send_proxy: SendProxy | None = None
+    """The version of the PROXY protocol in which the service is told who each visitor is; None: it is not told so.
+
+    Visitors then share no connection to it. Of those whom a server brings that makes no data connections, it is told
+    that nobody knows: such a server may pass on what a visitor says of itself.
+    """
     host_header: str = ""
     """What the service is told as ``Host``, in place of what the visitor asked for."""
     native: bool = True
@@ -174,6 +188,7 @@ class TunnelClient(ClientService[TunnelClientSettings]):
             timeout=settings.health_timeout,
             failures=settings.health_failures,
             changed=self._health_changed,
+            send_proxy=settings.send_proxy,
         )
 
     @property

@@ -7,6 +7,7 @@ import socket
 from typing import TYPE_CHECKING, Final
 
 from tunnelconsole.engine.events import TargetFailed
+from tunnelconsole.engine.services.send_proxy import announce
 from tunnelconsole.engine.services.tunnel.folder import Folder
 from tunnelconsole.engine.services.tunnel.folder_link import FolderLink
 from tunnelconsole.engine.services.tunnel.http_pump import HttpPump, label_of
@@ -16,6 +17,7 @@ from tunnelconsole.engine.sessions import Channel
 from tunnelconsole.engine.transport.dialer import DIAL_TIMEOUT, Address, Dial, resolve
 from tunnelconsole.engine.transport.ends import SocketEnd
 from tunnelconsole.engine.transport.link import EndLink, Link
+from tunnelconsole.engine.wire.hostport import format_host_port
 from tunnelconsole.engine.wire.http.exchange import (
     IDEMPOTENT,
     Event,
@@ -53,6 +55,7 @@ class Delivery(HttpPump):
         "_kept",
         "_progress",
         "_request",
+        "_visitor",
     )
 
     def __init__(self, attachment: Attachment, link: Link) -> None:
@@ -66,6 +69,8 @@ class Delivery(HttpPump):
         self._exchange: Exchange | None = None
         self._kept: EndLink | None = None
         """A connection to the service on which the last exchange was complete."""
+        self._visitor = ""
+        """Whose the last request is, as far as the service is to be told by connection."""
         self._fresh = False
         """Whether the request under way has a connection of its own."""
         self._dial: Dial | None = None
@@ -96,6 +101,8 @@ class Delivery(HttpPump):
         peer = event.head.values.get("x-forwarded-for", "").rpartition(",")[2].strip()
         if self._attachment.log is not None:
             self._exchange = self._attachment.log.begin(peer, event.head, event.target, self.exchanges)
+        if self._client.settings.send_proxy is not None:
+            self._come_from(peer)
         label, channel = label_of(event), self._channel
         if channel is None:
             full = self._client.gate.refuses(new_session=False, new_channel=True)
@@ -114,6 +121,14 @@ class Delivery(HttpPump):
                 return self._lead(kept)
             kept.close()  # it may be closed by now, and then the request could not be repeated
         return self._reach()
+
+    def _come_from(self, address: str) -> None:
+        """The service is told who comes for a connection as a whole: another's is not used."""
+        visitor = format_host_port(address, 0) if address and self._attachment.knows_visitors else ""
+        if visitor != self._visitor and self._kept is not None:
+            self._kept.close()
+            self._kept = None
+        self._visitor = visitor
 
     def _reach(self) -> list[Event]:
         """Makes a connection to the service."""
@@ -152,6 +167,13 @@ class Delivery(HttpPump):
 
     def _dialled(self, sock: socket.socket | None, error: str) -> None:
         self._dial = None
+        send_proxy = self._client.settings.send_proxy
+        if sock is not None and send_proxy is not None:
+            try:
+                announce(sock, send_proxy, self._visitor)
+            except OSError as failure:
+                sock.close()
+                sock, error = None, failure.strerror or str(failure)
         link = EndLink(self._node.loop, SocketEnd(sock), self) if sock is not None else None
         events = self._fail(error) if link is None else self._lead(link)
         if self._at_once is not None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, Literal
 
+from tunnelconsole.engine.services.send_proxy import SendProxy, announce
 from tunnelconsole.engine.settings import HostPort
 from tunnelconsole.engine.transport.dialer import dial
 from tunnelconsole.engine.transport.ends import End, receive, send_all
@@ -45,6 +46,7 @@ class Health:
     :param timeout: seconds that one may take.
     :param failures: those in a row until it counts as unhealthy.
     :param changed: told each time that it has become healthy or unhealthy, and why.
+    :param send_proxy: how it is told that no visitor comes; None where it does not want to be told who does.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Health:
         timeout: float,
         failures: int,
         changed: Callable[[bool, str], None],
+        send_proxy: SendProxy | None = None,
     ) -> None:
         self._target = target
         self._request = b""
@@ -67,6 +70,7 @@ class Health:
         self._timeout = timeout
         self._most_failures = failures
         self._changed = changed
+        self._send_proxy = send_proxy
         self._failures = 0
         self._doubted = asyncio.Event()
         self.healthy = True
@@ -100,6 +104,8 @@ class Health:
             async with asyncio.timeout(self._timeout):
                 end = await dial(self._target.host, self._target.port, self._timeout)
                 try:
+                    if self._send_proxy is not None:
+                        announce(end.socket, self._send_proxy, visitor="")
                     return await self._ask(end) if self._request else ""
                 finally:
                     end.close()
