@@ -19,6 +19,7 @@ from tunnelconsole.control.messages import PROTOCOL
 from tunnelconsole.engine.access import Destination
 from tunnelconsole.engine.limits import LimitSettings
 from tunnelconsole.engine.services.kinds import KINDS
+from tunnelconsole.engine.services.listening import ListeningSettings
 from tunnelconsole.engine.services.service import ServiceSettings
 from tunnelconsole.engine.settings import PortRange, SSHSettings, TLSSettings
 from tunnelconsole.engine.units import Duration, Size
@@ -61,8 +62,15 @@ def declared(settings: type[msgspec.Struct]) -> dict[str, Any]:
 
 
 def own_keys(settings: type[msgspec.Struct]) -> dict[str, Any]:
-    """What a kind declares beyond what every service has."""
-    return {key: default for key, default in declared(settings).items() if key not in declared(ServiceSettings)}
+    """What a kind declares beyond what every service has, and every server."""
+    common = declared(ServiceSettings).keys() | servers_keys()
+    return {key: default for key, default in declared(settings).items() if key not in common}
+
+
+def servers_keys() -> dict[str, Any]:
+    """What every server has besides; where it listens is said of each kind in its own words."""
+    others = {*declared(ServiceSettings), "listen"}
+    return {key: default for key, default in declared(ListeningSettings).items() if key not in others}
 
 
 def common_keys() -> dict[str, Any]:
@@ -74,6 +82,7 @@ def common_keys() -> dict[str, Any]:
 
 def tables() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "Every service", common_keys()
+    yield "Every server", servers_keys()
     for kind, (settings, _) in KINDS.items():
         yield kind, own_keys(settings)
 

@@ -113,7 +113,7 @@ class ProxyHeader:
         if len(self._buffer) < _HEAD.size:
             return 0
         _, command, family, length = _HEAD.unpack_from(self._buffer)
-        end = _HEAD.size + length
+        end: int = _HEAD.size + length
         if command not in (_LOCAL, _PROXY):
             raise ProtocolError(f"its PROXY header has version and command {command:#04x}, which do not exist")
         if family >> 4 > _HIGHEST_FAMILY or family & 0xF > _HIGHEST_TRANSPORT:
