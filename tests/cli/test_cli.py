@@ -115,7 +115,7 @@ def documents(process: Process) -> list[dict[str, Any]]:
 def test_help_names_every_command(program: Program, flag: str) -> None:
     named = re.findall(r"^  (\w+)  ", program.run(flag).ok(), re.MULTILINE)
     assert named == [
-        *("attach", "check", "status", "services", "sessions", "channels", "chids", "events", "attempts"),
+        *("attach", "check", "status", "services", "sessions", "channels", "chids", "events", "attempts", "audit"),
         *("requests", "request", "start", "stop", "restart", "kick", "receivers", "replay", "retry", "reload"),
         *("tcp", "http", "jump", "channel", "punch", "nat"),
     ]

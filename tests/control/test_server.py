@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from tunnelconsole.control import answers, messages, server
+from tunnelconsole.control import answers, messages, origins, server
 from tunnelconsole.control.client import ControlClient
 from tunnelconsole.control.messages import Refused, Watch
 from tunnelconsole.control.snapshot import Snapshot
@@ -239,9 +239,9 @@ class TestQuestions:
             assert isinstance(events, messages.Events)
             assert [(row.id, row.text) for row in events.rows][:2] == [(-2, "old"), (-1, "older")]
             assert events.rows[2].id == 1
-            events = await node.ask(messages.GetEvents(after=-2, limit=2))
+            events = await node.ask(messages.GetEvents(after=-2, limit=3))
             assert isinstance(events, messages.Events)
-            assert [row.id for row in events.rows] == [-1, 1]
+            assert [row.id for row in events.rows] == [-1, 1, 2]
             await node.server.close()
 
 
@@ -491,7 +491,7 @@ class TestBadClients:
         writer.close()
 
     async def test_another_user_is_refused_and_reported(self, node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(server, "peer_uid", lambda sock: 54321)
+        monkeypatch.setattr(origins, "peer_uid", lambda sock: 54321)
         reader, writer = await node.connect()
         assert b"for the user who runs the engine" in await reader.read()
         assert node.reasons() == ["the control socket is for the user who runs the engine, and for root"]

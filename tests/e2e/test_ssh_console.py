@@ -165,6 +165,9 @@ def test_an_operator_steers_from_there(host: Host) -> None:
     terminal.press("y")
     terminal.shows(r"edge\s+○ stopped")
     assert host.daemon.service("edge")["state"] == "stopped"
+    last = host.daemon.json("audit")[-1]
+    assert last["who"].startswith("ssh alice SHA256:")
+    assert (last["via"], last["action"], last["object"], last["outcome"]) == ("ssh", "stop-service", "edge", "done")
 
 
 def test_nothing_is_saved_on_the_engines_machine(host: Host) -> None:
@@ -197,6 +200,13 @@ def test_a_command_runs_in_place_of_the_console(host: Host) -> None:
     assert done.code == 1
     assert "its role is view" in done.err
     assert "edge is stopped" in host.run("alice", "host", "stop edge").ok()
+    lines = host.run("viola", "host", "audit", "--export=-").ok().splitlines()
+    last = [json.loads(line) for line in lines[-2:]]
+    assert [row["who"].split()[1] for row in last] == ["viola", "alice"]
+    assert [(row["action"], row["object"], row["outcome"]) for row in last] == [
+        ("run-command", "stop edge", "refused"),
+        ("stop-service", "edge", "done"),
+    ]
 
 
 def test_there_is_no_shell_no_file_and_no_forward(host: Host) -> None:

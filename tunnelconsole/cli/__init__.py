@@ -21,6 +21,7 @@ import click
 
 from tunnelconsole import __version__
 from tunnelconsole.cli.attempts import attempts, retry
+from tunnelconsole.cli.audit import audit
 from tunnelconsole.cli.complaint import PROGRAM, complain
 from tunnelconsole.cli.options import (
     LEVELS,
@@ -267,6 +268,7 @@ def events(shared: Shared, limit: int, level: Level | None, *, follow: bool) -> 
 
 
 cli.add_command(attempts)
+cli.add_command(audit)
 cli.add_command(requests)
 cli.add_command(request)
 

@@ -15,12 +15,14 @@ import msgspec
 
 from tunnelconsole.control import messages
 from tunnelconsole.control.attempts import Attempts, GetAttempts, PunchAgain
+from tunnelconsole.control.audit import Audit, GetAudit
 from tunnelconsole.control.inspection import Inspection, exchange_row
 from tunnelconsole.control.inspection import Told as ToldOfExchanges
 from tunnelconsole.control.messages import MIN_INTERVAL, Watch, encode
 from tunnelconsole.control.snapshot import (
     Snapshot,
     attempt_row,
+    audit_row,
     channel_row,
     chid_row,
     event_row,
@@ -159,6 +161,8 @@ class Answers:
                 self._must_exist(service)
                 rows = await self._table(self._attempts(service, key), partial(attempt_row, whole=True), ATTEMPTS_SLICE)
                 return _tagged(Attempts, rows=rows)
+            case GetAudit(limit, since):
+                return _tagged(Audit, rows=await self._table(self._engine.audit.rows(limit, since), audit_row))
             case messages.GetEvents(after, limit, level):
                 return _tagged(messages.Events, rows=await self._table(snapshot.events(after, limit, level), event_row))
             case _:

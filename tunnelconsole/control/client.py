@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from tunnelconsole.control import messages
+from tunnelconsole.control.audit import Means
 from tunnelconsole.errors import EngineUnreachable, RequestRefused
 
 ANSWER_TIMEOUT = 10.0
@@ -35,15 +36,20 @@ class ControlClient:
     Use one client for questions and another for :meth:`watch`: a connection that watches carries nothing else.
     """
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path: Path) -> None:
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path: Path, means: Means = "command"
+    ) -> None:
+        self._means: Means = means
         self._reader = reader
         self._writer = writer
         self._path = path
         self._last_id = 0
 
     @classmethod
-    async def connect(cls, path: Path) -> ControlClient:
+    async def connect(cls, path: Path, means: Means = "command") -> ControlClient:
         """Connects to the control socket at ``path``.
+
+        :param means: what asks, for the audit trail.
 
         :raises EngineUnreachable: nothing answers there, or the socket belongs to another user.
         """
@@ -63,7 +69,7 @@ class ControlClient:
                 f"the engine's control socket {path} cannot be reached: {error.strerror or error}",
                 "name another with --socket",
             ) from error
-        return cls(reader, writer, path)
+        return cls(reader, writer, path, means)
 
     async def __aenter__(self) -> Self:
         return self
@@ -122,7 +128,8 @@ class ControlClient:
 
     async def _send(self, request: messages.Request) -> int:
         self._last_id += 1
-        self._writer.write(messages.encode(messages.Ask(self._last_id, request)) + b"\n")
+        ask = messages.Ask(self._last_id, request, means=self._means)
+        self._writer.write(messages.encode(ask) + b"\n")
         try:
             await self._writer.drain()
         except OSError as error:

@@ -4,8 +4,7 @@ A console or command sends :class:`Ask` lines; the engine answers each with one 
 After a :class:`Watch` request the connection belongs to the watcher: the engine then sends :class:`Update` answers
 (``id`` of the ask) until the connection ends.
 
-Times are Unix seconds (float), durations seconds, sizes bytes, rates bytes per second. Key names are stable: the
-``--json`` output of the commands is these rows as they are.
+Times are Unix seconds, durations seconds, sizes bytes, rates bytes per second. Keys are stable: ``--json`` has them too.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from typing import Final, Literal, get_args
 import msgspec
 
 from tunnelconsole.control.attempts import AttemptRow, Attempts, GetAttempts, PunchAgain
+from tunnelconsole.control.audit import Audit, GetAudit, Means
 
 PROTOCOL = 4
 """Version of this message set; a peer of another version is refused with a sentence that says so."""
@@ -335,7 +335,7 @@ class Update(msgspec.Struct, frozen=True, kw_only=True, tag="update"):
 
 
 Reply = (
-    Status | History | Services | Sessions | Channels | Chids | Exchanges | Exchange | Attempts | Events | Done
+    Status | History | Services | Sessions | Channels | Chids | Exchanges | Exchange | Attempts | Events | Audit | Done
     | Refused | Update
 )  # fmt: skip
 
@@ -464,7 +464,7 @@ class Watch(msgspec.Struct, frozen=True, tag="watch"):
 Request = (
     GetStatus | GetServices | GetSessions | GetChannels | GetEvents | GetChids | GetExchanges | GetExchange
     | GetAttempts | ReplayExchange | StartService | StopService | RestartService | KickSession | CloseChannel
-    | SetReceivers | PunchAgain | ReloadConfig | StopEngine | Watch
+    | SetReceivers | PunchAgain | ReloadConfig | StopEngine | Watch | GetAudit
 )  # fmt: skip
 
 MIN_INTERVAL = 0.25
@@ -477,6 +477,7 @@ class Ask(msgspec.Struct, frozen=True):
     id: int
     request: Request
     protocol: int = PROTOCOL
+    means: Means = "command"
 
 
 class Answer(msgspec.Struct, frozen=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tunnelconsole.control import messages
 from tunnelconsole.control.attempts import GetAttempts
+from tunnelconsole.control.audit import GetAudit
 from tunnelconsole.control.messages import Refused
 from tunnelconsole.engine.node import Role
 
@@ -17,6 +18,7 @@ READING = (
     messages.GetExchanges,
     messages.GetExchange,
     GetAttempts,
+    GetAudit,
     messages.Watch,
 )
 """Requests that change nothing. Whatever is not named here is for operators."""

@@ -17,10 +17,21 @@ import msgspec
 
 from tunnelconsole.control import messages
 from tunnelconsole.control.answers import Answers, Told, check_topics
-from tunnelconsole.control.messages import MAX_REQUEST, MIN_INTERVAL, NOT_JSON, PROTOCOL, Refused, Watch, encode
+from tunnelconsole.control.auditing import audited, is_change
+from tunnelconsole.control.messages import (
+    MAX_REQUEST,
+    MIN_INTERVAL,
+    NOT_JSON,
+    PROTOCOL,
+    Refused,
+    Request,
+    Watch,
+    encode,
+)
+from tunnelconsole.control.origins import Origin
 from tunnelconsole.control.roles import refusal
 from tunnelconsole.control.snapshot import Snapshot
-from tunnelconsole.control.unix_socket import UnixSocket, peer_uid
+from tunnelconsole.control.unix_socket import UnixSocket
 from tunnelconsole.engine.bus import Reader
 from tunnelconsole.engine.engine import Engine
 from tunnelconsole.engine.events import PeerRefused
@@ -77,6 +88,11 @@ class ControlServer:
         self._view_place: UnixSocket | None = None
         self._view_server: asyncio.Server | None = None
         self._clients: set[_Client] = set()
+
+    @property
+    def serving(self) -> bool:
+        """Whether it answers: the engine has been started, and does not end yet."""
+        return self._server is not None
 
     def claim(self) -> UnixSocket:
         """Takes the socket's place, so that no second engine can; clients wait until :meth:`serve`.
@@ -135,8 +151,9 @@ class ControlServer:
             self._place.close()
 
     def _connected(self, role: Role, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        client = _Client(self, role, reader, writer)
-        uid = peer_uid(writer.get_extra_info("socket"))
+        origin = Origin(writer.get_extra_info("socket"), self.engine.node.operators)
+        client = _Client(self, role, origin, reader, writer)
+        uid = origin.uid
         if uid not in (None, 0, os.geteuid()):
             reason = "the control socket is for the user who runs the engine, and for root"
             self.engine.node.bus.publish(PeerRefused(peer=f"user {uid}", reason=reason))
@@ -167,10 +184,16 @@ class _Client:
     """
 
     def __init__(
-        self, server: ControlServer, role: Role, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self,
+        server: ControlServer,
+        role: Role,
+        origin: Origin,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
     ) -> None:
         self._server = server
         self._role = role
+        self._origin = origin
         self._engine = server.engine
         self._reader = reader
         self._writer = writer
@@ -216,17 +239,20 @@ class _Client:
         if ask.protocol != PROTOCOL:
             self.refuse(_other_version(ask.protocol), ask.id)
             return False
-        if refused := refusal(self._role, ask.request):
-            await self._send(ask.id, refused)
+        if is_change(ask.request):
+            await self._send(ask.id, await audited(self._engine, self._origin, ask, self._reply))
             return True
         if not isinstance(ask.request, Watch):
-            await self._send(ask.id, await self._server.answers.answer(ask.request))
+            await self._send(ask.id, await self._reply(ask.request))
             return True
         try:
             self._start_watch(ask.id, ask.request)
         except RequestRefused as error:
             await self._send(ask.id, Refused(error.message, error.hint))
         return True
+
+    async def _reply(self, request: Request) -> object:
+        return refusal(self._role, request) or await self._server.answers.answer(request)
 
     async def turn_away(self, refusal: Refused) -> None:
         """Refuses the client as the answer to its first request, so that it is told by its own question's number."""

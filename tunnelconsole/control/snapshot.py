@@ -9,9 +9,11 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain, islice
 
+import msgspec
 import psutil
 
 from tunnelconsole.control.attempts import AttemptRow, CandidateRow, MomentRow, NatRow
+from tunnelconsole.control.audit import AuditRow
 from tunnelconsole.control.messages import (
     LEVELS,
     ChannelRow,
@@ -24,6 +26,7 @@ from tunnelconsole.control.messages import (
     Status,
 )
 from tunnelconsole.engine.attempts import Attempt, Behind
+from tunnelconsole.engine.audit import AuditEntry
 from tunnelconsole.engine.bus import Record
 from tunnelconsole.engine.engine import Engine, Supervised
 from tunnelconsole.engine.meters import TICK, Meter
@@ -351,6 +354,12 @@ def event_row(event: Record | EventRow) -> EventRow:
         channel=event.event.channel,
         text=event.event.text(),
     )
+
+
+def audit_row(entry: tuple[int, AuditEntry]) -> AuditRow:
+    """An entry of the audit trail, with its number."""
+    number, told = entry
+    return AuditRow(id=number, **msgspec.structs.asdict(told))
 
 
 def _earlier_rows(events: Sequence[StoredEvent]) -> list[EventRow]:

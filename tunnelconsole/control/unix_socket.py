@@ -21,6 +21,7 @@ ANSWER_PATIENCE = 1.0
 """Seconds a connection to a socket found in our place may take: a living engine's backlog takes it at once."""
 
 _LOCAL_PEERCRED = 0x001
+_LOCAL_PEERPID = 0x002
 _XUCRED = struct.Struct("=II")
 """The head of macOS's ``struct xucred`` (sys/ucred.h): its version, and the effective uid."""
 
@@ -106,6 +107,16 @@ def peer_uid(sock: socket.socket) -> int | None:
     elif sys.platform == "darwin":
         uid = _XUCRED.unpack_from(sock.getsockopt(0, _LOCAL_PEERCRED, 76))[1]
     return uid
+
+
+def peer_pid(sock: socket.socket) -> int | None:
+    """The process that has connected to a unix socket; None where the system does not tell."""
+    pid: int | None = None
+    if sys.platform == "linux":
+        pid = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
+    elif sys.platform == "darwin":
+        pid = struct.unpack("i", sock.getsockopt(0, _LOCAL_PEERPID, 4))[0]
+    return pid or None  # 0: it is in a container of its own, and its numbers mean nothing here
 
 
 def _identity(path: Path) -> tuple[int, int]:

@@ -22,7 +22,6 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -35,6 +34,7 @@ from tunnelconsole.control.server import ControlServer
 from tunnelconsole.daemon.logs import LibraryHandler, LineWriter, Log, json_line, text_line
 from tunnelconsole.daemon.observing import Observing
 from tunnelconsole.daemon.readiness import Readiness
+from tunnelconsole.engine.audit import SIGNAL, Outcome, accounted_for, difference
 from tunnelconsole.engine.engine import Engine, Supervised
 from tunnelconsole.engine.events import ConfigRefused, ConfigReloaded, Crashed
 from tunnelconsole.engine.transport.descriptors import raise_limit
@@ -204,8 +204,9 @@ class Daemon:
         self._readiness.stopping(drain)
         stopping = self._tasks.start(self._engine.stop(drain=drain, cause=cause), "stopping")
         await asyncio.wait({stopping, self._hurry}, return_when=asyncio.FIRST_COMPLETED)
-        for session in list(self._engine.node.sessions.sessions):
-            self._engine.kick(session, "stopped at once")
+        with accounted_for():
+            for session in list(self._engine.node.sessions.sessions):
+                self._engine.kick(session, "stopped at once")
         await asyncio.wait({stopping}, timeout=HURRY_TIMEOUT)
 
     def stop(self, cause: str) -> None:
@@ -216,14 +217,28 @@ class Daemon:
             self._hurry.set_result(None)
 
     def _stop_by_signal(self, name: str) -> None:
+        if self._control.serving:
+            how = "the engine stops at once" if self._stop.done() else "the engine drains and stops"
+            self._engine.audit.record(SIGNAL, "stop-engine", name, "done", how)
         self.stop(f"by {name}")
 
     def _reload_by_signal(self) -> None:
         self._tasks.start(self._reload_quietly(), "reload")
 
     async def _reload_quietly(self) -> None:
-        with suppress(TunnelConsoleError):  # an event has told it, and nobody waits for an answer
-            await self.reload()
+        before: dict[str, object] = dict(self._engine.supervised)
+        outcome: Outcome = "broken off"
+        text = "the engine ended before it was done"
+        try:
+            with accounted_for():
+                text = await self.reload()
+            outcome = "done"
+            if changed := difference(before, self._engine.supervised):
+                text = f"{text}; {changed}"
+        except TunnelConsoleError as error:  # an event has told it, and nobody waits for an answer
+            outcome, text = "refused", "; ".join(error.problems if isinstance(error, ConfigError) else [str(error)])
+        finally:
+            self._engine.audit.record(SIGNAL, "reload-config", "SIGHUP", outcome, text)
 
     async def reload(self) -> str:
         """Reads the configuration again and applies what changed; says what that was.

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -20,6 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from tunnelconsole.engine.audit import ENGINE, AuditTrail, by_program, user
 from tunnelconsole.engine.backoff import LONGEST_DELAY, LONGEST_DELAY_FOR_A_PLACE, Backoff
 from tunnelconsole.engine.events import (
     Crashed,
@@ -93,6 +95,14 @@ class Engine:
         return self._node
 
     @property
+    def audit(self) -> AuditTrail:
+        """Who had this engine do what.
+
+        :raises RuntimeError: the engine has not been started.
+        """
+        return self.node.audit
+
+    @property
     def services(self) -> dict[str, Service[Any]]:
         """The services by name."""
         return {name: supervised.service for name, supervised in self.supervised.items()}
@@ -133,6 +143,8 @@ class Engine:
             self._forget_scratch()
             raise
         await self._keeper.start()
+        started = f"started by {user(os.geteuid())}"
+        self.audit.record(ENGINE, "start-engine", f"process {os.getpid()}", "done", started)
         self.earlier_events = self._keeper.earlier_events
         self._tasks.start(self._tick(), "meters")
         for service in services:
@@ -212,6 +224,7 @@ class Engine:
             return RuntimeError("something it waited for was cancelled")
         return RuntimeError("the service ended by itself")
 
+    @by_program("start-service")
     async def start_service(self, name: str) -> None:
         """Starts a stopped or failed service; one in backoff is tried at once.
 
@@ -224,6 +237,7 @@ class Engine:
             await self._halt(supervised, "started again", drain=0.0)
             self._replace(name, supervised)
 
+    @by_program("stop-service")
     async def stop_service(self, name: str) -> None:
         """Stops a service at once, with every session of it.
 
@@ -235,6 +249,7 @@ class Engine:
                 raise RequestRefused(f"service {name} is stopped already")
             await self._halt(supervised, "by hand", drain=0.0)
 
+    @by_program("restart-service")
     async def restart_service(self, name: str) -> None:
         """Stops a service at once and starts it again.
 
@@ -259,6 +274,7 @@ class Engine:
         self.supervised[name] = fresh
         self._launch(fresh)
 
+    @by_program("kick-session")
     def kick(self, session_id: str, reason: str = "kicked by an operator") -> str:
         """Ends a session; returns its peer.
 
@@ -268,6 +284,7 @@ class Engine:
         session.end(reason)
         return session.peer
 
+    @by_program("set-receivers")
     def set_receivers(self, session_id: str, receivers: Sequence[str]) -> str:
         """Has a client of a channel server send to others from now on; returns what was done, in one sentence.
 
@@ -280,6 +297,7 @@ class Engine:
                 return service.set_receivers(session, receivers)
         raise RequestRefused(f"session {session_id} is about to end", "list the sessions again")
 
+    @by_program("punch-again")
     def punch_again(self, name: str) -> str:
         """Has a punch client look for a direct way at once; returns what was done, in one sentence.
 
@@ -293,6 +311,7 @@ class Engine:
             raise RequestRefused(f"there is no session {session_id}", "it may have ended; list the sessions again")
         return session
 
+    @by_program("close-channel")
     def close_channel(self, channel_id: str, reason: str = "closed by an operator") -> str:
         """Cuts a channel; returns its label.
 
@@ -304,6 +323,7 @@ class Engine:
         channel.flow.abort(reason)
         return channel.label
 
+    @by_program("reload-config")
     async def apply(self, services: Mapping[str, ServiceSettings]) -> str:
         """Makes these the services: only those whose settings changed are touched.
 
@@ -373,6 +393,8 @@ class Engine:
         await self._tasks.close()
         await asyncio.sleep(0)  # pumps that were cut report their end on the next turn of the loop
         node.bus.tell_repeated(early=True)
+        self.audit.tell_refused(early=True)
+        self.audit.record(ENGINE, "stop-engine", f"process {os.getpid()}", "done", f"stopped: {cause}")
         await self._keeper.close()
         node.farewells.close()
         node.plane.close()
@@ -441,6 +463,7 @@ class Engine:
                 await asyncio.sleep(0)
             last = now
             self.node.bus.tell_repeated()
+            self.audit.tell_refused()
 
     def _find(self, name: str) -> Supervised:
         if name not in self.supervised:

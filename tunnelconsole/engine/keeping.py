@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
+from tunnelconsole.engine.audit import AuditEntry
 from tunnelconsole.engine.backoff import Backoff
 from tunnelconsole.engine.bus import Record
 from tunnelconsole.engine.events import StoreFailed, StoreRecovered, StoreUpdated
@@ -34,12 +35,16 @@ class Keeper:
     def __init__(self, node: Node, state_dir: Path) -> None:
         self._bus = node.bus
         self._meters = node.meters
+        self._audit = node.audit
+        self._audit.due = self._entry_due
         self._tasks = node.tasks_of("store")
         self._store = Store(state_dir / FILE_NAME)
         self._opened = False
         self._failing = False
         self._unsaved: deque[StoredEvent] = deque(maxlen=KEPT_EVENTS)
         self._closing = asyncio.Event()
+        self._due = asyncio.Event()
+        """Set when something is to be written at once, unless that fails at the moment."""
         self._saving: asyncio.Task[None] | None = None
         self.earlier_events: Sequence[StoredEvent] = ()
         """Warnings and errors of earlier runs, oldest first; empty where they could not be read at the start."""
@@ -49,6 +54,9 @@ class Keeper:
         event = record.event
         if event.level in ("warning", "error"):
             self._unsaved.append(StoredEvent(record.time, event.level, event.type, event.service, event.text()))
+
+    def _entry_due(self) -> None:
+        self._due.set()
 
     async def start(self) -> None:
         """Takes over what was kept, and keeps on; state that cannot be opened is an event, and is tried again.
@@ -76,20 +84,24 @@ class Keeper:
             self._store.copied = None
         if not self._opened:
             totals, events = await self._store.totals(), await self._store.events()
+            self._audit.restore(await self._store.audit())
             self._meters.restore(totals)
             self._opened = True
             return events
         return []
 
     async def _save_on(self) -> None:
-        """Writes every :data:`SAVE_INTERVAL`; after a failure later and later, until it works again."""
+        """Writes every :data:`SAVE_INTERVAL`, and the audit trail at once; after a failure later and later."""
         backoff = Backoff()
         while not self._closing.is_set():
             try:
                 async with asyncio.timeout(backoff.next() if self._failing else SAVE_INTERVAL):
-                    await self._closing.wait()
+                    await (self._closing if self._failing else self._due).wait()
             except TimeoutError:
                 await self._save()
+            else:
+                if not self._closing.is_set():
+                    await self._save()
             if not self._failing:
                 backoff = Backoff()
 
@@ -97,17 +109,27 @@ class Keeper:
         """Writes what there is; tells the first failure, and that it works again."""
         events = list(self._unsaved)
         self._unsaved.clear()
+        self._due.clear()
+        entries = self._audit.take()
         try:
             if self._failing:
                 await self._open()
-            await self._store.save(self._meters.totals(), events)
+            await self._store.save(self._meters.totals(), events, await self._missing(entries))
         except (sqlite3.Error, OSError, NotPrivate) as error:
             self._unsaved = deque([*events, *self._unsaved], maxlen=KEPT_EVENTS)
+            self._audit.give_back(entries)
             self._fail(error)
             return
+        self._audit.written()
         if self._failing:
             self._failing = False
             self._bus.publish(StoreRecovered(path=str(self._store.path)))
+
+    async def _missing(self, entries: list[AuditEntry]) -> list[AuditEntry]:
+        """The entries that the file lacks: after a failure it may be another one, in which there are none at all."""
+        if self._failing and not await self._store.has_audit():
+            return [entry for _, entry in self._audit.rows()]
+        return entries
 
     def _fail(self, error: Exception) -> None:
         if not self._failing:
@@ -118,7 +140,9 @@ class Keeper:
     async def close(self) -> None:
         """Writes for the last time, and leaves the folder to others."""
         self._closing.set()
+        self._due.set()
         if self._saving is not None:
             await asyncio.wait({self._saving})
             await self._save()
             await self._store.close()
+        self._audit.close()

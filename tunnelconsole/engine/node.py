@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Literal
 
 from tunnelconsole.engine.attempts import Attempts
+from tunnelconsole.engine.audit import AuditTrail
 from tunnelconsole.engine.bus import Bus
 from tunnelconsole.engine.events import Crashed
 from tunnelconsole.engine.meters import Meters
+from tunnelconsole.engine.operators import Operators
 from tunnelconsole.engine.request_times import RequestTimes
 from tunnelconsole.engine.sessions import Sessions
 from tunnelconsole.engine.tasks import Tasks
@@ -35,6 +37,8 @@ class Node:
         self.meters = Meters()
         self.sessions = Sessions(self.bus, self.meters)
         self.attempts = Attempts(self.bus)
+        self.audit = AuditTrail(self.bus)
+        self.operators = Operators()
         self.plane = Plane(self.loop)
         self.farewells = Farewells(self.loop)
         self.request_times: RequestTimes | None = None

@@ -18,6 +18,7 @@ from typing import TypeVar
 
 import msgspec
 
+from tunnelconsole.engine.audit import KEPT_ENTRIES, AuditEntry
 from tunnelconsole.engine.private_files import FILE_MODE, open_private, private_folder
 from tunnelconsole.engine.schema import bring_up_to_date, check_version
 
@@ -37,6 +38,9 @@ emptied; then nothing more is written until it is."""
 
 BUSY_TIMEOUT = 5.0
 """Seconds to wait for another process that has the database locked, such as one that looks at it with sqlite3."""
+
+AUDIT_COLUMNS = "time, who, via, action, object, outcome, text"
+"""Those of the table of the audit trail, in the order of an entry's fields."""
 
 T = TypeVar("T")
 
@@ -132,12 +136,34 @@ class Store:
 
         return await self._with_database(read)
 
-    async def save(self, totals: dict[str, tuple[int, int]], events: Sequence[StoredEvent]) -> None:
-        """Writes the totals that have changed and appends the events, in one transaction."""
+    async def audit(self) -> list[AuditEntry]:
+        """The kept entries of the audit trail, oldest first."""
+
+        def read(database: sqlite3.Connection) -> list[AuditEntry]:
+            rows = database.execute(f"SELECT {AUDIT_COLUMNS} FROM audit ORDER BY number")  # noqa: S608 - names of ours
+            return [AuditEntry(*row) for row in rows]
+
+        return await self._with_database(read)
+
+    async def has_audit(self) -> bool:
+        """Whether there is any entry of the audit trail."""
+
+        def look(database: sqlite3.Connection) -> bool:
+            return database.execute("SELECT 1 FROM audit LIMIT 1").fetchone() is not None
+
+        return await self._with_database(look)
+
+    async def save(
+        self,
+        totals: dict[str, tuple[int, int]],
+        events: Sequence[StoredEvent],
+        entries: Sequence[AuditEntry] = (),
+    ) -> None:
+        """Writes the totals that have changed, and appends the events and the entries, in one transaction."""
 
         def write(database: sqlite3.Connection) -> None:
             changed = {service: counts for service, counts in totals.items() if self._saved.get(service) != counts}
-            if not changed and not events:
+            if not changed and not events and not entries:
                 return
             self._check_files(database)
             with database:
@@ -153,6 +179,8 @@ class Store:
                 database.execute(
                     "DELETE FROM events WHERE number <= (SELECT max(number) FROM events) - ?", (KEPT_EVENTS,)
                 )
+                if entries:
+                    _append(database, entries)
             self._saved |= changed
 
         await self._with_database(write)
@@ -202,6 +230,14 @@ class Store:
 
     async def _run(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+
+def _append(database: sqlite3.Connection, entries: Sequence[AuditEntry]) -> None:
+    database.executemany(
+        f"INSERT INTO audit ({AUDIT_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 - names of ours
+        [msgspec.structs.astuple(entry) for entry in entries],
+    )
+    database.execute("DELETE FROM audit WHERE number <= (SELECT max(number) FROM audit) - ?", (KEPT_ENTRIES,))
 
 
 def _storable(text: str) -> str:

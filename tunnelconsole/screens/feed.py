@@ -90,7 +90,7 @@ class Feed:
 
     async def _follow(self) -> None:
         """Watches one engine until it goes away, which raises EngineUnreachable."""
-        async with await ControlClient.connect(self._path) as client:
+        async with await ControlClient.connect(self._path, "console") as client:
             self._watching = client
             try:
                 first = True
@@ -128,7 +128,7 @@ class Feed:
         :raises RequestRefused: the engine refused.
         :raises EngineUnreachable: it is away, or did not answer in time.
         """
-        async with await ControlClient.connect(self._path) as client:
+        async with await ControlClient.connect(self._path, "console") as client:
             return await client.ask(request)
 
     def try_now(self) -> None:

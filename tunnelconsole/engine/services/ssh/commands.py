@@ -20,6 +20,7 @@ READING: dict[str, tuple[str, ...]] = {
     "chids": ("--service",),
     "events": ("--follow", "-f", "--limit", "-n", "--level"),
     "attempts": ("--service",),
+    "audit": ("--limit", "-n", "--since", "--export=-"),
     "requests": ("--service", "--follow", "-f", "--limit", "-n"),
     "request": ("--curl",),
 }
@@ -65,9 +66,16 @@ def read_command(text: str, role: Role) -> list[str]:
         raise RequestRefused(f"there is no {name[:64]!r} over SSH, and no shell", _known(role))
     permitted = {*_EVERY, *READING.get(name, ()), *(STEERING.get(name, ()) if role == "operate" else ())}
     for word in rest:
-        if word.startswith("-") and word.partition("=")[0] not in permitted:
+        if word.startswith("-") and word not in permitted and word.partition("=")[0] not in permitted:
             raise RequestRefused(f"{name} takes no {word[:64]!r} over SSH", f"it takes {', '.join(sorted(permitted))}")
     return words
+
+
+def asks_for_change(text: str) -> bool:
+    """Whether a command would change something, or show secrets, if it were carried out."""
+    words = text[:LONGEST].split()
+    name = next(iter(words[1:2] if words[:1] == ["tunnelconsole"] else words[:1]), "")
+    return name in STEERING and (name not in READING or "--reveal" in words)
 
 
 def _known(role: Role) -> str:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import asyncssh
 from asyncssh.packet import SSHPacket
 
+from tunnelconsole.engine.audit import Actor, Outcome
 from tunnelconsole.engine.services.ssh.board import Board
-from tunnelconsole.engine.services.ssh.commands import read_command
+from tunnelconsole.engine.services.ssh.commands import asks_for_change, read_command
 from tunnelconsole.engine.services.ssh.program import Program
 from tunnelconsole.engine.services.ssh.terminal import LEAVE_SCREEN, Terminal, environment, passed_on, size, terminal
 from tunnelconsole.errors import RequestRefused, TunnelConsoleError
@@ -30,6 +32,12 @@ TAKE_TERMINAL = (
     "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
 )
 """Makes the terminal on standard input the one that controls a process, and runs a program in its place."""
+
+RUN_COMMAND = "run-command"
+"""In the audit trail, a command that was refused before it was begun."""
+
+RUN_PROGRAM = "run-program"
+"""In the audit trail, a program of the settings."""
 
 NO_TERMINAL = RequestRefused("the console needs a terminal", "use ssh -t, or name a command such as status --json")
 """For who asks for the console without one."""
@@ -147,38 +155,76 @@ class ConsoleSession(asyncssh.SSHServerSession[bytes]):
         server = self._login.server
         if not self._login.entry.console:
             raise RequestRefused("this key may only forward: its role is forward", "use ssh -N, or -R")
-        given = self._given_program()
-        words = [given] if given else self._words()
-        if full := server.no_console():
-            raise RequestRefused(full)
+        with self._audited_if_refused():
+            given = self._given_program()
+            words = [given] if given else self._words()
+            if full := server.no_console():
+                raise RequestRefused(full)
         server.consoles += 1
         try:
             arguments = self._command_line(given) if given else await self._arguments(words)
-            sent = channel.get_environment_bytes()
-            variables = environment(os.environ, sent, self._terminal, self._login.peer)
-            say, loop, own = self._say, server.node.loop, bool(given)
-            program = Program(loop, arguments, variables, self._terminal, say, takes_input=own)
-            label = " ".join(words)[:LONGEST_LABEL] or "console"
-            opened = server.open_console(self._login.session, label, program)
-            self._program = program
-            try:
-                for reason in self._held:
-                    program.hold(reason)
-                if self._early and not program.feed(bytes(self._early), self._fed):
-                    channel.pause_reading()
-                else:
-                    channel.resume_reading()
-                if self._ended:
-                    program.end_input()
-                return await program.run()
-            except OSError as error:
-                what = f"the program {given}" if given else "the console"
-                raise RequestRefused(f"{what} cannot be started: {error.strerror or error}") from error
-            finally:
-                self._program = None
-                server.close_console(opened, program.cause)
+            with server.node.operators.behind(self._actor.who) as behind:
+
+                def begun(pid: int) -> None:
+                    behind(pid)
+                    if given:
+                        self._audit(RUN_PROGRAM, given, "done", f"from {self._login.peer}")
+
+                sent = channel.get_environment_bytes()
+                variables = environment(os.environ, sent, self._terminal, self._login.peer)
+                say, loop, own = self._say, server.node.loop, bool(given)
+                program = Program(loop, arguments, variables, self._terminal, say, takes_input=own, begun=begun)
+                return await self._to_its_end(channel, program, " ".join(words)[:LONGEST_LABEL] or "console")
+        except OSError as error:
+            what = f"the program {given}" if given else "the console"
+            raise RequestRefused(f"{what} cannot be started: {error.strerror or error}") from error
         finally:
             server.consoles -= 1
+
+    async def _to_its_end(self, channel: asyncssh.SSHServerChannel[bytes], program: Program, label: str) -> int:
+        """Runs a program as a channel of the session, and gives its exit code.
+
+        :raises OSError: it cannot be started.
+        """
+        server = self._login.server
+        opened = server.open_console(self._login.session, label, program)
+        self._program = program
+        try:
+            for reason in self._held:
+                program.hold(reason)
+            if self._early and not program.feed(bytes(self._early), self._fed):
+                channel.pause_reading()
+            else:
+                channel.resume_reading()
+            if self._ended:
+                program.end_input()
+            return await program.run()
+        finally:
+            self._program = None
+            server.close_console(opened, program.cause)
+
+    @property
+    def _actor(self) -> Actor:
+        """Who it is that has logged in, for the audit trail."""
+        entry = self._login.entry
+        who = "" if entry.identity == entry.fingerprint else f"{entry.identity} "
+        return Actor(f"ssh {who}{entry.fingerprint}", "ssh")
+
+    def _audit(self, action: str, object_: str, outcome: Outcome, text: str) -> None:
+        self._login.server.node.audit.record(self._actor, action, object_, outcome, text)
+
+    @contextmanager
+    def _audited_if_refused(self) -> Iterator[None]:
+        """Has what would change something, and is refused, in the audit trail."""
+        try:
+            yield
+        except RequestRefused as error:
+            asked = (self._subsystem or self._command or "").strip()
+            if asked in self._login.server.settings.programs:
+                self._audit(RUN_PROGRAM, asked, "refused", error.message)
+            elif not self._subsystem and asks_for_change(asked):
+                self._audit(RUN_COMMAND, asked, "refused", error.message)
+            raise
 
     def _given_program(self) -> str:
         """The program of the settings that was asked for; "" where it was something else.

@@ -43,6 +43,7 @@ class Program:
     :param arguments: its command line; no shell reads it.
     :param terminal: the terminal it gets; None for pipes.
     :param takes_input: whether it may read what the client sends where it has no terminal.
+    :param begun: called with its number as soon as it is there.
     """
 
     path = "ssh"
@@ -56,6 +57,7 @@ class Program:
         say: Say,
         *,
         takes_input: bool = False,
+        begun: Callable[[int], None] | None = None,
     ) -> None:
         self._loop = loop
         self._arguments = arguments
@@ -66,6 +68,7 @@ class Program:
         self._held: set[str] = set()
         self._outlets: list[_Outlet] = []
         self._takes_input = takes_input
+        self._begun = begun
         self._inlet: _Inlet | None = None
         self._early = bytearray()
         """What was typed before it was there to read it."""
@@ -136,6 +139,8 @@ class Program:
                 env=self._environment,
                 start_new_session=True,
             )
+            if self._begun is not None:
+                self._begun(self._process.pid)
             _give_way(self._process.pid)
             self._feed_early()
         finally:
