@@ -4,7 +4,7 @@ A console or command sends :class:`Ask` lines; the engine answers each with one 
 After a :class:`Watch` request the connection belongs to the watcher: the engine then sends :class:`Update` answers
 (``id`` of the ask) until the connection ends.
 
-Times are Unix seconds, durations seconds, sizes bytes, rates bytes per second. Keys are stable: ``--json`` has them too.
+Times are Unix seconds, durations seconds, sizes bytes, rates bytes per second. Keys are stable: ``--json`` has them.
 """
 
 from __future__ import annotations
