@@ -148,6 +148,31 @@ async def test_a_port_that_is_taken_is_blamed_on_its_key(engine: Engine, address
         await MetricsServer(engine, "1").bind(ListenAddress(host, int(port)))
 
 
+async def test_metrics_that_cannot_be_read_are_an_error_and_an_event(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with measured(engine) as server:
+        monkeypatch.setattr(server._families, "read", lambda: 1 / 0)
+        status, body = await get(engine.node.metrics, "/metrics")
+        assert (status, "see the log" in body) == (500, True)
+        assert "crashed" in [record.event.type for record in engine.node.bus.recent()]
+        assert await get(engine.node.metrics, "/healthz") == (200, "ok\n")
+
+
+async def test_an_answer_that_is_on_its_way_arrives_whoever_else_comes(address: str) -> None:
+    host, _, port = address.rpartition(":")
+    slow, writer = await asyncio.open_connection(host, int(port))
+    writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    await writer.drain()
+    for _ in range(2 * MAX_CONNECTIONS):
+        assert await get(address, "/healthz") == (200, "ok\n")
+    others = [await asyncio.open_connection(host, int(port)) for _ in range(MAX_CONNECTIONS)]
+    assert await get(address, "/healthz") == (200, "ok\n")
+    assert split(await slow.read()) == (200, "ok\n")
+    for _, other in [*others, (slow, writer)]:
+        other.close()
+
+
 async def test_those_who_ask_at_once_share_what_is_read(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     async with measured(engine) as server:
         monkeypatch.setattr(server_module, "AGE", 60.0)

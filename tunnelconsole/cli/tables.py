@@ -254,6 +254,7 @@ def print_status(status: Status, *, as_json: bool) -> None:
         print_json(document)
         return
     faults = f", {counted(status.faults, 'fault')}" if status.faults else ""
+    exposed = ", beyond loopback" if status.metrics_exposed else ""
     facts = {
         "version": status.version,
         "pid": str(status.pid),
@@ -266,7 +267,7 @@ def print_status(status: Status, *, as_json: bool) -> None:
         "memory": size(status.memory),
         "cpu": percent(status.cpu),
         "config": status.config or "none",
-        **({"metrics": f"http://{status.metrics}/metrics"} if status.metrics else {}),
+        **({"metrics": f"http://{status.metrics}/metrics{exposed}"} if status.metrics else {}),
     }
     _print("\n".join(f"{name:<8}{GAP}{clean(value)}" for name, value in facts.items()))
 

@@ -214,6 +214,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, tag="status"):
     draining: bool
     metrics: str = ""
     """Where metrics are served, ``host:port``; empty: nowhere."""
+    metrics_exposed: bool = False
+    """True when that is beyond loopback."""
 
 
 class History(msgspec.Struct, frozen=True, kw_only=True, tag="history"):

@@ -34,6 +34,7 @@ from tunnelconsole.engine.services.channel.party import Party
 from tunnelconsole.engine.services.channel.server import ChannelServer
 from tunnelconsole.engine.sessions import Channel, Session
 from tunnelconsole.engine.store import StoredEvent
+from tunnelconsole.engine.transport.listener import is_loopback
 
 PROCESSOR_WINDOW = 2.0
 """Seconds over which the processor's share is taken: long enough to be steady, short enough to be news."""
@@ -114,6 +115,7 @@ class Snapshot:
             config=self._config(),
             draining=engine.draining,
             metrics=node.metrics,
+            metrics_exposed=node.metrics != "" and not is_loopback(node.metrics.rpartition(":")[0].strip("[]")),
         )
 
     def services(self) -> list[ServiceRow]:

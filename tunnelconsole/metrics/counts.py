@@ -29,6 +29,9 @@ OTHERS: Final = "others"
 SELF_NAMED: Final = frozenset({"punch-server"})
 """Kinds whose sessions have a name that they chose themselves, such as a room's: those are never labels."""
 
+METHODS: Final = frozenset({"relay", "host", "mapped", "predicted", "many ports", "accepted", "given"})
+"""How an attempt may have reached the other side, as labels say it; anything else is ``none``."""
+
 Pair = tuple[str, str]
 """A service and an identity, or :data:`OTHERS`."""
 
@@ -120,4 +123,4 @@ class Counts:
         self.dropped[event.service] += event.count
 
     def _punched(self, event: AttemptEnded) -> None:
-        self.punches[event.service, event.state, event.method or "none"] += 1
+        self.punches[event.service, event.state, event.method if event.method in METHODS else "none"] += 1

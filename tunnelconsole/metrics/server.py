@@ -161,14 +161,20 @@ class MetricsServer:
         self._tasks.start(self._answer(visit, body=body), "scrape")
 
     async def _answer(self, visit: _Visit, *, body: bool) -> None:
-        text = await self.text()
+        answer = status_page(500, "the metrics could not be read; see the log", connection="close", body=body)
+        try:
+            answer = self._page(await self.text(), body=body)
+        finally:
+            visit.say(answer)
+
+    def _page(self, text: bytes, *, body: bool) -> bytes:
         fields = [
             f"Content-Type: {CONTENT_TYPE_PLAIN_0_0_4}",
             "Cache-Control: no-store",
             f"Content-Length: {len(text)}",
             "Connection: close",
         ]
-        visit.say(serialize("HTTP/1.1 200 OK", fields) + (text if body else b""))
+        return serialize("HTTP/1.1 200 OK", fields) + (text if body else b"")
 
     def answer(self, path: str, *, body: bool) -> bytes:
         """The answer for any other path than that of the metrics."""
@@ -190,7 +196,7 @@ class MetricsServer:
             if waits is None:
                 sock.close()
                 return
-            waits.cut()  # so that those who say nothing, or do not leave, keep nobody out
+            waits.make_room()  # so that those who say nothing, or do not leave, keep nobody out
         visit = _Visit(self, self._engine.node.loop, sock)
         self._visits[visit] = None
         visit.begin()
@@ -229,6 +235,13 @@ class _Visit:
         self._timer.cancel()
         self._link.abort()
         self._server.left(self)
+
+    def make_room(self) -> None:
+        """Ends it because others come: at once, but an answer that is on its way arrives."""
+        if self.answered:
+            self._close()
+        else:
+            self.cut()
 
     def say(self, answer: bytes) -> None:
         """Sends the whole answer, and ends once that has left."""
