@@ -33,6 +33,7 @@ from tunnelconsole.engine.events import (
 from tunnelconsole.engine.keeping import Keeper
 from tunnelconsole.engine.meters import TICK
 from tunnelconsole.engine.node import Node
+from tunnelconsole.engine.services.certificate_pair import CertificateWatch
 from tunnelconsole.engine.services.kinds import make_service
 from tunnelconsole.engine.services.service import Service, ServiceSettings
 from tunnelconsole.engine.sessions import Session
@@ -147,6 +148,7 @@ class Engine:
         self.audit.record(ENGINE, "start-engine", f"process {os.getpid()}", "done", started)
         self.earlier_events = self._keeper.earlier_events
         self._tasks.start(self._tick(), "meters")
+        self._tasks.start(CertificateWatch(node, lambda: self.running).run(), "certificates")
         for service in services:
             self._add(service)
 

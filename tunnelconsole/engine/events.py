@@ -326,6 +326,18 @@ class CertificateUnusable(Event, frozen=True, kw_only=True):
         return f"{self.reason}; the one before stays in use"
 
 
+class CertificateRenewed(Event, frozen=True, kw_only=True):
+    """A certificate's files have changed, and connections to come are shown what is in them now."""
+
+    type: ClassVar[str] = "certificate-renewed"
+    level: ClassVar[Level] = "info"
+    certificate: str
+    """Its file."""
+
+    def text(self) -> str:
+        return f"{self.certificate} was replaced, and is used for connections from now on"
+
+
 class ResourcesExhausted(Event, frozen=True, kw_only=True):
     """The process has no descriptors or memory left for newcomers."""
 

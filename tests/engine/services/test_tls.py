@@ -228,7 +228,7 @@ async def test_files_that_do_not_fit_together_are_refused_and_the_old_certificat
     files, fresh = certificate(tmp_path, "home"), certificate(tmp_path, "fresh")
     async with home(tls=given(files)) as at:
         shutil.copy(fresh[0], files[0])
-        with pytest.raises(OSError, match=r"home\.crt with key .*home\.key: KEY_VALUES_MISMATCH"):
+        with pytest.raises(OSError, match=r"home\.crt with key .*home\.key cannot be used: KEY_VALUES_MISMATCH"):
             at.service.refresh()
         async with tls_client(at.address, at.engine):
             pass

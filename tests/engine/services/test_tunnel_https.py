@@ -3,30 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import socket
 import ssl
 from pathlib import Path
 
 import pytest
 
-from loopback import FREE, hears, running, told
+from loopback import FREE, hears, running
 from tls_programs import certificate
 from tunnel_peers import HOST, Got, Web, app_at, tunnel_client, visiting, web
-from tunnelconsole.engine.events import CertificateUnusable, PeerRefused, ServiceRetrying
-from tunnelconsole.engine.services.tunnel import certificates as certificates_module
+from tunnelconsole.engine.events import PeerRefused, ServiceRetrying
 from tunnelconsole.engine.services.tunnel.certificates import CertificateSettings
 from tunnelconsole.engine.services.tunnel.server import TunnelServerSettings
 from tunnelconsole.engine.settings import FilePath, Fingerprint, TLSSettings
 from tunnelconsole.engine.transport.certificates import certificate_fingerprint
 from tunnelconsole.engine.transport.tls import fingerprint_of
 from tunnelconsole.engine.wire.hostport import format_host_port
-
-
-@pytest.fixture
-def looks_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each handshake looks whether files have changed."""
-    monkeypatch.setattr(certificates_module, "LOOK_AGAIN", 0.0)
 
 
 def files_of(name: str) -> CertificateSettings:
@@ -75,30 +67,6 @@ async def test_the_certificate_is_that_of_the_host_that_is_asked_for() -> None:
 async def test_without_a_default_the_first_certificate_is_for_all_others() -> None:
     async with web(certificates={"b.example": files_of("b.example")}) as at:
         assert await shown(at.address, "other.example") == fingerprint("b.example")
-
-
-@pytest.mark.usefixtures("looks_each_time")
-async def test_changed_files_are_used_from_the_next_handshake_on_and_useless_ones_are_told(tmp_path: Path) -> None:
-    crt, key = tmp_path / "server.crt", tmp_path / "server.key"
-
-    def install(name: str) -> None:
-        for source, place in zip(certificate(name), (crt, key), strict=True):
-            fresh = place.with_suffix(".new")
-            shutil.copy(source, fresh)
-            fresh.replace(place)
-
-    install("b.example")
-    async with web(certificate=FilePath(crt), key=FilePath(key)) as at:
-        assert await shown(at.address, "b.example") == fingerprint("b.example")
-        install("wild.example")
-        assert await shown(at.address, "b.example") == fingerprint("wild.example")
-        key.write_text("no key")
-        assert await shown(at.address, "b.example") == fingerprint("wild.example")
-        assert str(crt) in (await hears(at.engine, CertificateUnusable)).text()
-        await shown(at.address, "b.example")
-        assert len(told(at.engine, CertificateUnusable)) == 1
-        install("exact.example")
-        assert await shown(at.address, "b.example") == fingerprint("exact.example")
 
 
 async def test_visitors_and_clients_may_come_with_tls_and_without() -> None:

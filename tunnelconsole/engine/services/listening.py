@@ -5,10 +5,12 @@ from __future__ import annotations
 import socket
 import ssl
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import TypeVar
 
 from tunnelconsole.engine.limits import Place
 from tunnelconsole.engine.node import Node
+from tunnelconsole.engine.services.certificate_pair import CertificatePair
 from tunnelconsole.engine.services.proxy_headers import ProxyHeaders
 from tunnelconsole.engine.services.service import ServerTLS, Service, ServiceSettings
 from tunnelconsole.engine.settings import ListenAddress, ProxyNetwork
@@ -85,6 +87,15 @@ class ListeningService(Service[L]):
     def refresh(self) -> None:
         if self._tls is not None:
             self._tls.refresh()
+            self.notes["fingerprint"] = self._tls.fingerprint
+
+    @property
+    def certificates(self) -> Sequence[CertificatePair]:
+        return () if self._tls is None else (self._tls.pair,)
+
+    def renewed(self) -> None:
+        if self._tls is not None:
+            self._tls.renewed()
             self.notes["fingerprint"] = self._tls.fingerprint
 
     def explain(self, error: ProtocolError | OSError) -> str:

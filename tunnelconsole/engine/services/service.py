@@ -19,12 +19,12 @@ from tunnelconsole.engine.limits import Gate, LimitSettings, Place
 from tunnelconsole.engine.node import Node
 from tunnelconsole.engine.private_files import private_folder
 from tunnelconsole.engine.rules import Problem, Rule, broken
+from tunnelconsole.engine.services.certificate_pair import CertificatePair, reason_of
 from tunnelconsole.engine.sessions import ANONYMOUS, Channel, Flow, Session
 from tunnelconsole.engine.settings import ListenAddress, NetworkPattern, TLSSettings
 from tunnelconsole.engine.transport.ends import End
 from tunnelconsole.engine.transport.listener import Accepted, Listener, is_loopback, listen
 from tunnelconsole.engine.transport.pump import Finished
-from tunnelconsole.engine.transport.tls import server_context
 from tunnelconsole.errors import ListenFailed, RequestRefused
 
 Start = Callable[[Finished], Flow]
@@ -114,6 +114,14 @@ class Service(ABC, Generic[S]):
 
         :raises OSError: a file cannot be read; what was in use stays in use.
         """
+
+    @property
+    def certificates(self) -> Sequence[CertificatePair]:
+        """Those that it shows to whoever connects; their files are looked at again and again."""
+        return ()
+
+    def renewed(self) -> None:
+        """Told that one of :attr:`certificates` was replaced, and has been read again."""
 
     def enter(self, state: State, error: str | None = None) -> None:
         """Changes the state, as seen from outside."""
@@ -299,39 +307,35 @@ class ServerTLS:
         self._read_fingerprint = certificate_fingerprint
         own = settings.certificate is None or settings.key is None
         if settings.certificate is not None and settings.key is not None:
-            self._certificate, self._key = Path(settings.certificate), Path(settings.key)
+            certificate, key = Path(settings.certificate), Path(settings.key)
         else:
             folder = state_dir / "tls"
-            self._certificate, self._key = folder / f"{name}.crt", folder / f"{name}.key"
+            certificate, key = folder / f"{name}.crt", folder / f"{name}.key"
         try:
             if own:
-                private_folder(self._key.parent)
-                make_self_signed(self._certificate, self._key, name)
-            self.context, self.fingerprint = self._load()
+                private_folder(key.parent)
+                make_self_signed(certificate, key, name)
+            self.pair = CertificatePair(certificate, key)
+            self.fingerprint = self._read_fingerprint(certificate)
         except (OSError, ValueError) as error:
             raise ListenFailed(
-                f"the certificate {self._certificate} with key {self._key} cannot be used: {reason_of(error)}",
+                f"the certificate {certificate} with key {key} cannot be used: {reason_of(error)}",
                 "both must be PEM files that belong together",
             ) from error
+
+    @property
+    def context(self) -> ssl.SSLContext:
+        """For a handshake that begins now."""
+        return self.pair.context
 
     def refresh(self) -> None:
         """Reads the files again for handshakes to come.
 
         :raises OSError: they cannot be used; the old certificate stays.
         """
-        try:
-            self.context, self.fingerprint = self._load()
-        except (OSError, ValueError) as error:
-            raise OSError(f"{self._certificate} with key {self._key}: {reason_of(error)}") from error
+        if self.pair.refresh():
+            self.renewed()
 
-    def _load(self) -> tuple[ssl.SSLContext, str]:
-        # A new context each time: loading files that do not fit together into the one in use would leave it without a
-        # key, and every handshake would fail.
-        return server_context(self._certificate, self._key), self._read_fingerprint(self._certificate)
-
-
-def reason_of(error: Exception) -> str:
-    """Why files of TLS cannot be used, in a few words."""
-    if isinstance(error, ssl.SSLError):
-        return error.reason or "not a PEM certificate and key"
-    return error.strerror or str(error) if isinstance(error, OSError) else str(error)
+    def renewed(self) -> None:
+        """Takes the fingerprint of a certificate that has been read again."""
+        self.fingerprint = self._read_fingerprint(self.pair.certificate)

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Final
 from weakref import WeakValueDictionary
 
 import msgspec
 
 from tunnelconsole.engine.access import Clients
-from tunnelconsole.engine.events import CertificateUnusable
 from tunnelconsole.engine.limits import Place
 from tunnelconsole.engine.node import Node
 from tunnelconsole.engine.rules import Problem, Rule, above_zero
+from tunnelconsole.engine.services.certificate_pair import CertificatePair
 from tunnelconsole.engine.services.listening import ListeningService, ListeningSettings
 from tunnelconsole.engine.services.native import KEEPALIVE, KEEPALIVE_RULE
 from tunnelconsole.engine.services.tunnel.admission import Admission
@@ -210,7 +210,7 @@ class TunnelServer(ListeningService[TunnelServerSettings]):
                 raise ListenFailed(
                     f"service {self.name} has certificates of its own and a tls table", "leave one of them out"
                 )
-            self._certificates = Certificates(default, settings.certificates, self._certificate_failed)
+            self._certificates = Certificates(default, settings.certificates)
         if settings.listen_http is not None:
             self._plain_listener = await self.listen(settings.listen_http, self._accepted_plain)
             self.notes["http"] = self._plain_listener.address
@@ -246,8 +246,9 @@ class TunnelServer(ListeningService[TunnelServerSettings]):
         if self._certificates is not None:
             self._certificates.refresh()
 
-    def _certificate_failed(self, reason: str) -> None:
-        self.node.bus.publish(CertificateUnusable(service=self.name, reason=reason))
+    @property
+    def certificates(self) -> Sequence[CertificatePair]:
+        return (*super().certificates, *(self._certificates.pairs if self._certificates is not None else ()))
 
     def _sweep(self) -> None:
         """Looks whose time is over: cheaper than a timer for each request."""
