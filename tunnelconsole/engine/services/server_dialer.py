@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from tunnelconsole.engine.node import Node
 from tunnelconsole.engine.rules import Problem, Rule, broken
-from tunnelconsole.engine.services.service import Service, ServiceSettings, reason_of
+from tunnelconsole.engine.services.certificate_pair import reason_of
+from tunnelconsole.engine.services.service import Service, ServiceSettings
 from tunnelconsole.engine.settings import HostPort, ServerAddress, SSHHost, SSHSettings, TLSSettings, via_of
 from tunnelconsole.engine.tasks import Tasks
 from tunnelconsole.engine.transport.bridge import BridgedEnd, BridgedTLSEnd
