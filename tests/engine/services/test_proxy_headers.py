@@ -17,7 +17,7 @@ from loopback import Caller, calling, echo, hears, steady, target, told
 from relay_peers import edge, shop
 from ssh_peers import line_of, ssh_desk
 from tls_programs import certificate
-from tunnel_peers import HOST, app, say_where, visiting
+from tunnel_peers import HOST, app, say_where, visiting, web
 from tunnelconsole.engine import limits
 from tunnelconsole.engine.events import ChannelOpened, PeerRefused, SessionOpened
 from tunnelconsole.engine.limits import LimitSettings
@@ -161,11 +161,25 @@ async def test_a_check_whether_somebody_listens_is_no_event_and_half_a_header_is
         async with proxied(at.address, b"") as check:
             check.half_close()
             assert await check.read_to_end() == b""
+        async with proxied(at.address, b"") as check:
+            check.reset()  # as HAProxy ends such a check
         async with proxied(at.address, HEADER[:9]) as half:
             half.half_close()
             assert await half.read_to_end() == b""
         await hears(at.engine, PeerRefused, "it closed before its PROXY header was complete")
         assert [event.peer for event in told(at.engine, PeerRefused)] == [half.name]
+
+
+async def test_a_proxys_check_of_a_web_server_is_no_event_either() -> None:
+    async with web(**TRUSTING) as at:
+        async with proxied(at.address, OF_ITSELF) as check:
+            arrival = (await until(lambda: list(at.service.arrivals)))[0]
+            check.reset()
+            await until(lambda: arrival not in at.service.arrivals)
+        async with proxied(at.address, b"GET ") as wrong:
+            await wrong.broken()
+        await hears(at.engine, PeerRefused, "did not begin")
+        assert [event.peer for event in told(at.engine, PeerRefused)] == [wrong.name]
 
 
 async def test_who_breaks_off_before_its_header_is_complete_is_an_event() -> None:

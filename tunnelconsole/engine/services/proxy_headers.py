@@ -97,6 +97,9 @@ class HeaderReading:
         except BlockingIOError:
             return
         except OSError as error:
+            if not self._header.begun:
+                self.leave()  # as HAProxy ends such a check
+                return
             self._turn_away(f"it broke off before its PROXY header was complete: {error.strerror or error}")
             return
         except ProtocolError as error:

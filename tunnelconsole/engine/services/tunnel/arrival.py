@@ -62,7 +62,10 @@ class Arrival:
         except BlockingIOError:
             return
         except OSError as error:
-            self._turn_away(self._server.explain(error))
+            if end.heard if isinstance(end, TLSEnd) else self._first:
+                self._turn_away(self._server.explain(error))
+            else:
+                self.leave()  # without a word too: so ends a proxy's check whether somebody listens
 
     def _speaks_http(self, end: TLSEnd) -> bool:
         """Tells whoever came by HTTP that this is HTTPS, before TLS does in words that it does not understand."""
