@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from tunnelconsole.engine.engine import Engine
 from tunnelconsole.engine.services.relay.client import RelayClientSettings
 from tunnelconsole.engine.settings import HostPort, ServerAddress, SSHSettings, TLSSettings
+from tunnelconsole.engine.wire.proxy_protocol import Version
 from tunnelconsole.errors import ConnectFailed, CredentialsRefused
 
 __all__ = ["Exposed", "SSHSettings", "TLSSettings", "expose"]
@@ -46,6 +47,7 @@ async def expose(
     tls: TLSSettings | None = None,
     ssh: SSHSettings | None = None,
     native: bool = True,
+    send_proxy: Version | None = None,
 ) -> AsyncIterator[Exposed]:
     """Gives ``target`` a public port at a relay server until the block ends; reconnects by itself meanwhile.
 
@@ -54,12 +56,18 @@ async def expose(
     :param tls: settings when the server's listener is a TLS one.
     :param ssh: settings for the SSH host on the way.
     :param native: False never uses data connections, only yamux.
+    :param send_proxy: tells the target who comes, by this version of the PROXY protocol.
     :raises CredentialsRefused: the server is not the one that was pinned, or the SSH host does not let us in.
     :raises ConnectFailed: the server cannot be reached, or has no public port to give.
     :raises ValueError: an address is not ``host:port``, or a setting is wrong.
     """
     settings = RelayClientSettings(
-        server=ServerAddress.parse(server), target=HostPort.parse(target), tls=tls, ssh=ssh, native=native
+        server=ServerAddress.parse(server),
+        target=HostPort.parse(target),
+        tls=tls,
+        ssh=ssh,
+        native=native,
+        send_proxy=send_proxy,
     )
     if problems := settings.problems():
         raise ValueError("; ".join(f"{key} {sentence}" for key, sentence in problems))

@@ -31,6 +31,20 @@ async def test_a_target_is_exposed_until_the_block_ends(native: bool, tls: TLSSe
         await until(lambda: not at.engine.node.sessions.sessions)
 
 
+async def test_a_target_is_told_who_comes() -> None:
+    async with (
+        edge() as at,
+        target() as far,
+        relay.expose(at.address, str(far.address), send_proxy="v1") as exposed,
+    ):
+        await until(lambda: any(backend._spare for backend in at.service.backends.values()))
+        async with calling(exposed.address) as visitor:
+            host, _, port = visitor.name.rpartition(":")
+            public = exposed.address.rpartition(":")[2]
+            header = f"PROXY TCP4 {host} 127.0.0.1 {port} {public}\r\n".encode()
+            assert await visitor.exchange(b"ping") == header + b"ping"
+
+
 async def test_the_visitors_are_counted() -> None:
     async with edge() as at, target(listen_only) as far, relay.expose(at.address, str(far.address)) as exposed:
         assert exposed.visitors == 0

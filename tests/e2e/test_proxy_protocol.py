@@ -91,6 +91,7 @@ class Chain:
     def __init__(self, program: Program, version: str) -> None:
         self.program = program
         nginx, edge, self.web = steady_port(), steady_port(), steady_port()
+        self.nginx, self.edge = f"127.0.0.1:{nginx}", f"127.0.0.1:{edge}"
         user = "user root;" if os.geteuid() == 0 else ""  # else its worker is nobody, who may not read our folder
         program.write("nginx.conf", NGINX.format(folder=program.folder, port=nginx, user=user), 0o644)
         folder = str(program.folder)
@@ -106,7 +107,12 @@ class Chain:
         ]
         program.write("haproxy.cfg", HAPROXY + "".join(listens))
         program.start_other([path_of("haproxy"), "-db", "-f", f"{folder}/haproxy.cfg"])
-        until_true(lambda: self.curl(f"127.0.0.1:{self.to_web[-1]}").startswith("127."), within=20.0)
+        for port in (self.to_relay[-1], self.to_web[-1]):
+            self.waits_for(port)
+
+    def waits_for(self, port: int) -> None:
+        """Until visitors are led through this port of HAProxy, and over data connections, which come a moment later."""
+        until_true(lambda: self.curl(f"127.0.0.1:{port}").startswith(VISITOR), within=20.0)
 
     def curl(self, where: str, *arguments: str, from_host: str = VISITOR) -> str:
         """What curl prints of the page there; "" where there is none."""
@@ -143,3 +149,13 @@ def test_curl_in_the_proxys_place_has_to_bring_one(chain: Chain) -> None:
     assert chain.curl(where, "--haproxy-protocol", from_host=PROXY) == f"{PROXY} {PROXY}"
     assert chain.curl(where, from_host=PROXY) == ""
     until_true(lambda: f"refused {PROXY}:" in chain.daemon.process.err, within=10.0)
+
+
+def test_a_command_tells_its_target_too(chain: Chain) -> None:
+    command = chain.program.start("tcp", chain.nginx, "--server", chain.edge, "--send-proxy", "v2")
+    until_true(lambda: " -> " in command.out)
+    public = command.out.split()[1].removeprefix("tcp://")
+    until_true(lambda: chain.curl(public) == f"{VISITOR} ")  # the first may come before there are data connections
+    web = chain.program.run("http", "--folder", ".", "--server", f"http://{HOST}", "--send-proxy", "v1")
+    assert web.code == 2
+    assert "--send-proxy: is for services, and target is a folder" in web.err

@@ -35,6 +35,7 @@ from tunnelconsole.cli.options import (
     secret_from,
     secret_of,
     secret_of_environment,
+    send_proxy_option,
     server_address,
     ssh_options,
     ssh_settings,
@@ -48,6 +49,7 @@ from tunnelconsole.errors import ConfigError, TunnelConsoleError
 if TYPE_CHECKING:
     from tunnelconsole.control.messages import Level, Request, Role
     from tunnelconsole.engine.settings import HostPort, ServerAddress
+    from tunnelconsole.engine.wire.proxy_protocol import Version
 
 STDERR = 2
 """The last of the standard descriptors."""
@@ -342,6 +344,7 @@ def reload(shared: Shared) -> None:
 @click.option(
     "--server", callback=server_address, required=True, metavar="ADDRESS", help=f"The relay server, {SERVER_FORMS}."
 )
+@send_proxy_option
 @tls_options
 @ssh_options
 @pass_shared
@@ -349,6 +352,7 @@ def tcp(
     shared: Shared,
     target: HostPort,
     server: ServerAddress,
+    send_proxy: Version | None,
     identity: str | None,
     known_hosts: str | None,
     *,
@@ -367,6 +371,7 @@ def tcp(
     settings = RelayClientSettings(
         server=server,
         target=target,
+        send_proxy=send_proxy,
         tls=tls_settings(fingerprint, ca, tls=tls),
         ssh=ssh_settings(identity, known_hosts, server),
     )

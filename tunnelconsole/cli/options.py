@@ -205,6 +205,13 @@ def trust_options(command: Function) -> Function:
     return command
 
 
+def send_proxy_option(command: Function) -> Function:
+    """Gives a command --send-proxy."""
+    return click.option(
+        "--send-proxy", type=click.Choice(("v1", "v2")), help="Tell TARGET who comes, by the PROXY protocol."
+    )(command)
+
+
 def ssh_options(command: Function) -> Function:
     """Gives a command --identity and --known-hosts, which :func:`ssh_settings` takes."""
     for option in (

@@ -18,6 +18,7 @@ from tunnelconsole.cli.options import (
     pass_shared,
     secret_of,
     secret_of_environment,
+    send_proxy_option,
     server_address,
     ssh_options,
     ssh_settings,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from tunnelconsole.engine.services.tunnel.client import TunnelClientSettings
     from tunnelconsole.engine.services.tunnel.target import Target, TunnelURL
     from tunnelconsole.engine.settings import ServerAddress
+    from tunnelconsole.engine.wire.proxy_protocol import Version
 
 REQUESTS_SHOWN = 50
 """Requests shown unless --limit asks for others: a screen full."""
@@ -81,6 +83,7 @@ def _optional_target(context: click.Context, parameter: click.Parameter, value: 
 @click.option(
     "--folder", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Serve this in place of TARGET."
 )
+@send_proxy_option
 @click.option("--host-header", default="", metavar="HOST", help="What the service is told as Host.")
 @click.option(
     "--token-file",
@@ -99,6 +102,7 @@ def http(
     target: Target | None,
     server: TunnelURL,
     folder: Path | None,
+    send_proxy: Version | None,
     host_header: str,
     token_file: Path | None,
     connect: ServerAddress | None,
@@ -124,6 +128,7 @@ def http(
         server=server,
         connect=connect,
         target=leads_to,
+        send_proxy=send_proxy,
         host_header=host_header,
         token=secret_of("--token-file", token_file) or secret_of_environment(TOKEN_VARIABLE),
         tls=tls_settings(fingerprint, ca, tls=server.scheme == "https"),
