@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
 
-from loopback import FREE
+from loopback import FREE, reset
 from measured import Samples, measured, scraped, value
-from tunnel_peers import app
+from tunnel_peers import HOST, app
 from tunnelconsole.engine.engine import Engine
 from tunnelconsole.engine.events import BytesDropped, ConfigReloaded, PeerRefused, TargetFailed
 from tunnelconsole.engine.punch_events import AttemptEnded
@@ -20,6 +21,7 @@ from tunnelconsole.engine.settings import Secret
 from tunnelconsole.metrics import counts as counts_module
 from tunnelconsole.metrics.counts import MAX_IDENTITIES, OTHERS
 from tunnelconsole.metrics.server import MetricsServer
+from waiting import until
 
 HOME = JumpServerSettings(listen=FREE, secret=Secret("only for this test"))
 
@@ -210,3 +212,39 @@ async def test_requests_through_a_tunnel_are_timed_at_both_ends() -> None:
     assert value(of_server, "tunnelconsole_http_request_duration_seconds_bucket", service="web", le="+Inf") == 3
     assert value(of_client, "tunnelconsole_http_requests_total", service="app", code="2xx") == 2
     assert (value(of_client, "tunnelconsole_http_request_duration_seconds_sum", service="app") or 0) > 0
+
+
+async def test_a_websocket_counts_once_it_has_begun() -> None:
+    async def upgrade(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nhi")
+        await reader.read()
+        writer.close()
+
+    async with app(handler=upgrade) as made, measured(made.web.engine) as server, made.visiting() as visitor:
+        fields = "Connection: Upgrade\r\nUpgrade: websocket\r\n"
+        await visitor.send(f"GET /ws HTTP/1.1\r\nHost: {HOST}\r\n{fields}\r\n".encode())
+        assert (await visitor.response()).status == 101
+        assert await visitor.read(2) == b"hi"
+        begun = await scraped(server)
+        visitor.writer.write_eof()
+        await visitor.ends()
+        over = await scraped(server)
+    for samples in (begun, over):
+        assert value(samples, "tunnelconsole_http_requests_total", service="web", code="1xx") == 1
+        assert value(samples, "tunnelconsole_http_request_duration_seconds_count", service="web") == 1
+
+
+async def test_a_visitor_that_leaves_before_there_is_an_answer_counts_as_none() -> None:
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    async with app(handler=silent) as made, measured(made.web.engine) as server:
+        async with made.visiting() as visitor:
+            await visitor.send(f"GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
+            await until(lambda: made.web.engine.node.sessions.channels)
+            reset(visitor.writer)
+        await until(lambda: server._times.services)
+        samples = await scraped(server)
+    assert value(samples, "tunnelconsole_http_requests_total", service="web", code="none") == 1

@@ -17,19 +17,22 @@ OTHER: Final = "other"
 """A reason of no known sort."""
 
 _REFUSED: Final = {
-    "credentials": r"secret|password|token|wrong answer|\bcode\b|\bits key|none of its keys|the key of|than \d+ keys|"
-    r"signature|another room|client certificate|identity",
     "banned": r"banned",
-    "address": r"clients_allow|clients_deny|from this address|its address is (?!given)",
-    "limit": r"limit of|too many|too much|more than \d+ bytes a|takes no|no more (streams|visitors)|is full|"
-    r"seats already|attached already|given to others|are open in|things a second|quota|read nothing",
+    "address": r"clients_allow|clients_deny|used from its address",
+    "credentials": r"secret|password|token|wrong answer|one-time code|^a wrong|its key (belongs|opens|has|is)|"
+    r"none of its keys|no key (was|in)|the key of|more than \d+ keys|signature|of another room|certificate of",
+    "limit": r"limit of|too many|too much|takes no|no more (streams|visitors)|is full|seats already|attached already|"
+    r"given to others|are open in|things a second|quota|read nothing|too far behind",
     "timeout": r"within [\d.]+ s|in time|took longer|has waited",
     "tls": r"\bTLS\b|HTTPS",
-    "left": r"broke off|broken off|left (before|during)|(closed|ended) (before|a data)|connection (was )?lost|reset by",
-    "not_allowed": r"not allowed|may not|must not|reserved|is taken|forbidden|not permitted|denied|is for the user|"
-    r"no right|only look|not open to",
-    "protocol": r"protocol|yamux|HTTP|SOCKS|JSON|\bline\b|\bhead\b|\bfields?\b|\brequest\b|\bversion\b|\brecord\b|"
-    r"\bframe\b|\bbegins?\b|\bbytes\b|speaks|spoke|answered|something else|handshake|\bHost\b|none of its meanings",
+    "left": r"broke off|broken off|\bbroke\b|left (before|during)|has just left|(it|client|server|relay|end) closed|"
+    r"closed (before|without)|ended (before|meanwhile)|connection (was )?lost|\breset\b(?!s)|nothing heard",
+    "not_allowed": r"not allowed|may not|must not|may be dialled|reserved|is taken|exists already|forbidden|"
+    r"not permitted|denied|is for the user|no right|only look|asked for|no console",
+    "protocol": r"protocol|yamux|HTTP|SOCKS|JSON|PROXY|CONNECT|coding|chunk|Content-Length|wants? |greet|"
+    r"\bline\b|\bhead\b|\bfields?\b|\brequest\b|\bversion\b|\brecords?\b|\bframe\b|\bbegins?\b|\bbytes\b|speaks|spoke|"
+    r"digits|unusable|answered|said (some|what)|sent (an|more|status)|something else|handshake|\bHost\b|"
+    r"none of its meanings|is sealed",
 }
 
 _FAILED: Final = {
