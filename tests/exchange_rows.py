@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tunnelconsole.control.messages import Exchange, ExchangeRow, HttpMessage
+from tunnelconsole.control.exchange_rows import ExchangeRow, HttpMessage
+from tunnelconsole.control.messages import Exchange
 
 STARTED = 1_750_000_000.0
 """2025-06-15 15:06:40 UTC."""

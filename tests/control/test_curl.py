@@ -12,7 +12,7 @@ import pytest
 
 from exchange_rows import exchange, message
 from tunnelconsole.control.curl import NotRepeatable, curl_of
-from tunnelconsole.control.messages import HttpMessage
+from tunnelconsole.control.exchange_rows import HttpMessage
 
 SHELLS = [shell for shell in ("sh", "dash", "bash", "zsh", "ksh", "busybox") if shutil.which(shell)]
 

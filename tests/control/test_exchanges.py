@@ -18,8 +18,9 @@ from tunnel_peers import HOST, App, Seen, app, ok
 from tunnelconsole.control import messages
 from tunnelconsole.control.client import ControlClient
 from tunnelconsole.control.curl import curl_of
+from tunnelconsole.control.exchange_rows import ExchangeRow
 from tunnelconsole.control.har import har_of
-from tunnelconsole.control.messages import ExchangeRow, Watch
+from tunnelconsole.control.messages import Watch
 from tunnelconsole.engine.services.tunnel import inspector
 from tunnelconsole.errors import RequestRefused
 from waiting import until

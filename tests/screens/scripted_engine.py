@@ -13,6 +13,7 @@ import msgspec
 from attempt_rows import brief
 from tunnelconsole.control import messages
 from tunnelconsole.control.attempts import AttemptRow, Attempts, GetAttempts
+from tunnelconsole.control.exchange_rows import ExchangeRow
 from tunnelconsole.control.messages import (
     Answer,
     Ask,
@@ -24,7 +25,6 @@ from tunnelconsole.control.messages import (
     EventRow,
     Events,
     Exchange,
-    ExchangeRow,
     Exchanges,
     GetChannels,
     GetChids,

@@ -11,14 +11,13 @@ import msgspec
 from tunnelconsole.cli.tables import Column, print_json, print_line
 from tunnelconsole.control.bodies import field_text, text_of
 from tunnelconsole.control.client import ControlClient
+from tunnelconsole.control.exchange_rows import ExchangeRow, HttpMessage
 from tunnelconsole.control.figures import brief, count, counted, date_and_time, size
 from tunnelconsole.control.messages import (
     MIN_INTERVAL,
     Exchange,
-    ExchangeRow,
     GetExchange,
     GetExchanges,
-    HttpMessage,
     ReplayExchange,
     Watch,
 )

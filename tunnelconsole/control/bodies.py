@@ -8,7 +8,8 @@ from typing import Final
 
 import msgspec
 
-from tunnelconsole.control.messages import NOT_JSON, HttpMessage
+from tunnelconsole.control.exchange_rows import HttpMessage
+from tunnelconsole.control.messages import NOT_JSON
 
 _CHARSET = re.compile(r'charset\s*=\s*"?([\w.:-]+)', re.IGNORECASE)
 

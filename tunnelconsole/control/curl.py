@@ -7,7 +7,8 @@ import shlex
 from typing import Final
 from urllib.parse import urlsplit
 
-from tunnelconsole.control.messages import Exchange, HttpMessage
+from tunnelconsole.control.exchange_rows import HttpMessage
+from tunnelconsole.control.messages import Exchange
 from tunnelconsole.errors import TunnelConsoleError
 
 _OWN: Final = frozenset(

@@ -15,7 +15,8 @@ import msgspec
 
 from tunnelconsole import __version__
 from tunnelconsole.control.bodies import text_of
-from tunnelconsole.control.messages import Exchange, HttpMessage
+from tunnelconsole.control.exchange_rows import HttpMessage
+from tunnelconsole.control.messages import Exchange
 
 Document = dict[str, Any]
 

@@ -9,8 +9,9 @@ from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 from weakref import WeakKeyDictionary
 
+from tunnelconsole.control.exchange_rows import ExchangeRow, HttpMessage
 from tunnelconsole.control.hiding import Veil
-from tunnelconsole.control.messages import Exchange, ExchangeRow, HttpMessage
+from tunnelconsole.control.messages import Exchange
 from tunnelconsole.engine.engine import Engine
 from tunnelconsole.engine.services.tunnel import inspector
 from tunnelconsole.engine.services.tunnel.client import TunnelClient

@@ -18,12 +18,12 @@ from textual.binding import Binding, BindingType
 from textual.screen import Screen
 
 from tunnelconsole.control.attempts import AttemptRow
+from tunnelconsole.control.exchange_rows import ExchangeRow
 from tunnelconsole.control.messages import (
     LEVELS,
     ChannelRow,
     ChidRow,
     EventRow,
-    ExchangeRow,
     Role,
     ServiceRow,
     SessionRow,

@@ -10,8 +10,9 @@ from typing import Any
 
 from tunnelconsole.control import figures
 from tunnelconsole.control.curl import curl_of
+from tunnelconsole.control.exchange_rows import ExchangeRow
 from tunnelconsole.control.har import har_of, save_private
-from tunnelconsole.control.messages import Exchange, ExchangeRow, GetExchange, ReplayExchange, Request, Update
+from tunnelconsole.control.messages import Exchange, GetExchange, ReplayExchange, Request, Update
 from tunnelconsole.errors import TunnelConsoleError
 from tunnelconsole.screens import copying
 from tunnelconsole.screens.frame import Frame

@@ -8,7 +8,7 @@ from rich.cells import chop_cells
 
 from tunnelconsole.control import figures
 from tunnelconsole.control.bodies import field_text, kind_of, pretty_text_of
-from tunnelconsole.control.messages import HttpMessage
+from tunnelconsole.control.exchange_rows import HttpMessage
 from tunnelconsole.screens.spans import Line, Span, clean, fit, rule, wrapped
 
 MOST_LINES = 1000

@@ -10,11 +10,11 @@ from operator import attrgetter
 from typing import NamedTuple
 
 from tunnelconsole.control.attempts import AttemptRow
+from tunnelconsole.control.exchange_rows import ExchangeRow
 from tunnelconsole.control.messages import (
     ChannelRow,
     ChidRow,
     EventRow,
-    ExchangeRow,
     Exchanges,
     History,
     ServiceRow,

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from tunnelconsole.control import figures
-from tunnelconsole.control.messages import ExchangeRow, ServiceRow, Status
+from tunnelconsole.control.exchange_rows import ExchangeRow
+from tunnelconsole.control.messages import ServiceRow, Status
 from tunnelconsole.screens import cells, measures
 from tunnelconsole.screens.columns import Column, Order
 from tunnelconsole.screens.keys import ABOUT, Screen
