@@ -13,6 +13,7 @@ import msgspec
 from attempt_rows import brief
 from tunnelconsole.control import messages
 from tunnelconsole.control.attempts import AttemptRow, Attempts, GetAttempts
+from tunnelconsole.control.audit import Audit, AuditRow, GetAudit, Means
 from tunnelconsole.control.exchange_rows import ExchangeRow
 from tunnelconsole.control.messages import (
     Answer,
@@ -69,6 +70,7 @@ class Script:
     """What becomes of a request that is sent again."""
     attempts: list[AttemptRow] = field(default_factory=list)
     """As they are asked for; updates have them in brief."""
+    audit: list[AuditRow] = field(default_factory=list)
     events: list[EventRow] = field(default_factory=list)
     history: History = field(default_factory=lambda: History(interval=1.0, rate_in=[], rate_out=[]))
     histories: list[History] = field(default_factory=list)
@@ -87,6 +89,8 @@ class ScriptedEngine:
         """Events that every update says were missed."""
         self.asked: list[Request] = []
         """Every request that came, oldest first."""
+        self.means: set[Means] = set()
+        """What those who asked said that they are."""
         self._server: asyncio.Server | None = None
         self._watchers: dict[asyncio.StreamWriter, tuple[int, Watch]] = {}
         self._told: dict[asyncio.StreamWriter, int] = {}
@@ -155,6 +159,7 @@ class ScriptedEngine:
             while line := await reader.readline():
                 ask = messages.decode_ask(line)
                 self.asked.append(ask.request)
+                self.means.add(ask.means)
                 self._reply(writer, ask)
                 await writer.drain()
         except (ConnectionError, msgspec.MsgspecError):
@@ -168,8 +173,10 @@ class ScriptedEngine:
             with contextlib.suppress(ConnectionError):
                 await writer.wait_closed()
 
-    def _one(self, request: GetExchange | GetAttempts) -> Reply:
-        """What is opened by its id."""
+    def _one(self, request: GetExchange | GetAttempts | GetAudit) -> Reply:
+        """What is opened by its id, or the audit trail."""
+        if isinstance(request, GetAudit):
+            return Audit(self.script.audit)
         if isinstance(request, GetExchange):
             gone = Refused(f"there is no request {request.id}", "only the last of each tunnel are kept")
             return self.script.opened.get((request.id, request.reveal), gone)
@@ -198,7 +205,7 @@ class ScriptedEngine:
                 self._answer(writer, ask.id, Chids([row for row in script.whole_chids if row.session == session]))
             case GetChids():
                 self._answer(writer, ask.id, Chids(script.chids))
-            case GetExchange() | GetAttempts():
+            case GetExchange() | GetAttempts() | GetAudit():
                 self._answer(writer, ask.id, self._one(request))
             case GetEvents():
                 self._answer(writer, ask.id, Events(script.events))

@@ -45,6 +45,7 @@ WAYS: dict[Screen, tuple[Callable[[], Script], Place, tuple[str, ...], str]] = {
     "punches": (punches, Place("punches"), ("G", "k"), "r R"),
     "attempt": (punches, Place("attempt", attempt="p5"), (), "r R"),
     "help": (evening, Place("help"), (), "R"),
+    "audit": (evening, Place("audit"), (), "R"),
 }
 """The story and the place in it of each screen, the keys that select something, and the keys that steer there."""
 

@@ -18,6 +18,7 @@ from textual.binding import Binding, BindingType
 from textual.screen import Screen
 
 from tunnelconsole.control.attempts import AttemptRow
+from tunnelconsole.control.audit import AuditRow
 from tunnelconsole.control.exchange_rows import ExchangeRow
 from tunnelconsole.control.messages import (
     LEVELS,
@@ -113,6 +114,8 @@ class ConsoleApp(Operating):
             self.go(Place("request", row.service, request=row.id))
         elif isinstance(row, AttemptRow):
             self.go(Place("attempt", row.service, attempt=row.id))
+        elif isinstance(row, AuditRow):
+            self.show_entry(row)
         elif isinstance(row, ChidRow) or (
             isinstance(row, EventRow) and row.session and self.latest.session(row.session)
         ):

@@ -38,6 +38,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("tunnels", "show('tunnels')", "Requests that came through tunnels; of one service when named", "service"),
     Command("requests", "show('tunnels')", "The same as :tunnels", "service"),
     Command("punches", "show('punches')", "Hole punches that were tried; of one service when named", "service"),
+    Command("audit", "show('audit')", "Who had the engine do what, and what came of it"),
     Command("help", "show('help')", "Keys and commands"),
     Command("start", "start_named", "Start a service", "service", needs=True),
     Command("stop", "stop_named", "Stop a service; asks first", "service", needs=True),

@@ -20,6 +20,7 @@ from textual.screen import Screen
 from tunnelconsole.control.messages import LEVELS, MIN_INTERVAL, Events, Reply, Request, Update, Watch
 from tunnelconsole.screens import copying, themes
 from tunnelconsole.screens.attempt import AttemptPane
+from tunnelconsole.screens.audit import AuditPane
 from tunnelconsole.screens.channels import ChannelsPane
 from tunnelconsole.screens.chids import ChidsPane
 from tunnelconsole.screens.commands import Takes, complete
@@ -67,7 +68,7 @@ TOAST, TROUBLE_TOAST = 4.0, 9.0
 
 PANES: tuple[type[Pane], ...] = (
     OverviewPane, ServicesPane, SessionsPane, ChannelsPane, EventsPane, ChidsPane, TunnelsPane, PunchesPane, HelpPane,
-    RequestPane, AttemptPane,
+    RequestPane, AttemptPane, AuditPane,
 )  # fmt: skip
 """The screens, in the order of their tabs."""
 

@@ -21,12 +21,13 @@ Screen = Literal[
     "help",
     "request",
     "attempt",
+    "audit",
 ]
 """The names of the screens, in the order of their tabs."""
 
 ALL: tuple[Screen, ...] = get_args(Screen)
 
-INSIDE: dict[Screen, Screen] = {"request": "tunnels", "attempt": "punches"}
+INSIDE: dict[Screen, Screen] = {"request": "tunnels", "attempt": "punches", "audit": "events"}
 """Screens that are reached through another one, whose tab they have."""
 
 SCREENS: tuple[Screen, ...] = tuple(screen for screen in ALL if screen not in INSIDE)
@@ -50,7 +51,7 @@ GROUPS: dict[Group, str] = {
 }
 """The groups of the help screen, with their headings."""
 
-TABLES: frozenset[Screen] = frozenset(SCREENS) - {"help"}
+TABLES: frozenset[Screen] = frozenset(SCREENS) - {"help"} | {"audit"}
 LISTS: frozenset[Screen] = TABLES - {"overview"}
 CHIDS: frozenset[Screen] = frozenset({"chids"})
 SERVICES: frozenset[Screen] = frozenset({"overview", "services"})
@@ -97,9 +98,10 @@ KEYS: tuple[Key, ...] = (
     _go(6, "chids", "Who sends to whom at the channel servers"),
     _go(7, "tunnels", "Which requests came through tunnels, and how they were answered"),
     _go(8, "punches", "Which hole punches were tried, and what they came to"),
+    Key(("a",), "a", "show('audit')", "audit", "Who had the engine do what", "go", frozenset({"events"}), footer=21),
     Key(("question_mark",), "?", "show('help')", "help", "This help", "go", footer=90),
     Key(("enter",), "Enter", "open", "open",
-        "Into the selected row: a service's sessions, a session's channels, a request, a punch", "go", TABLES,
+        "Into the selected row: a service's sessions, a session's channels, a request, a punch, an entry", "go", TABLES,
         footer=10),
     Key(("escape",), "Esc", "go_back", "back", "Clear the filter, else go back", "go", footer=11),
     Key(("tab",), "Tab", "next_screen(1)", "next", "The next screen", "go"),
@@ -175,7 +177,7 @@ KEYS: tuple[Key, ...] = (
     _sort("B", "bytes_in", "bytes in", "overview", "services", "sessions", "channels", "chids"),
     _sort("U", "bytes_out", "bytes out", "overview", "services", "sessions", "channels", "chids"),
     _sort("A", "since", "age", "overview", "services", "sessions", "channels", "chids"),
-    _sort("T", "time", "time", "events", "tunnels", "punches"),
+    _sort("T", "time", "time", "events", "tunnels", "punches", "audit"),
     _sort("L", "level", "level", "events"),
     _sort("E", "type", "type", "events", "tunnels"),
     _sort("M", "method", "method", "tunnels", "punches"),
@@ -189,6 +191,11 @@ KEYS: tuple[Key, ...] = (
     _sort("P", "peer", "what was reached", "punches"),
     _sort("H", "here", "NAT here", "punches"),
     _sort("E", "there", "NAT there", "punches"),
+    _sort("W", "who", "who it was", "audit"),
+    _sort("V", "via", "through what", "audit"),
+    _sort("A", "action", "action", "audit"),
+    _sort("B", "object", "object", "audit"),
+    _sort("O", "outcome", "what came of it, the worst first", "audit"),
     _sort("V", "peer", "visitor", "tunnels"),
     _sort("H", "host", "host", "tunnels"),
 )  # fmt: skip
