@@ -19,7 +19,9 @@ from tunnelconsole.engine.bus import Record
 from tunnelconsole.engine.events import Crashed, PeerRefused, Repeated
 from waiting import until_true
 
-REFUSED = Record(7, 1_700_000_000.25, PeerRefused(service="home", peer="192.0.2.7:40112", reason="wrong secret"))
+REFUSED = Record(
+    7, 1_700_000_000.25, PeerRefused(service="home", peer="192.0.2.7:40112", reason="wrong secret", kind="credentials")
+)
 
 
 @dataclass
@@ -65,9 +67,11 @@ def logged(pipe: Pipe, log_format: LogFormat, record: Record) -> list[str]:
 
 class TestLines:
     def test_an_event_as_text(self, pipe: Pipe) -> None:
-        assert logged(pipe, "text", REFUSED) == [
-            '2023-11-14T22:13:20.250Z warning peer-refused service=home text="refused 192.0.2.7:40112: wrong secret"'
-        ]
+        (line,) = logged(pipe, "text", REFUSED)
+        assert line == (
+            "2023-11-14T22:13:20.250Z warning peer-refused service=home kind=credentials address=192.0.2.7 "
+            'text="refused 192.0.2.7:40112: wrong secret"'
+        )
 
     def test_an_event_as_json(self, pipe: Pipe) -> None:
         (line,) = logged(pipe, "json", REFUSED)
@@ -76,6 +80,8 @@ class TestLines:
             "level": "warning",
             "event": "peer-refused",
             "service": "home",
+            "kind": "credentials",
+            "address": "192.0.2.7",
             "text": "refused 192.0.2.7:40112: wrong secret",
         }
 

@@ -2,7 +2,7 @@
 
 As text, ``key=value`` after the time, the level and what happened; values with spaces are quoted::
 
-    2025-11-20T03:12:45.678Z warning peer-refused service=home text="refused 192.0.2.7:40112: wrong secret"
+    2025-11-20T03:12:45.678Z info service-stopped service=home text="stopped: by a command"
 
 As JSON, one object per line with the same keys, and ``time``, ``level`` and ``event``. Either way nothing that a peer
 sent can move the cursor or forge a line: what is not printable is escaped.
@@ -24,7 +24,7 @@ from functools import partial
 from typing import Final, Literal
 
 from tunnelconsole.engine.bus import Record
-from tunnelconsole.engine.events import Crashed, Repeated
+from tunnelconsole.engine.events import Crashed, PeerRefused, Repeated
 from tunnelconsole.log_file import Rotation
 
 LogFormat = Literal["text", "json"]
@@ -189,6 +189,8 @@ class Log:
         event = record.event
         where = {"service": event.service, "session": event.session, "channel": event.channel}
         fields: dict[str, object] = {key: value for key, value in where.items() if value}
+        if isinstance(event, PeerRefused):  # before the text, which may quote strangers: see docs/fail2ban
+            fields |= {"kind": event.kind, "address": event.address}
         fields["text"] = event.text()
         if isinstance(event, Repeated):
             fields |= {"of": event.of, "count": event.count}

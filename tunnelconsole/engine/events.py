@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 import msgspec
 
 from tunnelconsole.engine.floods import Cause
+from tunnelconsole.engine.refusals import RefusalKind
 
 Level = Literal["debug", "info", "warning", "error"]
 
@@ -182,6 +183,14 @@ class PeerRefused(Event, frozen=True, kw_only=True):
     level: ClassVar[Level] = "warning"
     peer: str
     reason: str
+    kind: RefusalKind = "other"
+    """The reason as one of a few words."""
+
+    @property
+    def address(self) -> str:
+        """Whose it is: the peer without its port; "" where it came by no address."""
+        host = self.peer.rpartition(":")[0]
+        return host[1:-1] if host.startswith("[") and host.endswith("]") else host
 
     def text(self) -> str:
         return f"refused {self.peer}: {self.reason}"

@@ -108,7 +108,8 @@ class Counts:
         self.channels[event.service] += 1
 
     def _refused(self, event: PeerRefused) -> None:
-        self.refusals[event.service, refusal(event.reason)] += 1
+        vague = event.kind in ("protocol", "other")  # then the sentence may say more
+        self.refusals[event.service, refusal(event.reason) if vague else event.kind] += 1
 
     def _wrong_answer(self, event: WrongAnswer) -> None:
         self.refusals[event.service, "credentials"] += 1

@@ -43,7 +43,7 @@ _FAILED: Final = {
     "name": r"no such host|not known|name|resolve|look(ed)? ?up|address associated",
 }
 
-REFUSAL_REASONS: Final = (*_REFUSED, OTHER)
+REFUSAL_REASONS: Final = (*_REFUSED, "rate", OTHER)
 """Why somebody was turned away, as labels say it."""
 
 FAILURE_REASONS: Final = (*_FAILED, OTHER)

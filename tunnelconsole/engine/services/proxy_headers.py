@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from tunnelconsole.engine.access import Clients
 from tunnelconsole.engine.limits import Place
+from tunnelconsole.engine.refusals import RefusalKind, kind_of
 from tunnelconsole.engine.services.service import Service
 from tunnelconsole.engine.transport.listener import Accepted
 from tunnelconsole.engine.transport.watch import InputWatch
@@ -45,7 +47,7 @@ class ProxyHeaders:
                 return
             place = self.service.gate.enter_handshake(peer)
             if place is None:
-                self.service.refused(peer, "too many connections are inside their handshake")
+                self.service.refused(peer, "too many connections are inside their handshake", "limit")
                 sock.close()
                 return
             HeaderReading(self, sock, peer, place, accepted)
@@ -79,7 +81,7 @@ class HeaderReading:
         self._timer = service.node.loop.call_later(service.settings.limits.handshake_timeout, self._late)
         self._input = InputWatch(service.node.loop, sock.fileno(), self._readable)
         self._input.start()
-        place.lost = self._turn_away
+        place.lost = partial(self._turn_away, kind="limit")
         headers.reading.add(self)
 
     def _readable(self) -> None:
@@ -100,10 +102,10 @@ class HeaderReading:
             if not self._header.begun:
                 self.leave()  # as HAProxy ends such a check
                 return
-            self._turn_away(f"it broke off before its PROXY header was complete: {error.strerror or error}")
+            self._turn_away(f"it broke off before its PROXY header was complete: {error.strerror or error}", "left")
             return
         except ProtocolError as error:
-            self._turn_away(f"{error}; {WHO}")
+            self._turn_away(f"{error}; {WHO}", kind_of(error))
             return
         told = self._header.told
         if told is not None:
@@ -113,10 +115,10 @@ class HeaderReading:
 
     def _late(self) -> None:
         timeout = self._headers.service.settings.limits.handshake_timeout
-        self._turn_away(f"no complete PROXY header within {timeout:g} s; {WHO}")
+        self._turn_away(f"no complete PROXY header within {timeout:g} s; {WHO}", "timeout")
 
-    def _turn_away(self, reason: str) -> None:
-        self._headers.service.refused(self._peer, reason)
+    def _turn_away(self, reason: str, kind: RefusalKind) -> None:
+        self._headers.service.refused(self._peer, reason, kind)
         self.leave()
 
     def leave(self) -> None:

@@ -18,6 +18,7 @@ from tunnelconsole.engine.events import PeerRefused, ResourcesExhausted, Service
 from tunnelconsole.engine.limits import Gate, LimitSettings, Place
 from tunnelconsole.engine.node import Node
 from tunnelconsole.engine.private_files import private_folder
+from tunnelconsole.engine.refusals import RefusalKind
 from tunnelconsole.engine.rules import Problem, Rule, broken
 from tunnelconsole.engine.services.certificate_pair import CertificatePair, reason_of
 from tunnelconsole.engine.sessions import ANONYMOUS, Channel, Flow, Session
@@ -206,13 +207,14 @@ class Service(ABC, Generic[S]):
 
     def admit(self, sock: socket.socket, peer: str) -> Place | None:
         """A place for whoever has connected, to be held until its handshake is done; None once it is turned away."""
+        kind: RefusalKind
         if not self.clients.permit(peer):
-            reason = "its address is not in clients_allow, or is in clients_deny"
+            kind, reason = "address", "its address is not in clients_allow, or is in clients_deny"
         elif place := self.gate.enter_handshake(peer):
             return place
         else:
-            reason = "too many connections are inside their handshake"
-        self.refused(peer, reason)
+            kind, reason = "limit", "too many connections are inside their handshake"
+        self.refused(peer, reason, kind)
         sock.close()
         return None
 
@@ -241,7 +243,7 @@ class Service(ABC, Generic[S]):
 
         def lost(reason: str) -> None:
             if task.cancel():
-                self.refused(peer, reason)
+                self.refused(peer, reason, "limit")
 
         def ended(_: object) -> None:
             self._newcomers.discard(task)
@@ -264,9 +266,12 @@ class Service(ABC, Generic[S]):
             with self.node.contain(f"ending session {session.id}", self.name):
                 session.end(reason)
 
-    def refused(self, peer: str, reason: str) -> None:
-        """Reports that somebody was turned away."""
-        self.node.bus.publish(PeerRefused(service=self.name, peer=peer, reason=reason))
+    def refused(self, peer: str, reason: str, kind: RefusalKind = "other") -> None:
+        """Reports that somebody was turned away.
+
+        :param kind: the reason as one of a few words.
+        """
+        self.node.bus.publish(PeerRefused(service=self.name, peer=peer, reason=reason, kind=kind))
 
     def exhausted(self, error: OSError) -> None:
         """Reports that accepting pauses because the process has no descriptors or memory left."""

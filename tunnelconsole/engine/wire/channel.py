@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from tunnelconsole.engine.wire.channel_lines import (
@@ -27,7 +27,6 @@ from tunnelconsole.engine.wire.channel_lines import (
     ClientSealing,
     Lines,
     ServerSealing,
-    WrongPassword,
     check_chid,
     check_receivers,
     check_timeout,
@@ -38,7 +37,7 @@ from tunnelconsole.engine.wire.channel_lines import (
     read_response,
 )
 from tunnelconsole.engine.wire.early_data import EarlyData
-from tunnelconsole.engine.wire.errors import ProtocolError
+from tunnelconsole.engine.wire.errors import NotAllowed, ProtocolError
 
 _OK = b'{"result":"OK","rsp":"hs4"}'
 
@@ -67,6 +66,8 @@ class Rejected:
     """The client broke the protocol or knows no password. Its refusal is queued; send it and close."""
 
     reason: str
+    error: ProtocolError | None = field(default=None, compare=False)
+    """The same, of the sort that it is."""
 
 
 ServerEvent = Authenticated | JoinAsked | Rejected
@@ -138,7 +139,7 @@ class ChannelServerHandshake:
                 events.append(self._read_receivers(line))
         except ProtocolError as error:
             self.refuse(str(error))
-            events.append(Rejected(str(error)))
+            events.append(Rejected(str(error), error))
             return events
         if events and isinstance(events[-1], JoinAsked):
             self._early.add(self._lines.take_rest())
@@ -183,7 +184,7 @@ class ChannelServerHandshake:
     def _read_name(self, line: bytes, events: list[ServerEvent]) -> None:
         if self._sealing is not None:
             if line.startswith(b"{"):
-                raise WrongPassword("this channel server encrypts its handshake: a handshake password is needed")
+                raise NotAllowed("this channel server encrypts its handshake: a handshake password is needed")
             line = self._sealing.open(line)
             events.append(Authenticated(self._sealing.identity or ""))
         request = read_request(line, "hs1")

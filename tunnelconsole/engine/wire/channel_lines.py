@@ -8,7 +8,7 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
-from tunnelconsole.engine.wire.errors import ProtocolError
+from tunnelconsole.engine.wire.errors import ProtocolError, WrongCredentials
 
 #: Bytes of a chid in UTF-8: as long as a host name in practice, short enough for a table.
 MAX_CHID = 128
@@ -65,7 +65,7 @@ def check_timeout(seconds: float) -> None:
         raise ValueError(f"a timeout is 0 to {MAX_TIMEOUT} seconds")
 
 
-class WrongPassword(ProtocolError):
+class WrongPassword(WrongCredentials):
     """The first sealed line was sealed with no password that is known here."""
 
 

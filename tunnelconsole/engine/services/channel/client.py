@@ -340,7 +340,7 @@ class ChannelClient(ClientService[ChannelClientSettings]):
         if not full and len(self._waiting) >= MAX_WAITING:
             full = f"{MAX_WAITING} programs wait for their turn already"
         if full:
-            self.refused(peer, full)
+            self.refused(peer, full, "limit")
             sock.close()
             return
         local = LocalEnd(SocketEnd(sock), peer)
@@ -360,7 +360,7 @@ class ChannelClient(ClientService[ChannelClientSettings]):
         self._waiting = deque(waiting for waiting in self._waiting if waiting.local is not local)
         seconds = self.settings.limits.handshake_timeout
         cause = "another program has the channel" if self.attached else "the channel server is not connected"
-        self.refused(local.peer, f"it has waited {seconds:g} s for its turn: {cause}")
+        self.refused(local.peer, f"it has waited {seconds:g} s for its turn: {cause}", "timeout")
         local.end.abort()
 
 

@@ -19,6 +19,7 @@ import msgspec
 from tunnelconsole.engine.events import BytesDropped, ReceiverDisconnected, ReceiversChanged
 from tunnelconsole.engine.limits import Place
 from tunnelconsole.engine.node import Node
+from tunnelconsole.engine.refusals import kind_of
 from tunnelconsole.engine.rules import Problem, Rule
 from tunnelconsole.engine.services.channel.connection import new_chid
 from tunnelconsole.engine.services.channel.drops import Loss
@@ -33,7 +34,7 @@ from tunnelconsole.engine.transport.tls import TLSEnd, complete_handshake
 from tunnelconsole.engine.units import Duration, Size
 from tunnelconsole.engine.wire.channel import Authenticated, ChannelServerHandshake, JoinAsked, Rejected
 from tunnelconsole.engine.wire.channel_lines import check_receivers
-from tunnelconsole.engine.wire.errors import ProtocolError
+from tunnelconsole.engine.wire.errors import NoRoom, NotAllowed, ProtocolError
 from tunnelconsole.engine.wire.passphrase import MAX_PASSWORDS, SALT_LENGTH, derive_key
 from tunnelconsole.errors import RequestRefused
 
@@ -212,10 +213,10 @@ class ChannelServer(ListeningService[ChannelServerSettings]):
                     await complete_handshake(end)
             full = self.gate.refuses(new_session=True, new_channel=True)
             if full:
-                raise ProtocolError(full)
+                raise NoRoom(full)
             party = self._join(Newcomer(end, peer, ANONYMOUS, str(next(self._broadcast_chids))))
         except (ProtocolError, OSError) as error:
-            self.refused(peer, self.explain(error))
+            self.refused(peer, self.explain(error), kind_of(error))
             end.close()
         else:
             self._first_byte_timers[party] = self.node.loop.call_later(FIRST_BYTE_TIMEOUT, self._still_silent, party)
@@ -241,12 +242,12 @@ class ChannelServer(ListeningService[ChannelServerSettings]):
                             pass
                         case JoinAsked():
                             return identity, event
-                        case Rejected(reason):
-                            raise ProtocolError(reason)
+                        case Rejected(reason, wrong):
+                            raise wrong or ProtocolError(reason)
                 self._handshake_bytes += handshake.held - held
                 held = handshake.held
                 if self._handshake_bytes > MAX_HANDSHAKE_BYTES:
-                    raise ProtocolError("too many newcomers are sending long lines")
+                    raise NoRoom("too many newcomers are sending long lines")
         finally:
             self._handshake_bytes -= held
 
@@ -258,10 +259,10 @@ class ChannelServer(ListeningService[ChannelServerSettings]):
         """
         older = self.hub.routes.present.get(newcomer.chid)
         if older is not None and not self._is_same(older, newcomer):
-            raise ProtocolError(f"chid {newcomer.chid} is taken")
+            raise NotAllowed(f"chid {newcomer.chid} is taken")
         full = "" if older is not None else self.gate.refuses(new_session=True, new_channel=True)
         if full:
-            raise ProtocolError(full)
+            raise NoRoom(full)
         handshake.accept()
         answer = handshake.data_to_send()
         try:
@@ -296,7 +297,7 @@ class ChannelServer(ListeningService[ChannelServerSettings]):
         self, end: End, peer: str, error: ProtocolError | OSError, handshake: ChannelServerHandshake
     ) -> None:
         reason = self.explain(error)
-        self.refused(peer, reason)
+        self.refused(peer, reason, kind_of(error))
         if isinstance(error, ProtocolError | TimeoutError) and not (isinstance(end, TLSEnd) and not end.established):
             if not handshake.answered:
                 handshake.refuse(reason)

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal, Protocol
 
 from tunnelconsole.engine.events import TargetFailed
 from tunnelconsole.engine.node import Node
+from tunnelconsole.engine.refusals import kind_of
 from tunnelconsole.engine.rules import Problem, Rule
 from tunnelconsole.engine.services.jump.connection import reach
 from tunnelconsole.engine.services.server_dialer import ClientService, ClientSettings, ServerDialer, ssh_rules
@@ -225,7 +226,7 @@ class JumpClient(ClientService[JumpClientSettings]):
     def _accepted(self, sock: socket.socket, peer: str) -> None:
         full = self.gate.refuses(new_session=True, new_channel=True)
         if full:
-            self.refused(peer, full)
+            self.refused(peer, full, "limit")
             sock.close()
             return
         place = self.admit(sock, peer)
@@ -257,15 +258,15 @@ class JumpClient(ClientService[JumpClientSettings]):
                     if target is None:
                         await send_all(local, doorman.data_to_send())
         except ProtocolError as error:
-            self.refused(peer, str(error))
+            self.refused(peer, str(error), kind_of(error))
             self.node.farewells.bid(local, doorman.data_to_send())
             return None
         except TimeoutError:
-            self.refused(peer, f"it did not say where to go within {self._timeout:g} s")
+            self.refused(peer, f"it did not say where to go within {self._timeout:g} s", "timeout")
             local.close()
             return None
         except OSError as error:
-            self.refused(peer, f"it broke off: {error.strerror or error}")
+            self.refused(peer, f"it broke off: {error.strerror or error}", "left")
             local.close()
             return None
         return target
@@ -295,7 +296,7 @@ class JumpClient(ClientService[JumpClientSettings]):
         except OSError as error:
             far.close()
             local.close()
-            self.refused(peer, f"it broke off: {error.strerror or error}")
+            self.refused(peer, f"it broke off: {error.strerror or error}", "left")
             return
         except BaseException:
             far.abort()

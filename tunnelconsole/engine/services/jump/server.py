@@ -11,6 +11,7 @@ import asyncio
 import secrets
 import socket
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import ClassVar
 
 import msgspec
@@ -19,6 +20,7 @@ from tunnelconsole.engine.access import Destinations
 from tunnelconsole.engine.events import TargetFailed
 from tunnelconsole.engine.limits import Place
 from tunnelconsole.engine.node import Node
+from tunnelconsole.engine.refusals import RefusalKind, kind_of
 from tunnelconsole.engine.rules import Problem, Rule, above_zero
 from tunnelconsole.engine.services.listening import TLS_ON, ListeningService, ListeningSettings
 from tunnelconsole.engine.sessions import ANONYMOUS
@@ -138,7 +140,7 @@ class Admission:
         self._end = end
         self._peer = peer
         self._place = place
-        place.lost = self._turn_away
+        place.lost = partial(self._turn_away, kind="limit")
         self._identity = ""
         self._target = ("", 0)
         self._dial: Dial | None = None
@@ -161,7 +163,7 @@ class Admission:
         reason = self._server.explain(TimeoutError())
         if isinstance(self._end, TLSEnd) and not self._end.heard:  # we would have to speak first, without TLS
             reason += f", and not a byte, which is how a client without TLS waits; if it is one, {TLS_ON}"
-        self._turn_away(reason)
+        self._turn_away(reason, "timeout")
 
     def _readable(self) -> None:
         try:
@@ -173,7 +175,7 @@ class Admission:
         except BlockingIOError:
             return
         except OSError as error:
-            self._turn_away(self._server.explain(error))
+            self._turn_away(self._server.explain(error), kind_of(error))
             return
         try:
             if data:
@@ -183,7 +185,7 @@ class Admission:
             else:
                 self._handshake.receive_eof()
         except ProtocolError as error:
-            self._turn_away(str(error))
+            self._turn_away(str(error), kind_of(error))
 
     def _on(self, event: ServerEvent, data: bytes) -> None:
         """Acts on what the client did, with the last of its bytes that it took."""
@@ -194,7 +196,8 @@ class Admission:
             case TargetAsked(host, port):
                 self._ask_for(host, port)
             case BadSecret():
-                self._server.refused(self._peer, self._server.mistaken(data) or "wrong secret")
+                mistake = self._server.mistaken(data)
+                self._server.refused(self._peer, mistake or "wrong secret", "tls" if mistake else "credentials")
                 self._part()
             case BadTarget(text):
                 self._fail(text, "target must be host:port", told=True)
@@ -262,9 +265,9 @@ class Admission:
         try:
             if not output or self._end.send(output) == len(output):
                 return True
-            self._turn_away("it does not read its side of the handshake")
+            self._turn_away("it does not read its side of the handshake", "protocol")
         except OSError as error:
-            self._turn_away(self._server.explain(error))
+            self._turn_away(self._server.explain(error), kind_of(error))
         return False
 
     def _fail(self, target: str, reason: str, *, told: bool = False) -> None:
@@ -280,8 +283,8 @@ class Admission:
         self._leave()
         self._server.node.farewells.bid(self._end, self._handshake.data_to_send())
 
-    def _turn_away(self, reason: str) -> None:
-        self._server.refused(self._peer, reason)
+    def _turn_away(self, reason: str, kind: RefusalKind) -> None:
+        self._server.refused(self._peer, reason, kind)
         self._leave()
         self._end.close()
 

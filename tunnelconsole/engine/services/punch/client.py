@@ -168,7 +168,7 @@ class PunchClient(Service[PunchClientSettings], PairingUser):
     def _accepted(self, sock: socket.socket, peer: str) -> None:
         full = self.gate.refuses(new_session=False, new_channel=True)
         if full:
-            self.refused(peer, full)
+            self.refused(peer, full, "limit")
             sock.close()
             return
         place = self.admit(sock, peer)
@@ -182,12 +182,12 @@ class PunchClient(Service[PunchClientSettings], PairingUser):
             async with asyncio.timeout(LINK_WAIT):
                 await self._linked.wait()
         except TimeoutError:
-            self.refused(peer, f"nobody else came to room {self.settings.room} within {LINK_WAIT:g} s")
+            self.refused(peer, f"nobody else came to room {self.settings.room} within {LINK_WAIT:g} s", "timeout")
             local.abort()
             return
         link = self._link
         if link is None or not link.open(local, peer):
-            self.refused(peer, "the link takes no more streams now")
+            self.refused(peer, "the link takes no more streams now", "limit")
             local.abort()
 
     def lead_in(self, link: Link, stream_id: int, stream: EarlyStream) -> None:
@@ -197,7 +197,7 @@ class PunchClient(Service[PunchClientSettings], PairingUser):
         if target is None:
             full = "both ends have listen: one of the two needs a target"
         if full or self._stopping or target is None:
-            self.refused(stream.name, full or "the service takes no visitors now")
+            self.refused(stream.name, full or "the service takes no visitors now", "limit")
             link.streams.reject(stream_id)
             return
         self.tasks.start(self._dial_for(link, stream_id, stream, target), stream.name)

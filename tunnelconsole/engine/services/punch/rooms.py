@@ -12,7 +12,7 @@ from tunnelconsole.engine.services.punch.observer import seen_as
 from tunnelconsole.engine.sessions import Session
 from tunnelconsole.engine.transport.ends import End
 from tunnelconsole.engine.transport.link import EndLink, Link
-from tunnelconsole.engine.wire.errors import ProtocolError
+from tunnelconsole.engine.wire.errors import NoRoom, NotAllowed, ProtocolError
 from tunnelconsole.engine.wire.hostport import parse_host_port
 from tunnelconsole.engine.wire.punch import (
     MAX_REASON,
@@ -221,7 +221,7 @@ class Seat:
         self._says = min(SAYS_AT_ONCE, self._says + (now - self._said_at) * SAYS_PER_SECOND) - 1
         self._said_at = now
         if self._says < 0:
-            raise ProtocolError(f"it says more than {SAYS_PER_SECOND:g} things a second")
+            raise NoRoom(f"it says more than {SAYS_PER_SECOND:g} things a second")
 
     def link_ended(self, link: Link) -> None:
         """See :meth:`link_received`."""
@@ -338,9 +338,9 @@ class Rooms:
         :raises ProtocolError: there is no seat for it.
         """
         if join.seat in self.seats:
-            raise ProtocolError("its seat's number is taken")
+            raise NotAllowed("its seat's number is taken")
         if self._sources.get(source_of(peer), 0) >= SEATS_PER_SOURCE:
-            raise ProtocolError(f"its address has {SEATS_PER_SOURCE} seats already")
+            raise NoRoom(f"its address has {SEATS_PER_SOURCE} seats already")
         same_name = self._rooms.setdefault(join.room, {})
         room = same_name.get(join.tag)
         if room is None:
@@ -354,7 +354,7 @@ class Rooms:
         if len(room.seats) >= SEATS:
             for seat in list(room.seats):
                 seat.must_answer()
-            raise ProtocolError(f"room {join.room} is full: two are in it already")
+            raise NoRoom(f"room {join.room} is full: two are in it already")
         return room
 
     def strangers(self, room: Room) -> list[Seat]:

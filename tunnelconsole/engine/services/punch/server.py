@@ -14,6 +14,7 @@ from typing import ClassVar, Final
 from tunnelconsole.engine.limits import Place
 from tunnelconsole.engine.node import Node
 from tunnelconsole.engine.punch_events import ObserverUnavailable, RoomEntered
+from tunnelconsole.engine.refusals import kind_of
 from tunnelconsole.engine.rules import Problem, Rule
 from tunnelconsole.engine.services.listening import ListeningService, ListeningSettings
 from tunnelconsole.engine.services.punch.observer import probe, seen_as
@@ -24,7 +25,7 @@ from tunnelconsole.engine.transport.link import EndLink
 from tunnelconsole.engine.transport.listener import Listener
 from tunnelconsole.engine.transport.pump import Finished, Pump
 from tunnelconsole.engine.transport.tls import TLSEnd, complete_handshake
-from tunnelconsole.engine.wire.errors import ProtocolError
+from tunnelconsole.engine.wire.errors import NoRoom, ProtocolError
 from tunnelconsole.engine.wire.hostport import format_host_port, parse_host_port
 from tunnelconsole.engine.wire.punch import (
     MAX_LINE,
@@ -162,7 +163,7 @@ class PunchServer(ListeningService[PunchServerSettings]):
                     seat = await self.rooms.awaited(message.seat)
                     self._wait_for_other(end, seat, rest)
         except (ProtocolError, OSError) as error:
-            self._turn_away(end, peer, self.explain(error), tell=isinstance(error, ProtocolError | TimeoutError))
+            self._turn_away(end, peer, error)
 
     async def _first_line(self, end: End) -> tuple[bytes, bytes]:
         """The first line of a connection, and what came behind it.
@@ -182,9 +183,10 @@ class PunchServer(ListeningService[PunchServerSettings]):
         line, _, rest = bytes(data).partition(b"\n")
         return line, rest
 
-    def _turn_away(self, end: End, peer: str, reason: str, *, tell: bool) -> None:
-        self.refused(peer, reason)
-        if tell and not (isinstance(end, TLSEnd) and not end.established):
+    def _turn_away(self, end: End, peer: str, error: ProtocolError | OSError) -> None:
+        reason = self.explain(error)
+        self.refused(peer, reason, kind_of(error))
+        if isinstance(error, ProtocolError | TimeoutError) and not (isinstance(end, TLSEnd) and not end.established):
             self.node.farewells.bid(end, encode(Refused(reason)))
         else:
             end.close()
@@ -196,7 +198,7 @@ class PunchServer(ListeningService[PunchServerSettings]):
         """
         full = self.gate.refuses(new_session=True, new_channel=False)
         if full:
-            raise ProtocolError(full)
+            raise NoRoom(full)
         room = self.rooms.find(join, peer)
         seat = Seat(self.node.loop, EndLink(self.node.loop, end), join, peer, self._left)
         self.rooms.add(room, seat)
@@ -296,7 +298,7 @@ class PunchServer(ListeningService[PunchServerSettings]):
                     if not rest:
                         break
         except ProtocolError as error:
-            self.refused(peer, str(error))
+            self.refused(peer, str(error), kind_of(error))
         except OSError:
             pass  # it has seen enough, or has had its time: either is how an observation ends
         end.close()

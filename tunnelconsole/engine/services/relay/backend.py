@@ -18,7 +18,7 @@ from tunnelconsole.engine.transport.listener import BACKLOG, Listener
 from tunnelconsole.engine.transport.mux import Mux, QuietUser
 from tunnelconsole.engine.transport.pump import Pump
 from tunnelconsole.engine.transport.stream_pump import StreamPump
-from tunnelconsole.engine.wire.errors import ProtocolError
+from tunnelconsole.engine.wire.errors import NoRoom, ProtocolError
 from tunnelconsole.engine.wire.hostport import format_host_port
 from tunnelconsole.engine.wire.relay import (
     KEY_LENGTH,
@@ -120,7 +120,7 @@ class Backend:
                 full = gate.refuses(new_session=True, new_channel=False)  # others may have attached meanwhile
         if full or self._listener is None:
             await self._turn_down(stream_id, full)
-            raise ProtocolError(full)
+            raise NoRoom(full)
         address = format_host_port(self._server.settings.public_host, self._listener.port)
         if self._mux.remote_leaving or not self._say(stream_id, address.encode()):
             raise ProtocolError("it left during the handshake")
@@ -203,7 +203,7 @@ class Backend:
         if self._listener is None:  # closed while a proxy said who comes
             full = "its public port is closed"
         if full:
-            self._server.refused(peer, full)
+            self._server.refused(peer, full, "limit")
             sock.close()
             return
         visitor = WaitingVisitor(self, SocketEnd(sock), peer)
@@ -237,7 +237,7 @@ class Backend:
             self._queued.append(visitor)
             return
         if stream_id is None:
-            self._server.refused(visitor.peer, "its backend takes no more visitors")
+            self._server.refused(visitor.peer, "its backend takes no more visitors", "limit")
             visitor.end.abort()
             return
         pace = self._server.gate.pace

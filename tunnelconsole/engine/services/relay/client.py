@@ -351,7 +351,7 @@ class Attachment:
         if self._retired or self._session is None:
             full = "the service takes no visitors now"
         if full:
-            self._client.refused(visitor, full)
+            self._client.refused(visitor, full, "limit")
         return not full
 
     async def _dial_target(self, visitor: str, address: str = "") -> SocketEnd | None:

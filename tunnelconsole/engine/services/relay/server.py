@@ -11,6 +11,7 @@ from typing import ClassVar
 
 from tunnelconsole.engine.limits import Place
 from tunnelconsole.engine.node import Node
+from tunnelconsole.engine.refusals import kind_of
 from tunnelconsole.engine.rules import Rule, own_host
 from tunnelconsole.engine.services.listening import ListeningService, ListeningSettings
 from tunnelconsole.engine.services.native import KEEPALIVE, KEEPALIVE_RULE
@@ -20,7 +21,7 @@ from tunnelconsole.engine.settings import PortRange
 from tunnelconsole.engine.transport.ends import End, receive
 from tunnelconsole.engine.transport.tls import TLSEnd, complete_handshake
 from tunnelconsole.engine.units import Duration
-from tunnelconsole.engine.wire.errors import ProtocolError
+from tunnelconsole.engine.wire.errors import NotAllowed, ProtocolError
 from tunnelconsole.engine.wire.relay import MAX_PUBLIC_ADDRESS, DataHello, is_native
 from tunnelconsole.errors import ListenFailed
 
@@ -98,7 +99,8 @@ class RelayServer(ListeningService[RelayServerSettings]):
                     backend = Backend(self, end, peer, first)
                     await backend.attach()
         except (ProtocolError, OSError) as error:
-            self.refused(peer, self.mistaken(first) or self.explain(error))
+            mistake = self.mistaken(first)
+            self.refused(peer, mistake or self.explain(error), "tls" if mistake else kind_of(error))
             if backend is None:
                 end.close()
 
@@ -112,7 +114,7 @@ class RelayServer(ListeningService[RelayServerSettings]):
             key = hello.receive_data(data)
         backend = self.backends.get(key)  # 256 random bits: a guess tells an attacker nothing by its timing
         if backend is None:
-            raise ProtocolError("its key belongs to no backend that is here")
+            raise NotAllowed("its key belongs to no backend that is here")
         if hello.leftover:
             raise ProtocolError("a data connection said something before it had a visitor")
         backend.add_data_connection(end)

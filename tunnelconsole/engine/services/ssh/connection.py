@@ -10,6 +10,7 @@ import os
 import socket
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,6 +18,7 @@ import asyncssh
 
 from tunnelconsole.engine.access import source_of
 from tunnelconsole.engine.limits import Place
+from tunnelconsole.engine.refusals import RefusalKind
 from tunnelconsole.engine.services.ssh.algorithms import CIPHERS, MACS, SIGNATURES, key_exchanges
 from tunnelconsole.engine.services.ssh.channels import Channels
 from tunnelconsole.engine.services.ssh.console import ConsoleSession, SessionChannel
@@ -150,7 +152,7 @@ class Login:
         self._session: Session | None = None
         self._loop = door.server.node.loop
         self.connection = Connection(self._loop, door.options, self)
-        place.lost = self.turn_away
+        place.lost = partial(self.turn_away, kind="limit")
         self._turned_away = asyncio.Event()
         self._timers: list[asyncio.TimerHandle] = []
         self._parting: asyncio.TimerHandle | None = None
@@ -166,7 +168,7 @@ class Login:
         try:
             wait = self.door.throttle.begin(source_of(self.peer))
             if wait is None:
-                self.turn_away("too many logins at once from its address")
+                self.turn_away("too many logins at once from its address", "rate")
             else:
                 await self._wait(wait)
             if not self._over:
@@ -177,7 +179,7 @@ class Login:
                 ]
                 await self._loop.connect_accepted_socket(lambda: self.connection, own)
         except OSError as error:
-            self.turn_away(f"it broke off: {error.strerror or error}")
+            self.turn_away(f"it broke off: {error.strerror or error}", "left")
         finally:
             if not self.connection.below:
                 own.close()
@@ -194,12 +196,14 @@ class Login:
 
     def _silent(self) -> None:
         if not self.connection.get_extra_info("client_version"):
-            self.turn_away(f"it said nothing of SSH within {self.server.settings.limits.handshake_timeout:g} s")
+            self.turn_away(
+                f"it said nothing of SSH within {self.server.settings.limits.handshake_timeout:g} s", "timeout"
+            )
 
     def _late(self) -> None:
-        self.turn_away(f"{self.proof.missing} within {self.server.settings.login_timeout:g} s")
+        self.turn_away(f"{self.proof.missing} within {self.server.settings.login_timeout:g} s", "timeout")
 
-    def turn_away(self, reason: str, *, tell: bool = True) -> None:
+    def turn_away(self, reason: str, kind: RefusalKind = "other", *, tell: bool = True) -> None:
         """Ends a connection that has not logged in."""
         if self._over or self._session is not None:
             return
@@ -207,7 +211,8 @@ class Login:
         self._turned_away.set()
         self._leave_login()
         if tell:
-            self.server.refused(self.peer, reason)
+            self.proof.turned_away(kind)
+            self.server.refused(self.peer, reason, self.proof.kind)
         self.connection.abort()
 
     def _leave_login(self) -> None:
@@ -227,6 +232,7 @@ class Login:
         full = self.server.gate.refuses(new_session=True, new_channel=False)
         if entry is None or full:
             self.proof.why = full or self.proof.missing
+            self.proof.turned_away("limit" if full else "not_allowed")
             raise asyncssh.DisconnectError(asyncssh.DISC_TOO_MANY_CONNECTIONS, self.proof.why)
         self._leave_login()
         self.door.throttle.give_back(source_of(self.peer))
@@ -305,9 +311,10 @@ class Login:
         if self._session is None:
             if isinstance(error, asyncssh.KeyExchangeFailed | asyncssh.ProtocolError):
                 self.proof.why = error.reason
+                self.proof.turned_away("protocol")
             if self in self.server.logins:
                 self._leave_login()
-                self.server.refused(self.peer, self.proof.why)
+                self.server.refused(self.peer, self.proof.why, self.proof.kind)
             return
         for console in list(self.consoles):
             console.connection_lost(error)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import asyncssh
 
+from tunnelconsole.engine.refusals import RefusalKind
 from tunnelconsole.engine.services.ssh.events import WrongAnswer
 from tunnelconsole.engine.services.ssh.keys import Entry
 from tunnelconsole.engine.services.ssh.second_factor import USED
@@ -36,6 +37,8 @@ class Proof:
     def __init__(self, door: Door, peer: str) -> None:
         self.why = "it left before it had logged in"
         """Why it has not logged in, if it leaves now."""
+        self.kind: RefusalKind = "left"
+        """The same as one of a few words; once a guess was wrong, that is it."""
         self.proven: Entry | None = None
         """The key whose owner this is."""
         self._door = door
@@ -64,6 +67,11 @@ class Proof:
         """What is not proven, in a sentence."""
         return f"{self.proven.identity} gave no {self.wanted}" if self.proven and self.wanted else "no key was proven"
 
+    def turned_away(self, kind: RefusalKind) -> None:
+        """Notes the word for why it has not logged in: a guesser does not become another by how it leaves."""
+        if self.kind != "credentials":
+            self.kind = kind
+
     def offer(self, key: bytes) -> bool:
         """Whether this key may come in, from here and now; nobody has proven it yet.
 
@@ -77,8 +85,10 @@ class Proof:
         entry = self._door.keys.find(key)
         if entry is None:
             self.why = "none of its keys is in authorized_keys"
+            self.turned_away("credentials")
         elif refused := self._door.judge(entry, self._peer):
             self.why = refused
+            self.turned_away("not_allowed")
         else:
             self._offered = entry
         return self._offered is not None
@@ -119,6 +129,7 @@ class Proof:
             bus, service = self._door.server.node.bus, self._door.server.name
             bus.publish(WrongAnswer(service=service, peer=self._peer, identity=identity, reason=reason))
             self.why = f"{identity} gave {reason}"
+            self.turned_away("credentials")
             self._hint = WAIT_FOR_THE_NEXT if reason == USED else ""
             self._wrong += 1
             if self._wrong >= MOST_WRONG_HERE:
@@ -128,10 +139,12 @@ class Proof:
         if entry is None or entry.identity != identity or self._door.judge(entry, self._peer):
             self.forget()
             self.why = f"the key of {identity} opens nothing any more"
+            self.turned_away("not_allowed")
             return False
         self.proven, self._answered = entry, True
         return True
 
     def _no_more(self, reason: str) -> asyncssh.DisconnectError:
         self.why = reason
+        self.turned_away("credentials")
         return asyncssh.DisconnectError(asyncssh.DISC_NO_MORE_AUTH_METHODS_AVAILABLE, reason)

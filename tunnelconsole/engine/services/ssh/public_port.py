@@ -56,7 +56,7 @@ class PublicPort(PublicPlace):
         if self._listener is None:  # closed while a proxy said who comes
             full = "its public port is closed"
         if full:
-            server.refused(peer, full)
+            server.refused(peer, full, "limit")
             sock.close()
             return
         self._places.tell_visit(peer, self.address)

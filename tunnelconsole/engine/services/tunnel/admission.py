@@ -8,6 +8,7 @@ import hmac
 import secrets
 from typing import TYPE_CHECKING, Final
 
+from tunnelconsole.engine.refusals import RefusalKind, kind_of
 from tunnelconsole.engine.services.tunnel.backend import Backend
 from tunnelconsole.engine.services.tunnel.client_backend import ClientBackend
 from tunnelconsole.engine.services.tunnel.hooks import NOT_JUDGED, Request
@@ -15,7 +16,7 @@ from tunnelconsole.engine.services.tunnel.routes import HostRules
 from tunnelconsole.engine.sessions import ANONYMOUS
 from tunnelconsole.engine.transport.ends import End, receive, send_all
 from tunnelconsole.engine.transport.tls import TLSEnd
-from tunnelconsole.engine.wire.errors import ProtocolError
+from tunnelconsole.engine.wire.errors import NoRoom, ProtocolError
 from tunnelconsole.engine.wire.tunnel import KEY_LENGTH, DataOffered, Rejected, TunnelAsked, TunnelServerHandshake
 
 if TYPE_CHECKING:
@@ -23,6 +24,12 @@ if TYPE_CHECKING:
 
 FIRST_READ: Final = 4096
 """Bytes read at once of a client's request."""
+
+UNKNOWN: Final = 401
+"""Says that nobody who is known asks for a tunnel."""
+
+FULL: Final = 503
+"""Says that there is no room for a tunnel."""
 
 
 class Admission:
@@ -64,13 +71,13 @@ class Admission:
                     case DataOffered(key):
                         await self._attach_data(end, peer, handshake, key)
                     case Rejected(_, reason):
-                        self._turn_away(end, peer, handshake, reason)
+                        self._turn_away(end, peer, handshake, reason, "protocol")
         except (ProtocolError, OSError) as error:
-            self._server.refused(peer, self._server.explain(error))
+            self._server.refused(peer, self._server.explain(error), kind_of(error))
             end.close()
 
-    def _turn_away(self, end: End, peer: str, handshake: TunnelServerHandshake, reason: str) -> None:
-        self._server.refused(peer, reason)
+    def _turn_away(self, end: End, peer: str, handshake: TunnelServerHandshake, reason: str, kind: RefusalKind) -> None:
+        self._server.refused(peer, reason, kind)
         self._server.node.farewells.bid(end, handshake.data_to_send())
 
     # -- a tunnel --------------------------------------------------------------------------------------------------
@@ -84,7 +91,12 @@ class Admission:
         if status:
             # An original knows 400 and nothing else.
             handshake.refuse(status if asked.native else 400, reason)
-            self._turn_away(end, peer, handshake, reason)
+            kind: RefusalKind = "not_allowed"
+            if status == UNKNOWN and asked.token:
+                kind = "credentials"
+            elif status == FULL:
+                kind = "limit"
+            self._turn_away(end, peer, handshake, reason, kind)
             return
         promise = (asked.name, owner)
         self._promised.append(promise)
@@ -116,7 +128,7 @@ class Admission:
             backend, owner, identity, f"{'https' if isinstance(end, TLSEnd) else 'http'}://{asked.host}"
         ):
             backend.close(full)
-            raise ProtocolError(full)
+            raise NoRoom(full)
 
     def _identify(self, token: str) -> tuple[str, object]:
         """Who brings a token, "" for nobody that is known; and what tells one owner of a host from another."""
@@ -194,7 +206,7 @@ class Admission:
         if backend is None or backend.leaving:
             reason = "its key belongs to no client that is here"
             handshake.refuse(403, reason)
-            self._turn_away(end, peer, handshake, reason)
+            self._turn_away(end, peer, handshake, reason, "not_allowed")
             return
         handshake.accept()
         await send_all(end, handshake.data_to_send())

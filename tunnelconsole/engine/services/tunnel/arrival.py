@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import socket
+from functools import partial
 from typing import TYPE_CHECKING
 
 from tunnelconsole.engine.limits import Place
+from tunnelconsole.engine.refusals import RefusalKind, kind_of
 from tunnelconsole.engine.transport.ends import End, SocketEnd
 from tunnelconsole.engine.transport.link import LINK_READ
 from tunnelconsole.engine.transport.tls import TLSEnd
@@ -37,7 +39,7 @@ class Arrival:
         self.deadline = loop.time() + server.settings.limits.handshake_timeout
         self._input = InputWatch(loop, end.fileno(), self._readable)
         self._input.start()
-        place.lost = self._turn_away
+        place.lost = partial(self._turn_away, kind="limit")
         server.arrivals.add(self)
 
     def _readable(self) -> None:
@@ -63,7 +65,7 @@ class Arrival:
             return
         except OSError as error:
             if end.heard if isinstance(end, TLSEnd) else self._first:
-                self._turn_away(self._server.explain(error))
+                self._turn_away(self._server.explain(error), kind_of(error))
             else:
                 self.leave()  # without a word too: so ends a proxy's check whether somebody listens
 
@@ -72,7 +74,7 @@ class Arrival:
         self._looked = True
         if not end.socket.recv(1, socket.MSG_PEEK).isalpha():  # as no TLS handshake begins, and every method does
             return False
-        self._server.refused(self._peer, "it came by HTTP, and this is HTTPS")
+        self._server.refused(self._peer, "it came by HTTP, and this is HTTPS", "tls")
         self._let_go()
         page = status_page(400, "this is HTTPS; begin the address with https://", connection="close")
         self._server.node.farewells.bid(SocketEnd(end.socket), page)
@@ -90,12 +92,12 @@ class Arrival:
     def late(self) -> None:
         """Its time is over; a visitor that said nothing is no news."""
         if self._first or (isinstance(self._end, TLSEnd) and not self._end.established):
-            self._turn_away(self._server.explain(TimeoutError()))
+            self._turn_away(self._server.explain(TimeoutError()), "timeout")
         else:
             self.leave()
 
-    def _turn_away(self, reason: str) -> None:
-        self._server.refused(self._peer, reason)
+    def _turn_away(self, reason: str, kind: RefusalKind) -> None:
+        self._server.refused(self._peer, reason, kind)
         self.leave()
 
     def leave(self) -> None:

@@ -230,7 +230,7 @@ class Delivery(HttpPump):
         return self._answer(502, event.reason)
 
     def request_refused(self, event: RequestRefused) -> None:
-        self._client.refused(str(self._client.settings.server), event.reason)
+        self._client.refused(str(self._client.settings.server), event.reason, "protocol")
 
     def kept_link_moved(self, link: Link) -> None:
         if link is self._kept:

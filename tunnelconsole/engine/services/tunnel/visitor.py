@@ -169,7 +169,7 @@ class Visitor(HttpPump):
     def _obey(self, reason: str | None) -> list[Event]:
         if not reason:
             return self._ask()
-        self._server.refused(self.peer, reason)
+        self._server.refused(self.peer, reason, "not_allowed")
         return self._answer(403, reason)
 
     def _wait_for_rate(self, tunnel: Tunnel) -> float:
@@ -196,7 +196,7 @@ class Visitor(HttpPump):
         if backend is not self._backend or self._channel is None:
             full = self._move(backend, label)
             if full:
-                self._server.refused(self.peer, full)
+                self._server.refused(self.peer, full, "limit")
                 return self._answer(503, full)
         elif self._channel.label != label:
             self._channel.label = label
@@ -329,7 +329,7 @@ class Visitor(HttpPump):
         return self._answer(502, event.reason)
 
     def request_refused(self, event: RequestRefused) -> None:
-        self._server.refused(self.peer, event.reason)
+        self._server.refused(self.peer, event.reason, "protocol")
 
     def raw_begun(self, flow: RawFlow) -> None:
         self.count_request(self._server.name)
