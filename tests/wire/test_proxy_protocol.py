@@ -188,9 +188,16 @@ def test_headers_are_written_as_the_document_has_them(
     assert encode_proxy_header(version, source, destination) == header
 
 
-def test_an_ipv4_address_inside_ipv6_is_told_as_what_it_is() -> None:
+def test_an_ipv4_address_inside_ipv6_is_told_as_what_it_is_and_read_so() -> None:
     inside = Endpoint("::ffff:203.0.113.7", 56324)
     assert encode_proxy_header("v1", inside, EDGE) == V1
+    prefix = bytes(10) + b"\xff\xff"
+    binary = prefix + bytes((203, 0, 113, 7)) + prefix + bytes((198, 51, 100, 2)) + bytes.fromhex("dc0401bb")
+    for header in (
+        b"PROXY TCP6 ::ffff:203.0.113.7 ::ffff:198.51.100.2 56324 443\r\n",
+        SIGNATURE + b"\x21\x21\x00\x24" + binary,
+    ):
+        assert read(header) == (Told(VISITOR, EDGE), b"")
 
 
 @pytest.mark.parametrize("destination", [EDGE6, None])

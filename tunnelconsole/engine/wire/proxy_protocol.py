@@ -36,7 +36,9 @@ class Endpoint(NamedTuple):
     """One end of a TCP connection."""
 
     host: str
-    """A numeric address, without brackets and without an IPv6 scope."""
+    """A numeric address, without brackets and without an IPv6 scope; read off a header, IPv4 inside IPv6 is IPv4.
+
+    That is how proxies that listen to both at once tell of IPv4."""
     port: int
     """0 where it is not known."""
 
@@ -149,7 +151,7 @@ def _parse_host(text: str, version: int) -> str:
         address = None
     if address is None or address.version != version or "%" in text:
         raise ProtocolError(f"its PROXY header has an address that is none of IPv{version}")
-    return str(address)
+    return str(_plain(address))
 
 
 def _parse_port(text: str) -> int:
@@ -169,8 +171,8 @@ def _parse_v2(family: int, body: bytes) -> Told:
         raise ProtocolError(f"its PROXY header has {len(body)} bytes for two addresses that take {form.size}")
     source, destination, source_port, destination_port = form.unpack_from(body)
     return Told(
-        Endpoint(str(ipaddress.ip_address(source)), source_port),
-        Endpoint(str(ipaddress.ip_address(destination)), destination_port),
+        Endpoint(str(_plain(ipaddress.ip_address(source))), source_port),
+        Endpoint(str(_plain(ipaddress.ip_address(destination))), destination_port),
     )
 
 
@@ -187,8 +189,8 @@ def encode_proxy_header(version: Version, source: Endpoint | None, destination: 
     """
     if source is None:
         return b"PROXY UNKNOWN\r\n" if version == "v1" else _HEAD.pack(_V2, _LOCAL, 0, 0)
-    from_host = _plain(source.host)
-    to_host = _plain(destination.host) if destination is not None else None
+    from_host = _plain(_address_of(source))
+    to_host = _plain(_address_of(destination)) if destination is not None else None
     if to_host is None or to_host.version != from_host.version:
         to_host = ipaddress.ip_address("0.0.0.0" if from_host.version == 4 else "::")  # noqa: S104 - told, not bound
     to_port = destination.port if destination is not None else 0
@@ -202,9 +204,14 @@ def encode_proxy_header(version: Version, source: Endpoint | None, destination: 
     return head + form.pack(from_host.packed, to_host.packed, source.port, to_port)
 
 
-def _plain(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    """:raises ValueError: it is no address."""
-    address = ipaddress.ip_address(host.partition("%")[0])
+def _address_of(endpoint: Endpoint) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """:raises ValueError: its host is no address."""
+    return ipaddress.ip_address(endpoint.host.partition("%")[0])
+
+
+def _plain(
+    address: ipaddress.IPv4Address | ipaddress.IPv6Address,
+) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
         return address.ipv4_mapped
     return address
