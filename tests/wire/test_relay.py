@@ -19,6 +19,7 @@ from tunnelconsole.engine.wire.relay import (
     NativeKey,
     NativeMessage,
     VisitorFrame,
+    VisitorStream,
     Want,
     encode_data_hello,
     encode_message,
@@ -33,9 +34,10 @@ KEY = bytes(range(KEY_LENGTH))
 VISITOR = "[2001:db8::1]:50000"
 OFFSETS = st.lists(st.integers(0, 2000), max_size=8)
 MESSAGES = st.one_of(
-    st.builds(NativeHello, st.none() | st.integers(0, MAX_WANTED)),
+    st.builds(NativeHello, st.none() | st.integers(0, MAX_WANTED), st.booleans(), st.booleans()),
     st.binary(min_size=KEY_LENGTH, max_size=KEY_LENGTH).map(NativeKey),
     st.integers(1, MAX_WANTED).map(Want),
+    st.builds(VisitorStream, st.integers(1, (1 << 32) - 1), st.sampled_from((VISITOR, "192.0.2.7:0"))),
 )
 
 
@@ -90,6 +92,9 @@ def test_the_lines_are_what_the_documentation_shows() -> None:
     assert encode_message(NativeHello(4)) == b'{"native":1,"spare":4}\n'
     assert encode_message(NativeKey(KEY)) == b'{"native":1,"key":"%s"}\n' % KEY.hex().encode()
     assert encode_message(Want(3)) == b'{"want":3}\n'
+    assert encode_message(NativeHello(4, visitors=True)) == b'{"native":1,"spare":4,"visitors":true}\n'
+    assert encode_message(NativeHello(visitors=True, data=False)) == b'{"native":1,"visitors":true,"data":false}\n'
+    assert encode_message(VisitorStream(6, "192.0.2.7:0")) == b'{"stream":6,"visitor":"192.0.2.7:0"}\n'
 
 
 def test_keys_that_are_not_known_are_ignored() -> None:
@@ -117,6 +122,11 @@ def test_keys_that_are_not_known_are_ignored() -> None:
         b'{"want":true}',
         b'{"want":"1"}',
         b'{"want":1.0}',
+        b'{"stream":0,"visitor":"192.0.2.7:1"}',
+        b'{"stream":true,"visitor":"192.0.2.7:1"}',
+        b'{"stream":2}',
+        b'{"stream":2,"visitor":7}',
+        b'{"stream":2,"visitor":"192.0.2.7"}',
         b'{"native":1,"key":7}',
         b'{"native":1,"key":"00"}',
         b'{"native":1,"key":"%s"}' % (b"zz" * KEY_LENGTH),

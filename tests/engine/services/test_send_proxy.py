@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from loopback import calling, hears, running, target
-from relay_peers import shop
+from relay_peers import attached, relay_host, shop
 from tunnel_peers import ESTABLISHED, HOST, Service, TunnelHost, app, ok, say_where, tunnel_client, visit_over
 from tunnelconsole.config import load
-from tunnelconsole.engine.events import TargetFailed
+from tunnelconsole.engine.events import ChannelOpened, PeerRefused, TargetFailed
 from tunnelconsole.engine.services import send_proxy
 from tunnelconsole.engine.settings import ProxyNetwork
 from tunnelconsole.engine.wire.hostport import format_host_port
 from tunnelconsole.engine.wire.proxy_protocol import Endpoint, ProxyHeader, Told, Version
+from tunnelconsole.engine.wire.relay import NativeHello, VisitorStream, Want, encode_message, parse_message
 from tunnelconsole.errors import ConfigError
 from waiting import until
+from yamux_frames import ACK, DATA, SYN, WINDOW, data, frame
 
 NOBODY = Told(None, None)
 
@@ -68,9 +71,63 @@ async def test_where_the_public_address_is_a_name_the_targets_own_is_told() -> N
 
 
 @VERSIONS
-async def test_of_a_visitor_who_comes_through_yamux_the_target_is_told_that_nobody_knows(version: Version) -> None:
-    async with shop(say_who, native=False, send_proxy=version) as at, at.visiting() as visitor:
-        assert await visitor.exchange(b"ping") == b"nobody ping"
+@pytest.mark.parametrize("where", ["at the relay", "at the client"])
+async def test_a_visitor_who_comes_through_yamux_is_known_unless_the_relay_has_yamux_alone(
+    version: Version, where: str
+) -> None:
+    server, client = ({"native": False}, {}) if where == "at the relay" else ({}, {"native": False})
+    async with shop(say_who, server, send_proxy=version, **client) as at:
+        if not server:
+            await until(lambda: all(backend._told_stream for backend in at.edge.service.backends.values()))
+        async with at.visiting() as visitor:
+            known = visitor.name if where == "at the client" else "nobody"
+            assert await visitor.exchange(b"ping") == f"{known} ping".encode()
+            if not server:
+                assert (await hears(at.engine, ChannelOpened)).visitor == visitor.name
+
+
+async def test_an_original_relays_visitors_are_known_to_nobody() -> None:
+    async with relay_host() as host, attached(host, say_who, send_proxy="v1"):
+        peer = await host.backend()
+        await peer.send(frame(WINDOW, SYN, 2), data(2, b"ping"))
+        assert await peer.read(2, 11) == b"nobody ping"
+
+
+async def test_a_relay_says_on_which_stream_whom_it_brings_and_what_it_said_of_another_does_not_count() -> None:
+    async with relay_host(native=True) as host, attached(host, say_who, send_proxy="v1", native=False):
+        peer = await host.backend()
+        await peer.find(WINDOW, 3, SYN)
+        await peer.send(frame(WINDOW, ACK, 3))
+        hello = parse_message((await peer.find(DATA, 3)).payload)
+        assert hello == NativeHello(visitors=True, data=False)
+        visitor = "203.0.113.7:56324"
+        announced = data(3, encode_message(VisitorStream(2, visitor)))
+        for said, stream_id, who in (
+            (announced, 2, visitor.encode()),
+            (announced, 4, b"nobody"),
+            (b"", 6, b"nobody"),
+        ):
+            await peer.send(said, frame(WINDOW, SYN, stream_id), data(stream_id, b"ping"))
+            assert await peer.read(stream_id, len(who) + 5) == who + b" ping"
+
+
+async def test_a_client_without_data_connections_takes_no_key_even_from_a_relay_that_gives_one() -> None:
+    async with relay_host(native=True) as host, attached(host, say_who, send_proxy="v1", native=False):
+        peer = await host.native_backend()
+        await peer.send(data(3, encode_message(Want(1))), frame(WINDOW, SYN, 2), data(2, b"ping"))
+        assert await peer.read(2, 11) == b"nobody ping"
+        assert not host.data_connections
+
+
+async def test_a_visitor_of_whom_the_backend_cannot_be_told_is_turned_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with shop(say_who, native=False, send_proxy="v1") as at:
+        (backend,) = at.edge.service.backends.values()
+        await until(lambda: backend._told_stream)
+        monkeypatch.setattr(backend, "_say", lambda *_: False)
+        with suppress(ConnectionResetError):
+            async with at.visiting() as visitor:
+                await visitor.broken()
+        await hears(at.edge.engine, PeerRefused, "its backend is too far behind to be told who comes")
 
 
 @pytest.mark.parametrize("port", [56324, 0])

@@ -163,6 +163,11 @@ class Mux:
         self._flush_soon()
         return stream_id
 
+    @property
+    def next_stream(self) -> int | None:
+        """The id that :meth:`open` would give now; None when it would give none."""
+        return None if self.over or not self._session.can_open else self._session.next_id
+
     def accept(self, stream_id: int, user: StreamUser, extra_window: int = 0) -> None:
         """Takes a stream that the remote opened."""
         self._users[stream_id] = user

@@ -14,6 +14,9 @@ is; an original at either end never meets what follows.
    the key. The first byte, ``T``, differs from yamux's version, which is 0, so both kinds share a port.
 5. The data connection waits until the server gives it a visitor: a length byte and the visitor's ``host:port`` as text.
    The client then dials its target. From there on there are raw bytes both ways; each half-close is passed on.
+6. With ``"visitors":true`` in its hello the client asks who comes through yamux too: before the server opens a stream
+   for a visitor it writes ``{"stream":N,"visitor":"host:port"}``. With ``"data":false`` the client makes no data
+   connections, and gets no key.
 """
 
 from __future__ import annotations
@@ -78,6 +81,10 @@ class NativeHello:
 
     #: How many it keeps waiting for a visitor, 0 to :data:`MAX_WANTED`; None when it does not say.
     spare: int | None = None
+    #: Whether it is to be told who comes through yamux.
+    visitors: bool = False
+    #: Whether it makes data connections at all.
+    data: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,20 +101,40 @@ class Want:
     count: int
 
 
-NativeMessage = NativeHello | NativeKey | Want
+@dataclass(frozen=True, slots=True)
+class VisitorStream:
+    """The stream that the server opens next is for this visitor."""
+
+    stream_id: int
+    #: Its ``host:port``; the port is 0 where nobody knows it.
+    visitor: str
+
+
+NativeMessage = NativeHello | NativeKey | Want | VisitorStream
 
 
 def encode_message(message: NativeMessage) -> bytes:
     """Return the line for ``message``, with its LF."""
     match message:
-        case NativeHello(int(spare)):
-            return b'{"native":%d,"spare":%d}\n' % (NATIVE_VERSION, spare)
-        case NativeHello():
-            return b'{"native":%d}\n' % NATIVE_VERSION
+        case NativeHello(spare, visitors, data):
+            fields: dict[str, object] = {"native": NATIVE_VERSION}
+            if spare is not None:
+                fields["spare"] = spare
+            if visitors:
+                fields["visitors"] = True
+            if not data:
+                fields["data"] = False
+            return _line(fields)
         case NativeKey(key):
             return b'{"native":%d,"key":"%s"}\n' % (NATIVE_VERSION, key.hex().encode("ascii"))
         case Want(count):
             return b'{"want":%d}\n' % count
+        case VisitorStream(stream_id, visitor):
+            return _line({"stream": stream_id, "visitor": visitor})
+
+
+def _line(fields: dict[str, object]) -> bytes:
+    return json.dumps(fields, separators=(",", ":")).encode("ascii") + b"\n"
 
 
 def parse_message(line: bytes) -> NativeMessage:
@@ -120,12 +147,30 @@ def parse_message(line: bytes) -> NativeMessage:
     except (ValueError, RecursionError):
         raise ProtocolError("a line of the relay's native protocol is not JSON") from None
     if isinstance(fields, dict):
-        native, key, want = fields.get("native"), fields.get("key"), fields.get("want")
+        native, key, want, stream = (fields.get(name) for name in ("native", "key", "want", "stream"))
         if type(want) is int and 1 <= want <= MAX_WANTED:
             return Want(want)
         if type(native) is int and native == NATIVE_VERSION:
-            return NativeHello(_parse_spare(fields.get("spare"))) if key is None else NativeKey(_parse_key(key))
+            return _parse_hello(fields) if key is None else NativeKey(_parse_key(key))
+        if type(stream) is int and stream > 0:
+            return VisitorStream(stream, _parse_visitor(fields.get("visitor")))
     raise ProtocolError("a line of the relay's native protocol has none of its meanings")
+
+
+def _parse_hello(fields: dict[str, object]) -> NativeHello:
+    return NativeHello(
+        _parse_spare(fields.get("spare")), fields.get("visitors") is True, fields.get("data") is not False
+    )
+
+
+def _parse_visitor(text: object) -> str:
+    try:
+        if isinstance(text, str):
+            parse_peer(text)
+            return text
+    except ValueError:
+        pass
+    raise ProtocolError("a line of the relay's native protocol has a visitor that is no host:port")
 
 
 def _parse_spare(count: object) -> int | None:

@@ -188,6 +188,11 @@ class YamuxSession:
         self.pending_bytes = self._pongs_waiting = self._refusals_waiting = 0
         return output
 
+    @property
+    def next_id(self) -> int:
+        """The id of the stream that we open next."""
+        return self._next_id
+
     def open_stream(self, extra_window: int = 0) -> int:
         """Open a stream and return its id. It can be written to at once.
 

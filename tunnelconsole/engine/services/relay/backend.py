@@ -27,6 +27,7 @@ from tunnelconsole.engine.wire.relay import (
     LineReader,
     NativeHello,
     NativeKey,
+    VisitorStream,
     Want,
     encode_message,
     encode_visitor,
@@ -63,6 +64,8 @@ class Backend:
         self._listener: Listener | None = None
         self._session: Session | None = None
         self._native_stream: int | None = None
+        self._told_stream: int | None = None
+        """Where the backend wants to be told who comes through yamux; None where it does not."""
         self._spare = SparePool(self._loop)
         self._waiting: deque[WaitingVisitor] = deque()
         """Visitors for whom a data connection was asked for."""
@@ -185,6 +188,10 @@ class Backend:
 
     def speaks_native(self, stream_id: int, hello: NativeHello) -> None:
         """The backend can dial data connections; tells it with which key, once."""
+        if hello.visitors:
+            self._told_stream = stream_id
+        if not hello.data:
+            return
         if hello.spare is not None:
             self._spare.kept = hello.spare
         if self._native_stream is None and self._say(stream_id, encode_message(NativeKey(self._key))):
@@ -196,7 +203,7 @@ class Backend:
 
     def native_lost(self) -> None:
         """The stream for native messages is over: visitors go through yamux from now on."""
-        self._native_stream = None
+        self._native_stream = self._told_stream = None
 
     def _visited(self, sock: socket.socket, peer: str) -> None:
         full = self._server.gate.refuses(new_session=False, new_channel=True)
@@ -231,7 +238,19 @@ class Backend:
         self._carry(visitor.peer, lambda finished: Pump(plane, end, visitor.end, finished, pace=pace))
         return True
 
+    def _announce(self, visitor: WaitingVisitor) -> bool:
+        """Tells a backend that wants to know who comes on the next stream; False when it cannot be told."""
+        stream_id = self._mux.next_stream
+        if self._told_stream is None or stream_id is None:
+            return True
+        return self._say(self._told_stream, encode_message(VisitorStream(stream_id, visitor.peer)))
+
     def _lead_through_yamux(self, visitor: WaitingVisitor) -> None:
+        if not self._announce(visitor):
+            # Led on all the same, it could pass for somebody else: its target may trust whoever is not named.
+            self._server.refused(visitor.peer, "its backend is too far behind to be told who comes")
+            visitor.end.abort()
+            return
         stream_id = self._mux.open(QuietUser())
         if stream_id is None and self._mux.behind and len(self._queued) < MAX_QUEUED:
             self._queued.append(visitor)

@@ -35,6 +35,7 @@ from tunnelconsole.engine.wire.relay import (
     NativeHello,
     NativeKey,
     VisitorFrame,
+    VisitorStream,
     Want,
     encode_data_hello,
     encode_message,
@@ -62,7 +63,7 @@ class RelayClientSettings(ClientSettings, frozen=True, kw_only=True):
     send_proxy: SendProxy | None = None
     """The version of the PROXY protocol in which the target is told who each visitor is; None: it is not told.
 
-    Of visitors who come through yamux it is told that nobody knows.
+    Of visitors whom another server than ours brings, or one with ``native = false``, it is told that nobody knows.
     """
     native: bool = True
     """Whether to bring visitors over data connections when the server is one of ours; False uses yamux always.
@@ -145,6 +146,8 @@ class Attachment:
         """Whether the server takes no more visitors for this session, and may for another."""
         self._session: Session | None = None
         self._key: bytes | None = None
+        self._announced: VisitorStream | None = None
+        """Who comes on the stream that the server is about to open, where it has said so."""
         self._spare: set[asyncio.Task[None]] = set()
         """Data connections that are being dialled, or wait for their visitor."""
         self._spare_failed = False
@@ -191,8 +194,11 @@ class Attachment:
 
     def server_is_ours(self) -> None:
         """The server showed that it takes data connections."""
-        if self._client.settings.native and self._client.shows_breaks:
-            request = NativeRequest(self, self._mux, self._client.settings.spare_connections)
+        settings = self._client.settings
+        data, visitors = settings.native and self._client.shows_breaks, settings.send_proxy is not None
+        if data or visitors:
+            hello = NativeHello(settings.spare_connections if data else None, visitors, data)
+            request = NativeRequest(self, self._mux, hello)
             request.stream_id = self._mux.open(request) or 0
 
     def got_address(self, text: bytes, stream_id: int) -> None:
@@ -232,6 +238,10 @@ class Attachment:
         """The server takes data connections with this key."""
         self._key = key
         self._keep_spare()
+
+    def announced(self, visitor: VisitorStream) -> None:
+        """The server says who comes on its next stream."""
+        self._announced = visitor
 
     def dial_data_connections(self, count: int) -> None:
         """Dials so many data connections more."""
@@ -317,17 +327,19 @@ class Attachment:
 
     def _opened(self, stream_id: int) -> None:
         """The server opened a stream: a visitor who comes through yamux."""
-        visitor = EarlyStream(f"stream {stream_id}")
+        announced, self._announced = self._announced, None
+        address = announced.visitor if announced is not None and announced.stream_id == stream_id else ""
+        visitor = EarlyStream(address or f"stream {stream_id}")
         if not self._admits(visitor.name):
             self._mux.reject(stream_id)
             return
         self._client.arriving += 1
         self._mux.accept(stream_id, visitor)
-        self._client.tasks.start(self._lead_stream(stream_id, visitor), visitor.name)
+        self._client.tasks.start(self._lead_stream(stream_id, visitor, address), visitor.name)
 
-    async def _lead_stream(self, stream_id: int, visitor: EarlyStream) -> None:
+    async def _lead_stream(self, stream_id: int, visitor: EarlyStream, address: str) -> None:
         try:
-            target = await self._dial_target(visitor.name)
+            target = await self._dial_target(visitor.name, address)
         finally:
             self._client.arriving -= 1
         if target is None:
@@ -435,17 +447,20 @@ class AddressRequest(QuietUser):
 
 
 class NativeRequest(QuietUser):
-    """Stream 3: we say that we can dial data connections, the server says with which key and how many it wants."""
+    """Stream 3: we say what we can and want to know; the server says by which key to dial data connections, and when.
 
-    def __init__(self, attachment: Attachment, mux: Mux, spare: int) -> None:
+    Where we have asked, it also says who comes without one.
+    """
+
+    def __init__(self, attachment: Attachment, mux: Mux, hello: NativeHello) -> None:
         self._attachment = attachment
         self._mux = mux
-        self._spare = spare
+        self._hello = hello
         self._lines = LineReader()
         self.stream_id = 0
 
     def accepted(self, extra_window: int) -> None:
-        line = encode_message(NativeHello(self._spare))
+        line = encode_message(self._hello)
         if self._mux.room(self.stream_id) >= len(line):  # else the server has reset the stream meanwhile
             self._mux.send(self.stream_id, line)
 
@@ -454,9 +469,11 @@ class NativeRequest(QuietUser):
         try:
             for line in self._lines.feed(data):
                 match parse_message(line):
-                    case NativeKey(key):
+                    case NativeKey(key) if self._hello.data:
                         self._attachment.got_key(key)
-                    case Want(count):
+                    case Want(count):  # does nothing without a key
                         self._attachment.dial_data_connections(count)
+                    case VisitorStream() as visitor:
+                        self._attachment.announced(visitor)
         except ProtocolError as error:
             self._attachment.broke_protocol(str(error))
