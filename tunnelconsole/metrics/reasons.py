@@ -18,17 +18,17 @@ OTHER: Final = "other"
 
 _REFUSED: Final = {
     "banned": r"banned",
-    "address": r"clients_allow|clients_deny|used from its address",
+    "address": r"clients_allow|clients_deny|used from (its|this) address",
+    "limit": r"limit of|too many|too much|takes no|no more (streams|visitors)|is full|seats already|attached already|"
+    r"given to others|are open in|things a second|quota|used up|read nothing|too far behind",
+    "not_allowed": r"not allowed|may not|must not|may be dialled|reserved|is taken|exists already|forbidden|"
+    r"not permitted|denied|is for the user|no right|only look|is not for|(?<!before it )asked for|no console",
     "credentials": r"secret|password|token|wrong answer|one-time code|^a wrong|its key (belongs|opens|has|is)|"
     r"none of its keys|no key (was|in)|the key of|more than \d+ keys|signature|of another room|certificate of",
-    "limit": r"limit of|too many|too much|takes no|no more (streams|visitors)|is full|seats already|attached already|"
-    r"given to others|are open in|things a second|quota|read nothing|too far behind",
     "timeout": r"within [\d.]+ s|in time|took longer|has waited",
     "tls": r"\bTLS\b|HTTPS",
     "left": r"broke off|broken off|\bbroke\b|left (before|during)|has just left|(it|client|server|relay|end) closed|"
     r"closed (before|without)|ended (before|meanwhile)|connection (was )?lost|\breset\b(?!s)|nothing heard",
-    "not_allowed": r"not allowed|may not|must not|may be dialled|reserved|is taken|exists already|forbidden|"
-    r"not permitted|denied|is for the user|no right|only look|asked for|no console",
     "protocol": r"protocol|yamux|HTTP|SOCKS|JSON|PROXY|CONNECT|coding|chunk|Content-Length|wants? |greet|"
     r"\bline\b|\bhead\b|\bfields?\b|\brequest\b|\bversion\b|\brecords?\b|\bframe\b|\bbegins?\b|\bbytes\b|speaks|spoke|"
     r"digits|unusable|answered|said (some|what)|sent (an|more|status)|something else|handshake|\bHost\b|"
