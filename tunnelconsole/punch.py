@@ -192,6 +192,7 @@ def connect(
     *,
     direct: bool = True,
     wait: float | None = None,
+    token: str | None = None,
     tls: TLSSettings | None = None,
     connect_to: str | None = None,
     timeout: float = CONNECT_TIMEOUT,
@@ -210,6 +211,7 @@ def connect(
     :param secret: what both know; the punch server never learns it.
     :param direct: False stays on the relay.
     :param wait: seconds for the other end to come; None waits for ever.
+    :param token: what to prove to the server.
     :param tls: settings when the server's listener is a TLS one.
     :param connect_to: the address to dial when it is not the one that ``server`` names.
     :param timeout: seconds to reach the server, and at the end for the other end to take what was written last.
@@ -226,6 +228,7 @@ def connect(
     where = RendezvousAddress.parse(server)
     dialled = RendezvousAddress.parse(connect_to) if connect_to else None
     callbacks = _callbacks(on_data, on_established, on_error)
+    given = None if token is None else Secret(token)
     if not secret:
         raise ValueError("an empty secret would let everybody in who knows the room's name")
 
@@ -237,7 +240,7 @@ def connect(
 
         if wrong := wrong_with_room(room):
             raise ValueError(f"a room's name {wrong}")
-        meeting = Meeting(where, room, Secret(secret), Mode.EITHER, dialled, tls, direct, timeout)
+        meeting = Meeting(where, room, Secret(secret), Mode.EITHER, dialled, tls, direct, timeout, given)
         known = RoomConnection(meeting, on_notice or _ignore)
         async with AsyncExitStack() as stack:
             stack.push_async_callback(known.close)

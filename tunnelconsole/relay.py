@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 
 from tunnelconsole.engine.engine import Engine
 from tunnelconsole.engine.services.relay.client import RelayClientSettings
-from tunnelconsole.engine.settings import HostPort, ServerAddress, SSHSettings, TLSSettings
+from tunnelconsole.engine.settings import HostPort, Secret, ServerAddress, SSHSettings, TLSSettings
 from tunnelconsole.engine.wire.proxy_protocol import Version
 from tunnelconsole.errors import ConnectFailed, CredentialsRefused
 
@@ -48,6 +48,7 @@ async def expose(
     ssh: SSHSettings | None = None,
     native: bool = True,
     send_proxy: Version | None = None,
+    token: str | None = None,
 ) -> AsyncIterator[Exposed]:
     """Gives ``target`` a public port at a relay server until the block ends; reconnects by itself meanwhile.
 
@@ -57,7 +58,9 @@ async def expose(
     :param ssh: settings for the SSH host on the way.
     :param native: False never uses data connections, only yamux.
     :param send_proxy: tells the target who comes, by this version of the PROXY protocol.
-    :raises CredentialsRefused: the server is not the one that was pinned, or the SSH host does not let us in.
+    :param token: what to prove to the server.
+    :raises CredentialsRefused: the server does not take the token or is not the one that was pinned, or the SSH
+        host does not let us in.
     :raises ConnectFailed: the server cannot be reached, or has no public port to give.
     :raises ValueError: an address is not ``host:port``, or a setting is wrong.
     """
@@ -68,6 +71,7 @@ async def expose(
         ssh=ssh,
         native=native,
         send_proxy=send_proxy,
+        token=None if token is None else Secret(token),
     )
     if problems := settings.problems():
         raise ValueError("; ".join(f"{key} {sentence}" for key, sentence in problems))

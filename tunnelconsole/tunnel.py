@@ -26,11 +26,11 @@ from typing import Any, Self
 from tunnelconsole.engine.bus import Record
 from tunnelconsole.engine.engine import Engine
 from tunnelconsole.engine.events import TunnelConnected, TunnelConnecting, TunnelDisconnected
+from tunnelconsole.engine.hosts import HostPattern
+from tunnelconsole.engine.rates import RateSettings
 from tunnelconsole.engine.services.tunnel.client import TunnelClient as _ClientService
 from tunnelconsole.engine.services.tunnel.client import TunnelClientSettings
 from tunnelconsole.engine.services.tunnel.hooks import Hooks, Judge, Request, Verdict
-from tunnelconsole.engine.services.tunnel.rates import RateSettings
-from tunnelconsole.engine.services.tunnel.routes import HostPattern
 from tunnelconsole.engine.services.tunnel.server import TunnelServer as _ServerService
 from tunnelconsole.engine.services.tunnel.server import TunnelServerSettings
 from tunnelconsole.engine.services.tunnel.target import Target, TunnelURL

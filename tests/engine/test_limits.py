@@ -158,6 +158,6 @@ def test_a_rate_gives_one_pace_for_the_whole_service() -> None:
     assert gate(Service()).pace is None
     pace = gate(Service(), rate=Rate(1000.0)).pace
     assert pace is not None
-    assert pace.take(250, now=100.0) == 0.0  # a quarter of a second's worth may go at once
+    assert pace.take(200, now=100.0) == 0.0  # a fifth of a second's worth may go at once
     assert pace.take(1000, now=100.0) == pytest.approx(1.0)
     assert pace.take(500, now=101.0) == pytest.approx(0.5)

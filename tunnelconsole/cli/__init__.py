@@ -41,8 +41,11 @@ from tunnelconsole.cli.options import (
     ssh_settings,
     tls_options,
     tls_settings,
+    token_from,
+    token_option,
 )
 from tunnelconsole.cli.punch import nat, punch
+from tunnelconsole.cli.tokens import token
 from tunnelconsole.cli.web import http, replay, request, requests
 from tunnelconsole.errors import ConfigError, TunnelConsoleError
 
@@ -345,6 +348,7 @@ def reload(shared: Shared) -> None:
     "--server", callback=server_address, required=True, metavar="ADDRESS", help=f"The relay server, {SERVER_FORMS}."
 )
 @send_proxy_option
+@token_option
 @tls_options
 @ssh_options
 @pass_shared
@@ -353,6 +357,7 @@ def tcp(
     target: HostPort,
     server: ServerAddress,
     send_proxy: Version | None,
+    token_file: Path | None,
     identity: str | None,
     known_hosts: str | None,
     *,
@@ -372,6 +377,7 @@ def tcp(
         server=server,
         target=target,
         send_proxy=send_proxy,
+        token=token_from(token_file),
         tls=tls_settings(fingerprint, ca, tls=tls),
         ssh=ssh_settings(identity, known_hosts, server),
     )
@@ -435,6 +441,7 @@ def jump(
     metavar="FILE",
     help=f"Holds the server's handshake password, where it has one; else the variable {SECRET_VARIABLE} does.",
 )
+@token_option
 @tls_options
 @ssh_options
 @pass_shared
@@ -445,6 +452,7 @@ def channel(
     to: str,
     key_file: Path | None,
     password_file: Path | None,
+    token_file: Path | None,
     identity: str | None,
     known_hosts: str | None,
     *,
@@ -470,24 +478,22 @@ def channel(
         )
     if not broadcast and chid is None:
         raise click.UsageError("missing argument CHID; or give --broadcast, for a server in that mode")
-    who = None if chid is None else Membership(chid, tuple(name.strip() for name in to.split(",")) if to else ())
+    token = token_from(token_file)
+    receivers = tuple(name.strip() for name in to.split(",")) if to else ()
+    who = None if chid is None else Membership(chid, receivers, token=token or "")
     key, password = secret_of("--key-file", key_file), secret_of("--password-file", password_file)
     password = None if broadcast else password or secret_of_environment()
     ssh = ssh_settings(identity, known_hosts, server)
-    run(join(server, who, key, password, tls_settings(fingerprint, ca, tls=tls), ssh))
+    run(join(server, who, key, password, token, tls_settings(fingerprint, ca, tls=tls), ssh))
 
 
 cli.add_command(punch)
 cli.add_command(nat)
+cli.add_command(token)
 
 
 def _steer(shared: Shared, request: Request) -> None:
-    from tunnelconsole.cli.tables import print_json
+    from tunnelconsole.cli.tables import print_done
     from tunnelconsole.control.messages import Done
-    from tunnelconsole.screens.spans import clean
 
-    done = shared.ask(request, Done)
-    if shared.json:
-        print_json({"text": done.text})
-    else:
-        click.echo(clean(done.text))
+    print_done(shared.ask(request, Done), as_json=shared.json)

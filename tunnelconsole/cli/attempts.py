@@ -37,13 +37,8 @@ def retry(shared: Shared, service: str) -> None:
 
     It does so by itself after 30 seconds, and then less and less often, up to ten minutes.
     """
-    from tunnelconsole.cli.tables import print_json
+    from tunnelconsole.cli.tables import print_done
     from tunnelconsole.control.attempts import PunchAgain
     from tunnelconsole.control.messages import Done
-    from tunnelconsole.screens.spans import clean
 
-    done = shared.ask(PunchAgain(service), Done)
-    if shared.json:
-        print_json({"text": done.text})
-    else:
-        click.echo(clean(done.text))
+    print_done(shared.ask(PunchAgain(service), Done), as_json=shared.json)

@@ -37,7 +37,7 @@ SECRET_VARIABLE = "TUNNELCONSOLE_SECRET"  # noqa: S105 - a variable's name
 """The environment variable that may hold a secret; an argument never does, because everybody can see those."""
 
 TOKEN_VARIABLE = "TUNNELCONSOLE_TOKEN"  # noqa: S105 - a variable's name
-"""The same for the token of a tunnel's client."""
+"""The same for a token."""
 
 LEVELS = ("debug", "info", "warning", "error")
 """The levels of events and of the log, the mildest first."""
@@ -241,6 +241,30 @@ def ssh_settings(identity: str | None, known_hosts: str | None, *addresses: Host
         if sentence := wrong_with(name, file):
             raise TunnelConsoleError(f"{option}: {sentence}")
     return SSHSettings(identity=files.get("identity"), known_hosts=files.get("known_hosts")) if files else None
+
+
+def token_option(function: Function) -> Function:
+    """``--token-file``, for a server that wants a token; see :func:`token_from`."""
+    return click.option(
+        "--token-file",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help=f"Holds the token, where the server wants one; else the variable {TOKEN_VARIABLE} does.",
+    )(function)
+
+
+def token_from(file: Path | None) -> Secret | None:
+    """The token in a file, or else in the environment; None when there is none.
+
+    :raises TunnelConsoleError: the file cannot be read, everybody can read it, or it holds something else.
+    """
+    from tunnelconsole.engine.wire.token_proof import is_secret
+
+    token = secret_of("--token-file", file) or secret_of_environment(TOKEN_VARIABLE)
+    if token is not None and not is_secret(token):
+        where = f"--token-file: {file}" if file is not None else TOKEN_VARIABLE
+        raise TunnelConsoleError(f'{where} holds no token: one has 46 characters, of which the first are "tc_"')
+    return token
 
 
 def secret_from(file: Path | None) -> Secret:

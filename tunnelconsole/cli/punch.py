@@ -20,6 +20,8 @@ from tunnelconsole.cli.options import (
     secret_from,
     tls_options,
     tls_settings,
+    token_from,
+    token_option,
 )
 
 if TYPE_CHECKING:
@@ -109,6 +111,7 @@ def _first_given(options: dict[str, object]) -> str:
 )
 @click.option("--wait", callback=_duration, metavar="DURATION", help="For the other side; by hand 5m unless given.")
 @click.option("--verbose", is_flag=True, help="Tell each attempt in full at the end.")
+@token_option
 @tls_options
 @pass_shared
 def punch(
@@ -116,6 +119,7 @@ def punch(
     room: str | None,
     server: HostPort | None,
     secret_file: Path | None,
+    token_file: Path | None,
     peer: list[str],
     port: int | None,
     public_from: str | None,
@@ -151,7 +155,7 @@ def punch(
         if server is not None:
             from tunnelconsole.engine.services.punch.outside import Rendezvous
 
-            rendezvous = Rendezvous(server, tls=trust)
+            rendezvous = Rendezvous(server, tls=trust, token=token_from(token_file))
         manners = punching.Manners(complain, BY_HAND_WAIT if wait is None else wait, verbose)
         run(punching.by_hand(port or 0, peer, rendezvous, public_from or "", manners))
         return
@@ -161,7 +165,8 @@ def punch(
         raise click.UsageError("--server is missing: a room is at a punch server")
     if wrong := wrong_with_room(room):
         raise click.UsageError(f"ROOM {wrong}")
-    meeting = Meeting(server, room, secret_from(secret_file), Mode.EITHER, tls=trust, direct=not relay_only)
+    secret, token = secret_from(secret_file), token_from(token_file)
+    meeting = Meeting(server, room, secret, Mode.EITHER, tls=trust, direct=not relay_only, token=token)
     run(punching.room(meeting, punching.Manners(complain, wait, verbose)))
 
 
@@ -169,15 +174,19 @@ def punch(
 @click.option(
     "--server", callback=rendezvous_address, required=True, metavar="HOST:PORT", help="A punch server, which looks."
 )
+@token_option
 @tls_options
 @pass_shared
-def nat(shared: Shared, server: HostPort, *, tls: bool, fingerprint: str | None, ca: str | None) -> None:
+def nat(
+    shared: Shared, server: HostPort, token_file: Path | None, *, tls: bool, fingerprint: str | None, ca: str | None
+) -> None:
     """What kind of NAT this host is behind, as a punch server sees it, and what will work."""
     from tunnelconsole.cli.punching import examine
     from tunnelconsole.cli.tables import print_json
     from tunnelconsole.engine.services.punch.outside import Rendezvous
 
-    seen = asyncio.run(examine(Rendezvous(server, tls=tls_settings(fingerprint, ca, tls=tls))))
+    trust = tls_settings(fingerprint, ca, tls=tls)
+    seen = asyncio.run(examine(Rendezvous(server, tls=trust, token=token_from(token_file))))
     if shared.json:
         print_json(_document(seen))
         return

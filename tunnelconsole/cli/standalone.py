@@ -112,6 +112,7 @@ async def channel(
     who: channel_connection.Membership | None,
     key: Secret | None,
     password: Secret | None,
+    token: Secret | None,
     tls: TLSSettings | None,
     ssh: SSHSettings | None,
 ) -> None:
@@ -123,6 +124,7 @@ async def channel(
     :param who: who we are there, and who gets standard input; None for a server in broadcast mode.
     :param key: encrypts end to end; None for no encryption.
     :param password: the server's handshake password; None when it has none.
+    :param token: what to prove to the server, where that is not in ``who``; None for nothing.
     :raises CredentialsRefused: the server does not accept the password, or is not the one that was pinned.
     :raises ConnectFailed: the server cannot be reached, does not let us in, or broke off; or what came is not what the
         other end had sealed.
@@ -132,7 +134,7 @@ async def channel(
         known = channel_connection.Password(password) if password is not None else None
         try:
             if who is None:
-                end, _, early = await channel_connection.reach_broadcast(dialer)
+                end, _, early = await channel_connection.reach_broadcast(dialer, token or "", CONNECT_TIMEOUT)
             else:
                 end, _, early = await channel_connection.reach(dialer, who, known, CONNECT_TIMEOUT)
         except CertificateRejected as error:

@@ -19,6 +19,7 @@ from tunnelconsole.control.messages import (
     MIN_INTERVAL,
     ChannelRow,
     ChidRow,
+    Done,
     EventRow,
     Events,
     GetEvents,
@@ -270,6 +271,14 @@ def print_status(status: Status, *, as_json: bool) -> None:
         **({"metrics": f"http://{status.metrics}/metrics{exposed}"} if status.metrics else {}),
     }
     _print("\n".join(f"{name:<8}{GAP}{clean(value)}" for name, value in facts.items()))
+
+
+def print_done(done: Done, *, as_json: bool) -> None:
+    """What was done, in one sentence."""
+    if as_json:
+        print_json({"text": done.text})
+    else:
+        click.echo(clean(done.text))
 
 
 def print_json(document: object) -> None:

@@ -23,6 +23,7 @@ from tunnelconsole.cli.options import (
     ssh_options,
     ssh_settings,
     tls_settings,
+    token_option,
     trust_options,
 )
 
@@ -85,12 +86,7 @@ def _optional_target(context: click.Context, parameter: click.Parameter, value: 
 )
 @send_proxy_option
 @click.option("--host-header", default="", metavar="HOST", help="What the service is told as Host.")
-@click.option(
-    "--token-file",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help=f"Holds the token, where the server wants one; else the variable {TOKEN_VARIABLE} does.",
-)
+@token_option
 @click.option(
     "--connect", callback=_optional_address, metavar="ADDRESS", help="Where to dial, if not at the URL's host."
 )

@@ -29,6 +29,7 @@ from tunnelconsole.control.snapshot import (
     history_row,
     session_row,
 )
+from tunnelconsole.control.token_answers import answer_about_tokens, token_row
 from tunnelconsole.engine.attempts import Attempt
 from tunnelconsole.engine.bus import Reader
 from tunnelconsole.engine.engine import Engine
@@ -72,7 +73,18 @@ made ten times a second at the most, however many consoles there are."""
 MAX_INTERVAL = 60.0
 """Seconds between two updates at the most, whatever a watcher asks for."""
 
-TOPICS = ("services", "sessions", "channels", "chids", "exchanges", "attempts", "events", "history", "histories")
+TOPICS = (
+    "services",
+    "sessions",
+    "channels",
+    "chids",
+    "exchanges",
+    "attempts",
+    "events",
+    "history",
+    "histories",
+    "tokens",
+)
 """What a :class:`~tunnelconsole.control.messages.Watch` may name."""
 
 SETTLED_WITHIN = 2.0
@@ -121,7 +133,7 @@ class Answers:
         try:
             if isinstance(request, messages.ReplayExchange):
                 return await self._inspection.replay(request.id)
-            found = await self._look_up(request)
+            found = await answer_about_tokens(self._engine.node.tokens, request) or await self._look_up(request)
             return await self._carry_out(request) if found is None else found
         except TunnelConsoleError as error:
             return messages.Refused(error.message, error.hint)
@@ -249,7 +261,7 @@ class Answers:
         update = _tagged(messages.Update, status=await self._shared("status"))
         if "services" in watch.topics:
             update["services"] = await self._shared("services")
-        for topic in ("sessions", "channels", "chids", "attempts", "history"):
+        for topic in ("sessions", "channels", "chids", "attempts", "history", "tokens"):
             if topic in watch.topics:
                 update[topic] = await self._shared(topic, service)
         if "histories" in watch.topics:
@@ -283,6 +295,9 @@ class Answers:
                 return await self._chids(service)
             case "attempts":
                 return await self._table(snapshot.attempts(service), partial(attempt_row, whole=False))
+            case "tokens":
+                register = self._engine.node.tokens
+                return await self._table(list(register), partial(token_row, register))
             case "history":
                 return msgspec.Raw(encode(snapshot.history(service)))
             case "services":

@@ -12,6 +12,7 @@ from tunnelconsole.control import messages
 from tunnelconsole.control.messages import Ask, Done, Exchange, Refused, ReloadConfig, Request
 from tunnelconsole.control.origins import Origin
 from tunnelconsole.control.roles import READING
+from tunnelconsole.control.tokens import TokenMade
 from tunnelconsole.engine.audit import Outcome, accounted_for, difference
 from tunnelconsole.engine.engine import Engine
 
@@ -73,5 +74,7 @@ def _came_of(reply: Any) -> tuple[Outcome, str]:
             return "done", text
         case Exchange(row=row):
             return "done", f"{row.method} {row.host}, request {row.id}"
+        case TokenMade(text=text):
+            return "done", text
         case _:
             return "done", ""

@@ -16,6 +16,16 @@ import msgspec
 from tunnelconsole.control.attempts import AttemptRow, Attempts, GetAttempts, PunchAgain
 from tunnelconsole.control.audit import Audit, GetAudit, Means
 from tunnelconsole.control.exchange_rows import ExchangeRow, HttpMessage
+from tunnelconsole.control.tokens import (
+    ChangeToken,
+    CreateToken,
+    GetTokens,
+    RevokeToken,
+    RotateToken,
+    TokenMade,
+    TokenRow,
+    Tokens,
+)  # fmt: skip
 
 PROTOCOL = 4
 """Version of this message set; a peer of another version is refused with a sentence that says so."""
@@ -283,6 +293,7 @@ class Update(msgspec.Struct, frozen=True, kw_only=True, tag="update"):
     chids: list[ChidRow] | None = None
     exchanges: Exchanges | None = None
     attempts: list[AttemptRow] | None = None
+    tokens: list[TokenRow] | None = None
     events: Events | None = None
     history: History | None = None
     histories: list[History] | None = None
@@ -291,7 +302,7 @@ class Update(msgspec.Struct, frozen=True, kw_only=True, tag="update"):
 
 Reply = (
     Status | History | Services | Sessions | Channels | Chids | Exchanges | Exchange | Attempts | Events | Audit | Done
-    | Refused | Update
+    | Refused | Update | Tokens | TokenMade
 )  # fmt: skip
 
 
@@ -407,7 +418,7 @@ class Watch(msgspec.Struct, frozen=True, tag="watch"):
     """From now on an :class:`Update` every ``interval`` seconds (0.25 at least) with the named topics.
 
     Topics: ``services``, ``sessions``, ``channels``, ``chids``, ``exchanges``, ``attempts``, ``events``, ``history``,
-    ``histories``; the status always comes. A further Watch on the same connection replaces this one.
+    ``histories``, ``tokens``; the status always comes. A further Watch on the same connection replaces this one.
     """
 
     topics: list[str]
@@ -420,6 +431,7 @@ Request = (
     GetStatus | GetServices | GetSessions | GetChannels | GetEvents | GetChids | GetExchanges | GetExchange
     | GetAttempts | ReplayExchange | StartService | StopService | RestartService | KickSession | CloseChannel
     | SetReceivers | PunchAgain | ReloadConfig | StopEngine | Watch | GetAudit
+    | GetTokens | CreateToken | ChangeToken | RotateToken | RevokeToken
 )  # fmt: skip
 
 MIN_INTERVAL = 0.25

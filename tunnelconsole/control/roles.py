@@ -6,6 +6,7 @@ from tunnelconsole.control import messages
 from tunnelconsole.control.attempts import GetAttempts
 from tunnelconsole.control.audit import GetAudit
 from tunnelconsole.control.messages import Refused
+from tunnelconsole.control.tokens import GetTokens
 from tunnelconsole.engine.node import Role
 
 READING = (
@@ -19,6 +20,7 @@ READING = (
     messages.GetExchange,
     GetAttempts,
     GetAudit,
+    GetTokens,
     messages.Watch,
 )
 """Requests that change nothing. Whatever is not named here is for operators."""

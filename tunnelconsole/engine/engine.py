@@ -464,6 +464,8 @@ class Engine:
             for _ in self.node.sessions.tick(now - last):
                 await asyncio.sleep(0)
             last = now
+            with self.node.contain("looking at the tokens"):
+                self.node.tokens.tick()
             self.node.bus.tell_repeated()
             self.audit.tell_refused()
 

@@ -10,6 +10,7 @@ import asyncio
 import sqlite3
 from collections import deque
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from tunnelconsole.engine.audit import AuditEntry
@@ -18,6 +19,7 @@ from tunnelconsole.engine.bus import Record
 from tunnelconsole.engine.events import StoreFailed, StoreRecovered, StoreUpdated
 from tunnelconsole.engine.node import Node
 from tunnelconsole.engine.store import KEPT_EVENTS, Store, StoredEvent
+from tunnelconsole.engine.token_table import read_tokens, write_tokens
 from tunnelconsole.errors import NotPrivate
 
 SAVE_INTERVAL = 5.0
@@ -45,6 +47,9 @@ class Keeper:
         self._closing = asyncio.Event()
         self._due = asyncio.Event()
         """Set when something is to be written at once, unless that fails at the moment."""
+        self._tokens = node.tokens
+        self._writing_tokens = asyncio.Lock()
+        node.tokens.keep = self.keep_tokens
         self._saving: asyncio.Task[None] | None = None
         self.earlier_events: Sequence[StoredEvent] = ()
         """Warnings and errors of earlier runs, oldest first; empty where they could not be read at the start."""
@@ -84,11 +89,33 @@ class Keeper:
             self._store.copied = None
         if not self._opened:
             totals, events = await self._store.totals(), await self._store.events()
+            tokens = await self._store.transact(read_tokens)
             self._audit.restore(await self._store.audit())
             self._meters.restore(totals)
+            self._tokens.load(tokens)
             self._opened = True
             return events
+        self._tokens.all_changed()  # the file may be another one
         return []
+
+    async def keep_tokens(self) -> str:
+        """Writes what has changed of the tokens now; returns why that cannot be, "" when it was done."""
+        try:
+            await self._save_tokens()
+        except (sqlite3.Error, OSError) as error:
+            return _reason(error)
+        return ""
+
+    async def _save_tokens(self) -> None:
+        async with self._writing_tokens:
+            changes = self._tokens.take_changes()
+            if not changes:
+                return
+            try:
+                await self._store.transact(partial(write_tokens, changes=changes))
+            except BaseException:
+                self._tokens.put_back(changes)
+                raise
 
     async def _save_on(self) -> None:
         """Writes every :data:`SAVE_INTERVAL`, and the audit trail at once; after a failure later and later."""
@@ -115,6 +142,8 @@ class Keeper:
             if self._failing:
                 await self._open()
             await self._store.save(self._meters.totals(), events, await self._missing(entries))
+            events, entries = [], []
+            await self._save_tokens()
         except (sqlite3.Error, OSError, NotPrivate) as error:
             self._unsaved = deque([*events, *self._unsaved], maxlen=KEPT_EVENTS)
             self._audit.give_back(entries)
@@ -134,8 +163,7 @@ class Keeper:
     def _fail(self, error: Exception) -> None:
         if not self._failing:
             self._failing = True
-            reason = error.strerror if isinstance(error, OSError) else None
-            self._bus.publish(StoreFailed(reason=f"{self._store.path}: {reason or error}"))
+            self._bus.publish(StoreFailed(reason=f"{self._store.path}: {_reason(error)}"))
 
     async def close(self) -> None:
         """Writes for the last time, and leaves the folder to others."""
@@ -146,3 +174,7 @@ class Keeper:
             await self._save()
             await self._store.close()
         self._audit.close()
+
+
+def _reason(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)

@@ -10,12 +10,14 @@ import msgspec
 
 from tunnelconsole.engine.access import source_of
 from tunnelconsole.engine.rules import Rule, above_zero
-from tunnelconsole.engine.transport.pacing import Pace
+from tunnelconsole.engine.shares import Shares
+from tunnelconsole.engine.transport.pacing import Pace, together
 from tunnelconsole.engine.units import Duration, Rate
 
 MAX_HANDSHAKES = 1024
-"""Connections of one service that may be inside their handshake at once. A slow or silent crowd fills these places
-and no others; beyond them newcomers are turned away until one is free, or its holder must make room for them."""
+"""Connections of one service that may be inside their handshake at once, unless its limits say otherwise. A slow or
+silent crowd fills these places and no others; beyond them newcomers are turned away until one is free, or its holder
+must make room for them."""
 
 HANDSHAKE_GRACE = 3.0
 """Seconds that a newcomer keeps its place whatever comes behind it from the same source: a handshake round half the
@@ -33,6 +35,20 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Channels at once, over all sessions; 0 for as many as come."""
     rate: Rate | None = None
     """Bytes per second of the whole service, both ways together; None for no limit."""
+    sessions_per_address: int = 0
+    """Sessions at once of one address, or of one IPv6 network of 64 bits; 0 for as many as come."""
+    channels_per_address: int = 0
+    """Channels at once of one address, or of one IPv6 network of 64 bits; 0 for as many as come."""
+    rate_per_address: Rate | None = None
+    """Bytes per second of one address, or of one IPv6 network of 64 bits, both ways together; None for no limit."""
+    sessions_per_identity: int = 0
+    """Sessions at once of one identity that is not ``anonymous``; 0 for as many as come."""
+    channels_per_identity: int = 0
+    """Channels at once of one identity that is not ``anonymous``; 0 for as many as come."""
+    rate_per_identity: Rate | None = None
+    """Bytes per second of one identity that is not ``anonymous``, both ways together; None for no limit."""
+    handshakes: int = 0
+    """Connections that may be inside their handshake at once; 0 for :data:`MAX_HANDSHAKES`."""
     handshake_timeout: Duration = Duration(10)
     """Seconds a newcomer has until its handshake is done: the original jump host's."""
     idle_timeout: Duration = Duration(0)
@@ -81,6 +97,12 @@ class Gate:
         self.settings = settings
         self.pace = Pace(settings.rate) if settings.rate else None
         self._counts = counts
+        self.addresses = Shares(
+            "address", settings.sessions_per_address, settings.channels_per_address, settings.rate_per_address
+        )
+        self.identities = Shares(
+            "identity", settings.sessions_per_identity, settings.channels_per_identity, settings.rate_per_identity
+        )
         self._handshakes = 0
         self._places: dict[str, dict[Place, None]] = {}
         """Those taken, by source, and of each the oldest first."""
@@ -98,7 +120,7 @@ class Gate:
         once that has had it for :data:`HANDSHAKE_GRACE`.
         """
         source, now = source_of(peer), self._clock()
-        if self._handshakes >= MAX_HANDSHAKES and not self._make_room(source, now):
+        if self._handshakes >= (self.settings.handshakes or MAX_HANDSHAKES) and not self._make_room(source, now):
             return None
         place = Place(self, source, now)
         self._places.setdefault(source, {})[place] = None
@@ -127,8 +149,45 @@ class Gate:
             if not places:
                 del self._places[place.source]
 
+    def refuses_to(self, peer: str, identity: str, *, new_session: bool, new_channel: bool) -> str:
+        """Why there can be no further session or channel for somebody now; "" when there can.
+
+        :param peer: numeric ``host:port``.
+        :param identity: "" for one that nobody has proved.
+        """
+        full = self.refuses(new_session=new_session, new_channel=new_channel)
+        if not full and self.addresses.limited:
+            full = self.addresses.refuses(source_of(peer), new_session=new_session, new_channel=new_channel)
+        if not full and identity and self.identities.limited:
+            full = self.identities.refuses(identity, new_session=new_session, new_channel=new_channel)
+        return full
+
+    def pace_for(self, peer: str, identity: str) -> Pace | None:
+        """What a flow of somebody has to keep to; None for no limit. The parameters are those of :meth:`refuses_to`."""
+        return together(
+            (
+                self.pace,
+                self.addresses.pace(source_of(peer)) if self.addresses.limited else None,
+                self.identities.pace(identity) if identity and self.identities.limited else None,
+            )
+        )
+
+    def count_session(self, peer: str, identity: str, more: int) -> None:
+        """Somebody has one session more (1) or less (-1)."""
+        if self.addresses.limited:
+            self.addresses.count_sessions(source_of(peer), more)
+        if identity and self.identities.limited:
+            self.identities.count_sessions(identity, more)
+
+    def count_channel(self, peer: str, identity: str, more: int) -> None:
+        """Somebody has one channel more (1) or less (-1)."""
+        if self.addresses.limited:
+            self.addresses.count_channels(source_of(peer), more)
+        if identity and self.identities.limited:
+            self.identities.count_channels(identity, more)
+
     def refuses(self, *, new_session: bool, new_channel: bool) -> str:
-        """Why there can be no further session or channel now; "" when there can."""
+        """Why there can be no further session or channel for anybody now; "" when there can."""
         settings = self.settings
         if not settings.sessions and not settings.channels:
             return ""

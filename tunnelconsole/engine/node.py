@@ -17,6 +17,7 @@ from tunnelconsole.engine.operators import Operators
 from tunnelconsole.engine.request_times import RequestTimes
 from tunnelconsole.engine.sessions import Sessions
 from tunnelconsole.engine.tasks import Tasks
+from tunnelconsole.engine.tokens import Tokens
 from tunnelconsole.engine.transport.farewell import Farewells
 from tunnelconsole.engine.transport.plane import Plane
 
@@ -39,6 +40,7 @@ class Node:
         self.attempts = Attempts(self.bus)
         self.audit = AuditTrail(self.bus)
         self.operators = Operators()
+        self.tokens = Tokens(self.bus, state_dir)
         self.plane = Plane(self.loop)
         self.farewells = Farewells(self.loop)
         self.request_times: RequestTimes | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from tunnelconsole.engine.bus import Bus
 from tunnelconsole.engine.events import (
@@ -17,6 +17,9 @@ from tunnelconsole.engine.events import (
     SessionOpened,
 )
 from tunnelconsole.engine.meters import Meter, Meters
+
+if TYPE_CHECKING:
+    from tunnelconsole.engine.grants import Grant
 
 ANONYMOUS = "anonymous"
 """The identity of a remote party that was not asked who it is."""
@@ -49,6 +52,7 @@ class Session:
 
     :param end: cuts the session from outside; told the reason.
     :param address: where others reach what this session offers; empty when it offers nothing.
+    :param grant: what the remote party proved, if that was a token.
     """
 
     __slots__ = (
@@ -59,6 +63,7 @@ class Session:
         "bytes_out",
         "channels",
         "end",
+        "grant",
         "id",
         "identity",
         "kind",
@@ -81,6 +86,7 @@ class Session:
         meter: Meter,
         end: Callable[[str], None],
         address: str,
+        grant: Grant | None,
     ) -> None:
         self.id = session_id
         self.service = service
@@ -90,6 +96,7 @@ class Session:
         self.meter = meter
         self.end = end
         self.address = address
+        self.grant = grant
         self.note = ""
         """What is not as it should be with the remote party, in a word; empty when all is well."""
         self.since = time.time()
@@ -165,6 +172,8 @@ class Channel:
             self.session.bytes_out += more_out
             self.session.meter.add(more_in, more_out)
             node.add(more_in, more_out)
+            if self.session.grant is not None:
+                self.session.grant.token.count(more_in + more_out, time.time())
 
     def tick(self, elapsed: float, now: float) -> None:
         """Takes the rates since the last tick, and cuts the channel when it has been idle too long."""
@@ -195,14 +204,27 @@ class Sessions:
         self.channels: dict[str, Channel] = {}
 
     def open_session(
-        self, service: str, kind: str, peer: str, identity: str, end: Callable[[str], None], *, address: str = ""
+        self,
+        service: str,
+        kind: str,
+        peer: str,
+        identity: str,
+        end: Callable[[str], None],
+        *,
+        address: str = "",
+        grant: Grant | None = None,
     ) -> Session:
-        """Registers a remote party that has been let in."""
+        """Registers a remote party that has been let in.
+
+        :param grant: what it proved, if that was a token; its identity then.
+        """
         self._opened_sessions += 1
-        session = Session(
-            f"s{self._opened_sessions}", service, kind, peer, identity, self._meters.service(service), end, address
-        )
+        identity = grant.identity if grant is not None else identity
+        meter = self._meters.service(service)
+        session = Session(f"s{self._opened_sessions}", service, kind, peer, identity, meter, end, address, grant)
         self.sessions[session.id] = session
+        if grant is not None:
+            grant.token.sessions[session] = grant
         if address:
             self._bus.publish(
                 BackendAttached(service=service, session=session.id, peer=peer, identity=identity, address=address)
@@ -215,6 +237,8 @@ class Sessions:
         """Forgets a session whose channels are closed; safe to call twice."""
         if self.sessions.pop(session.id, None) is None:
             return
+        if session.grant is not None:
+            session.grant.token.sessions.pop(session, None)
         seconds = time.time() - session.since
         if session.address:
             self._bus.publish(
@@ -255,6 +279,8 @@ class Sessions:
         channel = Channel(f"c{self._opened_channels}", session, label, flow, idle_timeout, visitor or session.peer)
         self.channels[channel.id] = channel
         session.channels += 1
+        if session.grant is not None:
+            session.grant.token.channels += 1
         self._bus.publish(
             ChannelOpened(service=session.service, session=session.id, channel=channel.id, label=label, visitor=visitor)
         )
@@ -267,6 +293,8 @@ class Sessions:
         channel.settle(self._meters.node)
         session = channel.session
         session.channels -= 1
+        if session.grant is not None:
+            session.grant.token.channels -= 1
         self._bus.publish(
             ChannelClosed(
                 service=session.service,

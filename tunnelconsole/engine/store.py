@@ -185,6 +185,19 @@ class Store:
 
         await self._with_database(write)
 
+    async def transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Has ``work`` read and write in one transaction of its own, on the store's thread.
+
+        :raises sqlite3.Error: it could not; nothing is written then.
+        """
+
+        def call(database: sqlite3.Connection) -> T:
+            self._check_files(database)
+            with database:
+                return work(database)
+
+        return await self._with_database(call)
+
     def _check_files(self, database: sqlite3.Connection) -> None:
         """Makes sure that what is written now will be found again, and that the journal has an end.
 

@@ -31,10 +31,10 @@ from ssh_peers import SSHDesk, line_of, new_key, ssh_desk
 from tunnel_peers import Service, Web, ok, tunnel_server
 from tunnelconsole.engine.engine import Engine
 from tunnelconsole.engine.events import BackendLeft, TargetFailed
+from tunnelconsole.engine.hosts import HostPattern
 from tunnelconsole.engine.limits import LimitSettings
 from tunnelconsole.engine.services.ssh.events import RefusedRequest
 from tunnelconsole.engine.services.ssh.public_places import MOST_PLACES
-from tunnelconsole.engine.services.tunnel.routes import HostPattern
 from tunnelconsole.engine.services.tunnel.target import TunnelURL
 from tunnelconsole.engine.sessions import Session
 from tunnelconsole.engine.settings import PortRange, Secret

@@ -6,9 +6,10 @@ from typing import Any, cast
 
 import pytest
 
+from tunnelconsole.engine.hosts import HostPattern
+from tunnelconsole.engine.rates import Allowance, RateSettings
 from tunnelconsole.engine.services.tunnel.backend import Backend
-from tunnelconsole.engine.services.tunnel.rates import Allowance, RateSettings
-from tunnelconsole.engine.services.tunnel.routes import HostPattern, HostRules, Routes, Tunnel
+from tunnelconsole.engine.services.tunnel.routes import HostRules, Routes, Tunnel
 from tunnelconsole.engine.units import Rate
 
 

@@ -12,11 +12,11 @@ import pytest
 from loopback import BULK, FREE, hears, target, told
 from tunnel_peers import HOST, Original, Service, Visitor, Web, ok, web
 from tunnelconsole.engine.events import BackendAttached, BackendLeft, ChannelClosed, ChannelOpened, PeerRefused
+from tunnelconsole.engine.hosts import HostPattern
 from tunnelconsole.engine.limits import LimitSettings
+from tunnelconsole.engine.rates import RateSettings
 from tunnelconsole.engine.services.tunnel import client_backend
 from tunnelconsole.engine.services.tunnel import server as server_module
-from tunnelconsole.engine.services.tunnel.rates import RateSettings
-from tunnelconsole.engine.services.tunnel.routes import HostPattern
 from tunnelconsole.engine.services.tunnel.server import TunnelServerSettings
 from tunnelconsole.engine.settings import NetworkPattern, Secret
 from tunnelconsole.engine.units import Duration, Rate

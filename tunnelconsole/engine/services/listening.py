@@ -6,19 +6,24 @@ import socket
 import ssl
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
+from tunnelconsole.engine.grants import Grant
 from tunnelconsole.engine.limits import Place
 from tunnelconsole.engine.node import Node
 from tunnelconsole.engine.services.certificate_pair import CertificatePair
 from tunnelconsole.engine.services.proxy_headers import ProxyHeaders
 from tunnelconsole.engine.services.service import ServerTLS, Service, ServiceSettings
 from tunnelconsole.engine.settings import ListenAddress, ProxyNetwork
+from tunnelconsole.engine.token_rights import System
 from tunnelconsole.engine.transport.ends import End, SocketEnd
 from tunnelconsole.engine.transport.listener import Accepted, Listener
 from tunnelconsole.engine.transport.tls import NotTLS, TLSEnd, why
 from tunnelconsole.engine.wire.errors import ProtocolError
 from tunnelconsole.engine.wire.first_bytes import TLS, spoken_by
+
+TOKEN_NEEDED = "a token is needed here"  # noqa: S105 - a sentence
+"""What is wrong with somebody who brings none where one is required."""
 
 TLS_ON = "set [service.NAME.tls] on the client"
 """What to do about a client without TLS at a server with it."""
@@ -31,6 +36,8 @@ class ListeningSettings(ServiceSettings, frozen=True, kw_only=True):
     proxy_protocol_from: tuple[ProxyNetwork, ...] = ()
     """Networks of proxies that say with the PROXY protocol who comes; they have to, before anything else, wherever this
     server listens. From all other addresses nobody is asked, nor believed."""
+    require_token: bool = False
+    """Whether only those are let in who prove a token of this node."""
 
 
 L = TypeVar("L", bound=ListeningSettings)
@@ -38,6 +45,9 @@ L = TypeVar("L", bound=ListeningSettings)
 
 class ListeningService(Service[L]):
     """A server. Whoever may connect and finds a place is handed to :meth:`newcomer`."""
+
+    system: ClassVar[System]
+    """Its system, as the rights of tokens name it."""
 
     def __init__(self, name: str, settings: L, node: Node) -> None:
         super().__init__(name, settings, node)
@@ -97,6 +107,12 @@ class ListeningService(Service[L]):
         if self._tls is not None:
             self._tls.renewed()
             self.notes["fingerprint"] = self._tls.fingerprint
+
+    def barred(self, grant: Grant | None, peer: str) -> str:
+        """Why somebody who has proved this token, or none, is not let in here; "" when that is no reason."""
+        if grant is not None:
+            return grant.refuses(self.system, peer)
+        return TOKEN_NEEDED if self.settings.require_token else ""
 
     def explain(self, error: ProtocolError | OSError) -> str:
         """Why a newcomer was not let in, in a few words."""

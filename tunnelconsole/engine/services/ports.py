@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 
-from tunnelconsole.engine.settings import PortRange
+from tunnelconsole.engine.settings import MAX_PORTS, PortRange
 from tunnelconsole.engine.transport.dialer import LOWEST_OWN_PORT
 from tunnelconsole.engine.transport.listener import Accepted, Listener, bound, listen
 from tunnelconsole.errors import ListenFailed
+
+
+def _common(ours: Sequence[PortRange], theirs: Sequence[PortRange]) -> Iterator[int]:
+    """The ports that are in both, the lowest of each range first."""
+    for one, other in itertools.product(theirs, ours):
+        yield from range(max(one.first, other.first), min(one.last, other.last) + 1)
 
 
 class PortPool:
@@ -47,22 +54,26 @@ class PortPool:
             raise ListenFailed(f"port {port} is taken", "choose another, or 0 for a free one")
         return await self._listen(port, accepted, exhausted)
 
-    async def open(self, accepted: Accepted, exhausted: Callable[[OSError], None]) -> Listener:
+    async def open(
+        self, accepted: Accepted, exhausted: Callable[[OSError], None], among: Sequence[PortRange] = ()
+    ) -> Listener:
         """Listens on a free port; give it back with :meth:`release`.
 
+        :param among: those that whoever asks may have; any when empty.
         :raises ListenFailed: none is free, or the address is not ours.
         """
-        if not self._ports.first:
+        if not self._ports.first and not among:
             return await listen(self._bind, 0, accepted, exhausted)
+        own = [self._ports] if self._ports.first else [PortRange(LOWEST_OWN_PORT, MAX_PORTS)]
         last_error = ""
-        for port in range(self._ports.first, self._ports.last + 1):
+        for port in _common(own, among or own):
             if port in self._taken:
                 continue
             try:
                 return await self._listen(port, accepted, exhausted)
             except ListenFailed as error:
                 last_error = error.message
-        wanted = f"{self._ports.first}-{self._ports.last}"
+        wanted = ", ".join(f"{ports.first}-{ports.last}" for ports in among or own)
         raise ListenFailed(f"no public port of {wanted} is free", last_error)
 
     async def _listen(self, port: int, accepted: Accepted, exhausted: Callable[[OSError], None]) -> Listener:

@@ -15,6 +15,7 @@ import msgspec
 
 from tunnelconsole.engine.access import Clients
 from tunnelconsole.engine.events import PeerRefused, ResourcesExhausted, ServiceConnected, ServiceListening
+from tunnelconsole.engine.grants import Grant
 from tunnelconsole.engine.limits import Gate, LimitSettings, Place
 from tunnelconsole.engine.node import Node
 from tunnelconsole.engine.private_files import private_folder
@@ -25,6 +26,7 @@ from tunnelconsole.engine.sessions import ANONYMOUS, Channel, Flow, Session
 from tunnelconsole.engine.settings import ListenAddress, NetworkPattern, TLSSettings
 from tunnelconsole.engine.transport.ends import End
 from tunnelconsole.engine.transport.listener import Accepted, Listener, is_loopback, listen
+from tunnelconsole.engine.transport.pacing import Pace, together
 from tunnelconsole.engine.transport.pump import Finished
 from tunnelconsole.errors import ListenFailed, RequestRefused
 
@@ -153,16 +155,29 @@ class Service(ABC, Generic[S]):
         self.node.bus.publish(ServiceConnected(service=self.name, kind=self.kind, address=address, server=str(server)))
 
     def open_session(
-        self, peer: str, end: Callable[[str], None], *, identity: str = ANONYMOUS, address: str = ""
+        self,
+        peer: str,
+        end: Callable[[str], None],
+        *,
+        identity: str = ANONYMOUS,
+        address: str = "",
+        grant: Grant | None = None,
     ) -> Session:
         """Registers a remote party that has been let in; see :meth:`Sessions.open_session`."""
-        session = self.node.sessions.open_session(self.name, self.kind, peer, identity, end, address=address)
+        session = self.node.sessions.open_session(
+            self.name, self.kind, peer, identity, end, address=address, grant=grant
+        )
+        if grant is not None:
+            self.node.tokens.used(grant)
         self.attached.add(session)
+        self.gate.count_session(peer, proved(session.identity), 1)
         return session
 
     def close_session(self, session: Session, cause: str = "") -> None:
         """Forgets a session whose channels are closed; safe to call twice."""
-        self.attached.discard(session)
+        if session in self.attached:
+            self.attached.discard(session)
+            self.gate.count_session(session.peer, proved(session.identity), -1)
         self.node.sessions.close_session(session, cause)
 
     def open_channel(self, session: Session, label: str, flow: Flow, visitor: str = "") -> Channel:
@@ -172,6 +187,7 @@ class Service(ABC, Generic[S]):
         """
         self.channels += 1
         self.drained.clear()
+        self.gate.count_channel(visitor or session.peer, proved(session.identity), 1)
         return self.node.sessions.open_channel(session, label, flow, self.settings.limits.idle_timeout, visitor)
 
     def close_channel(self, channel: Channel, cause: str = "") -> None:
@@ -179,6 +195,7 @@ class Service(ABC, Generic[S]):
         self.channels -= 1
         if not self.channels:
             self.drained.set()
+        self.gate.count_channel(channel.peer, proved(channel.session.identity), -1)
         self.node.sessions.close_channel(channel, cause)
 
     def carry(
@@ -194,7 +211,9 @@ class Service(ABC, Generic[S]):
         channel = self.open_channel(session, label, flow, visitor)
         return flow
 
-    def carry_alone(self, peer: str, label: str, start: Start, *, identity: str = ANONYMOUS) -> None:
+    def carry_alone(
+        self, peer: str, label: str, start: Start, *, identity: str = ANONYMOUS, grant: Grant | None = None
+    ) -> None:
         """Starts a flow that is the one channel of a session of its own, and keeps both registered until it ends."""
 
         def finished(reason: str) -> None:
@@ -202,8 +221,39 @@ class Service(ABC, Generic[S]):
             self.close_session(session, reason)
 
         flow = start(finished)
-        session = self.open_session(peer, flow.abort, identity=identity)
+        session = self.open_session(peer, flow.abort, identity=identity, grant=grant)
         channel = self.open_channel(session, label, flow)
+
+    def no_room(self, peer: str, identity: str, grant: Grant | None, *, new_session: bool, new_channel: bool) -> str:
+        """Why there can be no further session or channel for somebody now; "" when there can.
+
+        :param peer: numeric ``host:port``, or what stands for one that is not known.
+        :param grant: what it proved, if that was a token.
+        """
+        full = self.gate.refuses_to(peer, proved(identity), new_session=new_session, new_channel=new_channel)
+        if full or grant is None:
+            return full
+        return grant.no_room(new_session=new_session, new_channel=new_channel)
+
+    def no_channel(self, session: Session, visitor: str = "") -> str:
+        """Why there can be no further channel in a session now; "" when there can.
+
+        :param visitor: whose it is, where that is not the session's peer.
+        """
+        peer = visitor or session.peer
+        return self.no_room(peer, session.identity, session.grant, new_session=False, new_channel=True)
+
+    def pace_for(self, peer: str, identity: str = ANONYMOUS, grant: Grant | None = None) -> Pace | None:
+        """What a flow of somebody has to keep to; None for no limit. The parameters are those of :meth:`no_room`."""
+        own = grant.token.pace if grant is not None else None
+        return together((self.gate.pace_for(peer, proved(identity)), own))
+
+    def pace_in(self, session: Session, visitor: str = "") -> Pace | None:
+        """What a flow of a session has to keep to; None for no limit.
+
+        :param visitor: whose it is, where that is not the session's peer.
+        """
+        return self.pace_for(visitor or session.peer, session.identity, session.grant)
 
     def admit(self, sock: socket.socket, peer: str) -> Place | None:
         """A place for whoever has connected, to be held until its handshake is done; None once it is turned away."""
@@ -293,6 +343,11 @@ class Service(ABC, Generic[S]):
 
     def _count(self) -> tuple[int, int]:
         return len(self.attached), self.channels
+
+
+def proved(identity: str) -> str:
+    """An identity that somebody has proved; "" for that of those who were not asked."""
+    return "" if identity == ANONYMOUS else identity
 
 
 class ServerTLS:

@@ -4,6 +4,8 @@
 2. server: ``{"rsp":"hs2","chid":"ch0"}``
 3. client: ``{"req":"hs3","recvers":["ch1"],"timeout":3600}``; no ``recvers``, or an empty list: to all others;
    ``timeout``, optional: seconds without a byte either way after which the server closes
+   Who proves a token adds ``"token"``, its id, and ``"nonce"`` to hs1, is told another ``"nonce"`` in hs2, and adds
+   ``"proof"`` to hs3, each in hex: see :mod:`tunnelconsole.engine.wire.token_proof`
 4. server: ``{"rsp":"hs4","result":"OK"}``; or ``{"rsp":"hs4","result":"FAIL","desc":"..."}`` instead of any answer,
    then it closes
 5. raw bytes: what the client sends goes to its receivers, what it gets came from those whose receiver it is
@@ -32,12 +34,21 @@ from tunnelconsole.engine.wire.channel_lines import (
     check_timeout,
     checked,
     encode,
+    from_hex,
     is_greeting,
     read_request,
     read_response,
 )
 from tunnelconsole.engine.wire.early_data import EarlyData
 from tunnelconsole.engine.wire.errors import NotAllowed, ProtocolError
+from tunnelconsole.engine.wire.token_proof import (
+    ID_LENGTH,
+    NONCE_LENGTH,
+    PROOF_LENGTH,
+    Proof,
+    make_proof,
+    secret_id,
+)
 
 _OK = b'{"result":"OK","rsp":"hs4"}'
 
@@ -59,6 +70,8 @@ class JoinAsked:
     chid: str
     receivers: tuple[str, ...]
     timeout: float
+    proof: Proof | None = None
+    """Of a token, not judged yet; None where the client brings none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +99,33 @@ class ChannelServerHandshake:
 
     :param make_chid: returns a chid that is free, for a client that brings none.
     :param sealing: when the handshake is encrypted.
+    :param random_bytes: returns that many random bytes, for the nonce of who proves a token; None where none is taken.
     """
 
-    __slots__ = ("_chid", "_early", "_lines", "_make_chid", "_output", "_sealing", "_step")
+    __slots__ = (
+        "_chid",
+        "_claim",
+        "_early",
+        "_lines",
+        "_make_chid",
+        "_nonce",
+        "_output",
+        "_random_bytes",
+        "_sealing",
+        "_step",
+    )
 
-    def __init__(self, make_chid: Callable[[], str], sealing: ServerSealing | None = None) -> None:
+    def __init__(
+        self,
+        make_chid: Callable[[], str],
+        sealing: ServerSealing | None = None,
+        random_bytes: Callable[[int], bytes] | None = None,
+    ) -> None:
         self._make_chid = make_chid
+        self._random_bytes = random_bytes
         self._sealing = sealing
+        self._claim: tuple[bytes, bytes] | None = None
+        self._nonce = b""
         self._chid = ""
         self._lines = Lines("client")
         self._early = EarlyData()
@@ -191,7 +224,14 @@ class ChannelServerHandshake:
         if request.chid:
             checked(check_chid, request.chid)
         self._chid = request.chid or self._make_chid()
-        self._say(encode({"chid": self._chid, "rsp": "hs2"}))
+        answer = {"chid": self._chid, "rsp": "hs2"}
+        if request.token is not None:
+            if self._random_bytes is None:
+                raise ProtocolError("no token is taken here")
+            self._claim = (from_hex(request.token, ID_LENGTH), from_hex(request.nonce, NONCE_LENGTH))
+            self._nonce = self._random_bytes(NONCE_LENGTH)
+            answer["nonce"] = self._nonce.hex()
+        self._say(encode(answer))
         self._step = _ServerStep.RECEIVERS
 
     def _read_receivers(self, line: bytes) -> JoinAsked:
@@ -201,8 +241,11 @@ class ChannelServerHandshake:
         receivers = checked(check_receivers, request.recvers or ())
         timeout = request.timeout or 0
         checked(check_timeout, timeout)
+        proof = None
+        if self._claim is not None:
+            proof = Proof(*self._claim, self._nonce, from_hex(request.proof, PROOF_LENGTH))
         self._step = _ServerStep.JOINING
-        return JoinAsked(self._chid, receivers, float(timeout))
+        return JoinAsked(self._chid, receivers, float(timeout), proof)
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,10 +297,24 @@ class ChannelClientHandshake:
     :param sealing: when there is a handshake password.
     :param spare_chid: who we want to be when ``chid`` is empty and the server makes none, as the original's does; "" to
         stay without one, and share what is sent with all others who have none.
+    :param token: the secret of a token that we prove; "" for none.
+    :param nonce: of 16 random bytes, fresh for each connection, where there is a token.
     :raises ValueError: one of these is not possible.
     """
 
-    __slots__ = ("_chid", "_early", "_lines", "_output", "_receivers", "_sealing", "_spare_chid", "_step", "_timeout")
+    __slots__ = (
+        "_chid",
+        "_early",
+        "_lines",
+        "_nonce",
+        "_output",
+        "_receivers",
+        "_sealing",
+        "_spare_chid",
+        "_step",
+        "_timeout",
+        "_token",
+    )
 
     def __init__(
         self,
@@ -266,7 +323,13 @@ class ChannelClientHandshake:
         timeout: float = 0.0,
         sealing: ClientSealing | None = None,
         spare_chid: str = "",
+        token: str = "",
+        nonce: bytes = b"",
     ) -> None:
+        if token and len(nonce) != NONCE_LENGTH:
+            raise ValueError(f"the nonce has {len(nonce)} bytes, not {NONCE_LENGTH}")
+        self._token = token
+        self._nonce = nonce
         for name in filter(None, (chid, spare_chid)):
             check_chid(name)
         check_timeout(timeout)
@@ -340,7 +403,8 @@ class ChannelClientHandshake:
             raise ProtocolError(f"the channel server closed {self._step.value}")
 
     def _ask_for_name(self) -> None:
-        self._say({"req": "hs1", "chid": self._chid})
+        claim = {"token": secret_id(self._token).hex(), "nonce": self._nonce.hex()} if self._token else {}
+        self._say({"req": "hs1", "chid": self._chid, **claim})
         self._step = _ClientStep.NAME
 
     def _say(self, fields: dict[str, object]) -> None:
@@ -373,6 +437,11 @@ class ChannelClientHandshake:
                 self._ask_for_name()
                 return
             fields: dict[str, object] = {"req": "hs3", "recvers": self._receivers}
+            if self._token:
+                if response.nonce is None:
+                    raise ProtocolError("the channel server takes no tokens; is it an original?")
+                server_nonce = from_hex(response.nonce, NONCE_LENGTH)
+                fields["proof"] = make_proof(self._token, self._nonce, server_nonce).hex()
             self._say(fields | ({"timeout": self._timeout} if self._timeout else {}))
             self._step = _ClientStep.RESULT
         elif self._step is _ClientStep.RESULT and response.rsp == "hs4" and response.result == "OK":

@@ -164,6 +164,9 @@ class Request(msgspec.Struct):
     chid: str | None = None
     recvers: list[str] | None = None
     timeout: int | float | None = None
+    token: str | None = None
+    nonce: str | None = None
+    proof: str | None = None
 
 
 class Response(msgspec.Struct):
@@ -173,6 +176,7 @@ class Response(msgspec.Struct):
     chid: str | None = None
     result: str | None = None
     desc: str | None = None
+    nonce: str | None = None
 
 
 _decode_request = msgspec.json.Decoder(Request).decode
@@ -203,6 +207,20 @@ def read_response(line: bytes) -> Response:
     except (ValueError, RecursionError):
         raise ProtocolError("the channel server's line is not the JSON that one sends; is it one?") from None
     return response
+
+
+def from_hex(text: str | None, length: int) -> bytes:
+    """Return the bytes of a token's id, nonce or proof, in hex.
+
+    :raises ProtocolError: it is missing, or is not that of ``length`` bytes.
+    """
+    try:
+        data = bytes.fromhex(text or "")
+    except ValueError:
+        data = b""
+    if len(data) != length:
+        raise ProtocolError(f"a part of the token's proof is not {length} bytes in hex")
+    return data
 
 
 _Given = TypeVar("_Given")

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from hashlib import sha1
+from typing import Any
 
 from tunnelconsole.engine.wire.early_data import EarlyData
 from tunnelconsole.engine.wire.errors import ProtocolError
@@ -64,7 +65,7 @@ def answer(challenge: bytes, secret: bytes) -> bytes:
 class Authenticated:
     """The client proved one of the secrets: the one that belongs to ``identity``."""
 
-    identity: str
+    identity: Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +106,13 @@ class JumpServerHandshake:
     kept as :attr:`leftover`, up to ``MAX_EARLY_DATA`` bytes.
 
     :param challenge: 1 to 255 bytes, fresh for each connection: :func:`make_challenge`.
-    :param secrets: the secret of each identity. With two equal secrets the first identity is the one seen.
+    :param secrets: the secret of each identity, which is whatever stands for one. With two equal secrets the first
+        identity is the one seen.
     """
 
     __slots__ = ("_buffer", "_challenge", "_early", "_output", "_secrets", "_step")
 
-    def __init__(self, challenge: bytes, secrets: Mapping[str, bytes]) -> None:
+    def __init__(self, challenge: bytes, secrets: Mapping[Any, bytes]) -> None:
         self._challenge = challenge
         self._secrets = secrets
         self._output = bytearray(encode_frame(challenge))

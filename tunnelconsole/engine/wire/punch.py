@@ -3,7 +3,8 @@
 Each connection's first line says what it is for; a line is one JSON document of at most :data:`MAX_LINE` bytes, ended
 by LF, with its meaning in ``op``. Fields that are not known are ignored, so that more can be added.
 
-1. A **seat** is a client's place in a room: :class:`Join` is answered with :class:`Joined` or :class:`Refused`. The
+1. A **seat** is a client's place in a room: :class:`Join` is answered with :class:`Joined` or :class:`Refused`; where
+   it names a token, with :class:`Challenge` first, and :class:`Prove` is answered with :class:`Joined`. The
    server then says :class:`Peer` when the other seat is taken and :class:`Left` when it is empty again. What one seat
    says (:class:`Say`) the other is told (:class:`Said`), sealed, so that the server learns none of it. When both have
    said :class:`Ready` for the same step, both get :class:`Go`, so timed that it reaches them at the same moment.
@@ -27,6 +28,7 @@ from msgspec import Meta
 
 from tunnelconsole.engine.wire import lines
 from tunnelconsole.engine.wire.errors import ProtocolError
+from tunnelconsole.engine.wire.token_proof import NONCE_LENGTH, PROOF_LENGTH
 
 #: The version of what this module describes.
 VERSION = 1
@@ -50,6 +52,9 @@ SEAT_LENGTH = 16
 Number = Annotated[str, Meta(pattern=rf"\A[0-9a-f]{{{2 * SEAT_LENGTH}}}\Z")]
 """A seat's number, or a tag, in hex."""
 
+TokenPart = Annotated[str, Meta(pattern=rf"\A[0-9a-f]{{{2 * NONCE_LENGTH}}}\Z")]
+"""The id of a token, or a nonce, in hex."""
+
 _SHOWN = r"\A[^\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]*\Z"
 
 Text = Annotated[str, Meta(max_length=MAX_REASON, pattern=_SHOWN)]
@@ -70,6 +75,15 @@ class Join(Message, frozen=True, tag="join", kw_only=True):
     tag: Number
     seat: Number
     version: int = VERSION
+    #: The id of the token that it will prove, and a nonce; both or none.
+    token: TokenPart | None = None
+    nonce: TokenPart | None = None
+
+
+class Prove(Message, frozen=True, tag="prove"):
+    """A client that has named a token answers :class:`Challenge`; see :mod:`tunnelconsole.engine.wire.token_proof`."""
+
+    proof: Annotated[str, Meta(pattern=rf"\A[0-9a-f]{{{2 * PROOF_LENGTH}}}\Z")]
 
 
 class Say(Message, frozen=True, tag="say"):
@@ -117,6 +131,12 @@ class Joined(Message, frozen=True, tag="joined", kw_only=True):
     #: Where the client may be observed, the main one first: two ports of its address, then those of the alternate one.
     #: An empty host, as in ``:7900``, is the one that the client dialled.
     endpoints: Annotated[list[AddressText], Meta(max_length=MAX_ENDPOINTS)]
+
+
+class Challenge(Message, frozen=True, tag="challenge"):
+    """The token that a client has named is to be proved before it gets its seat."""
+
+    nonce: TokenPart
 
 
 class Peer(Message, frozen=True, tag="peer"):
@@ -195,13 +215,14 @@ FirstLine = Join | Observe | Relay
 SeatLine = Say | Ready | Pong
 """What a seat may say from then on."""
 
-ServerLine = Joined | Peer | Left | Said | Go | Ping | Notice | Refused | Observed | Probed
+ServerLine = Challenge | Joined | Peer | Left | Said | Go | Ping | Notice | Refused | Observed | Probed
 """What the server says."""
 
 M = TypeVar("M", bound=Message)
 
 _FIRST: msgspec.json.Decoder[FirstLine] = msgspec.json.Decoder(FirstLine)
 _SEAT: msgspec.json.Decoder[SeatLine] = msgspec.json.Decoder(SeatLine)
+_PROVING: msgspec.json.Decoder[Prove | Observe] = msgspec.json.Decoder(Prove | Observe)
 _OBSERVING: msgspec.json.Decoder[Probe | Observe] = msgspec.json.Decoder(Probe | Observe)
 _SERVER: msgspec.json.Decoder[ServerLine] = msgspec.json.Decoder(ServerLine)
 _ENCODER = msgspec.json.Encoder()
@@ -251,6 +272,17 @@ def parse_observing(line: bytes) -> Probe:
     message = _parse(_OBSERVING, line)  # of two: a decoder of one takes a line without "op" too
     if not isinstance(message, Probe):
         raise ProtocolError("it asks to be observed again on one connection")
+    return message
+
+
+def parse_proving(line: bytes) -> Prove:
+    """Return what a client says behind a :class:`Join` that names a token.
+
+    :raises ProtocolError: it is something else.
+    """
+    message = _parse(_PROVING, line)  # as above
+    if not isinstance(message, Prove):
+        raise ProtocolError("it asks to be observed where its token is to be proved")
     return message
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections import deque
+from dataclasses import replace
 from functools import partial
 from typing import ClassVar, Literal, NamedTuple
 
@@ -29,6 +30,7 @@ from tunnelconsole.engine.services.channel.connection import (
 )
 from tunnelconsole.engine.services.channel.uplink import Bridging, PlainBridging, Uplink
 from tunnelconsole.engine.services.server_dialer import ClientService, ClientSettings, ServerDialer, ssh_rules
+from tunnelconsole.engine.services.token_door import TOKEN_RULE
 from tunnelconsole.engine.settings import HostPort, ListenAddress, Secret, ServerAddress
 from tunnelconsole.engine.transport.dialer import dial
 from tunnelconsole.engine.transport.ends import End, SocketEnd
@@ -111,6 +113,7 @@ class ChannelClientSettings(ClientSettings, frozen=True, kw_only=True):
         _only_with_a_handshake("receivers", "what we send goes to everybody else"),
         _only_with_a_handshake("handshake_password", "there is no handshake"),
         _only_with_a_handshake("timeout", "there is no handshake to ask for it"),
+        TOKEN_RULE,
         *ssh_rules(),
     )
 
@@ -129,6 +132,8 @@ class ChannelClientSettings(ClientSettings, frozen=True, kw_only=True):
     """When the target is dialled; ``at-once``, or with a ``key`` when the other end begins."""
     key: Secret | None = None
     """Encrypts the payload, end to end; None or empty: no encryption."""
+    token: Secret | None = None
+    """What we prove to the server, one of ours; None: nothing."""
     handshake_password: Secret | None = None
     """The server's; None or empty: it has none."""
     timeout: Duration = Duration(0)
@@ -156,7 +161,7 @@ class ChannelClient(ClientService[ChannelClientSettings]):
 
     def __init__(self, name: str, settings: ChannelClientSettings, node: Node) -> None:
         super().__init__(name, settings, node, settings.server)
-        self._who = Membership(settings.chid, settings.receivers, settings.timeout)
+        self._who = Membership(settings.chid, settings.receivers, settings.timeout, settings.token or "")
         self._password = Password(settings.handshake_password) if settings.handshake_password else None
         self._bridging: Bridging = _sealed(settings.key) if settings.key else PlainBridging(node.plane)
         self._dials_on_data = settings.dial == "on-data" or (settings.dial is None and bool(settings.key))
@@ -190,7 +195,7 @@ class ChannelClient(ClientService[ChannelClientSettings]):
             await self._wait_if_stopping()
             try:
                 if self._broadcasts:
-                    connection = await reach_broadcast(dialer)
+                    connection = await reach_broadcast(dialer, self._who.token, timeout)
                 else:
                     connection = await reach(dialer, self._who, self._password, timeout)
             except CredentialsRefused:
@@ -216,7 +221,7 @@ class ChannelClient(ClientService[ChannelClientSettings]):
     # The connection to the server.
 
     def _joined(self, chid: str) -> None:
-        self._who = Membership(chid, self._who.receivers, self._who.timeout)
+        self._who = replace(self._who, chid=chid)
         self.notes |= {"mode": BROADCAST} if self._broadcasts else {"chid": chid}
         if self.state != "connected":
             # In broadcast mode whoever comes to the server comes to our target.
@@ -289,7 +294,7 @@ class ChannelClient(ClientService[ChannelClientSettings]):
 
     def _bridge(self, uplink: Uplink, local: LocalEnd, finished: Finished) -> LocalBridge:
         others = self._others_wait if self.settings.target is None else None
-        return uplink.bridge(local.end, self.gate.pace, lambda outcome: finished(outcome.reason), others)
+        return uplink.bridge(local.end, self.pace_for(local.peer), lambda outcome: finished(outcome.reason), others)
 
     def _others_wait(self) -> bool:
         return bool(self._waiting)

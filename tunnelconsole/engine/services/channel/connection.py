@@ -7,11 +7,12 @@ import secrets
 from base64 import b32encode
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from tunnelconsole.engine.limits import LimitSettings
 from tunnelconsole.engine.services.server_dialer import ServerDialer, dialer_of
+from tunnelconsole.engine.services.token_door import show_token
 from tunnelconsole.engine.settings import ServerAddress, SSHSettings, TLSSettings
 from tunnelconsole.engine.transport.ends import End, receive, send_all
 from tunnelconsole.engine.transport.streams import Streams, joined_streams, streams_of
@@ -26,6 +27,7 @@ from tunnelconsole.engine.wire.channel_lines import ClientSealing
 from tunnelconsole.engine.wire.errors import ProtocolError
 from tunnelconsole.engine.wire.first_bytes import ENOUGH
 from tunnelconsole.engine.wire.passphrase import derive_key
+from tunnelconsole.engine.wire.token_proof import NONCE_LENGTH, NOT_KNOWN
 from tunnelconsole.errors import ConnectFailed, CredentialsRefused
 
 HANDSHAKE_READ = 16 * 1024
@@ -79,11 +81,13 @@ class Membership:
     :param chid: who it wants to be; empty leaves it to the server.
     :param receivers: who gets what it sends; empty for all others.
     :param timeout: seconds without a byte either way after which the server shall close; 0 for what the server has.
+    :param token: the secret of a token that it proves; empty for none.
     """
 
     chid: str = ""
     receivers: tuple[str, ...] = ()
     timeout: float = 0.0
+    token: str = field(default="", repr=False)
 
     @property
     def label(self) -> str:
@@ -101,13 +105,22 @@ class Connection(NamedTuple):
     """What others have sent us already."""
 
 
-async def reach_broadcast(dialer: ServerDialer) -> Connection:
-    """Connects to a channel server in broadcast mode, which lets everybody in and says nothing.
+async def reach_broadcast(dialer: ServerDialer, token: str, timeout: float) -> Connection:
+    """Connects to a channel server in broadcast mode, which says nothing, unless it wants a token.
 
-    :raises CredentialsRefused: the server is not the one that was pinned.
+    :param token: the secret of a token that we prove; empty for none.
+    :param timeout: seconds for that.
+    :raises CredentialsRefused: the server does not take the token, or is not the one that was pinned.
     :raises ConnectFailed: it cannot be reached.
     """
-    return Connection(await dialer.reach("channel server"), "", b"")
+    end = await dialer.reach("channel server")
+    if not token:
+        return Connection(end, "", b"")
+    try:
+        return Connection(end, "", await show_token(end, token, "channel server", timeout))
+    except BaseException:
+        end.abort()
+        raise
 
 
 async def reach(dialer: ServerDialer, who: Membership, password: Password | None, timeout: float) -> Connection:
@@ -119,7 +132,13 @@ async def reach(dialer: ServerDialer, who: Membership, password: Password | None
     :raises ValueError: no client may be ``who``.
     """
     handshake = ChannelClientHandshake(
-        who.chid, who.receivers, who.timeout, None if password is None else password.sealing(), new_chid()
+        who.chid,
+        who.receivers,
+        who.timeout,
+        None if password is None else password.sealing(),
+        new_chid(),
+        who.token,
+        secrets.token_bytes(NONCE_LENGTH),
     )
     end = await dialer.reach("channel server")
     heard = bytearray()
@@ -165,6 +184,8 @@ async def _shake_hands(end: End, handshake: ChannelClientHandshake, password: Pa
                 case PasswordRefused(reason):
                     hint = "check the handshake password" if password is not None else "give the handshake password"
                     raise CredentialsRefused(f"the channel server refused us: {reason}", hint)
+                case JoinRefused(reason) if reason == NOT_KNOWN:
+                    raise CredentialsRefused(f"the channel server refused us: {reason}", "check the token")
                 case JoinRefused(reason):
                     raise ConnectFailed(f"the channel server did not let us in: {reason}")
                 case Joined(chid):
@@ -179,6 +200,7 @@ async def connect(
     receivers: Sequence[str] = (),
     key: str = "",
     password: str = "",
+    token: str = "",
     tls: TLSSettings | None = None,
     ssh: SSHSettings | None = None,
     connect_to: str | None = None,
@@ -196,6 +218,7 @@ async def connect(
     :param receivers: the chids of those who get what we write; none for all others.
     :param key: encrypts what is written, end to end; the other end has the same, and each is a receiver of the other.
     :param password: the server's handshake password.
+    :param token: what to prove to the server.
     :param tls: settings when the server's listener is a TLS one.
     :param ssh: settings for the SSH host on the way.
     :param connect_to: the address to dial when it is not the one that ``server`` names.
@@ -209,7 +232,7 @@ async def connect(
     """
     if isinstance(receivers, str):
         raise ValueError(f"receivers is a list of chids, such as [{receivers!r}]")
-    who = Membership(chid, tuple(receivers))
+    who = Membership(chid, tuple(receivers), token=token)
     async with _dialer(server, connect_to, tls, ssh, timeout) as dialer:
         connection = await reach(dialer, who, Password(password) if password else None, timeout)
         async with _streams(connection, key, timeout) as streams:
@@ -221,6 +244,7 @@ async def broadcast(
     server: str,
     *,
     key: str = "",
+    token: str = "",
     tls: TLSSettings | None = None,
     ssh: SSHSettings | None = None,
     connect_to: str | None = None,
@@ -234,6 +258,7 @@ async def broadcast(
     :param server: the channel server, ``host:port``; ``ssh://user@host:port/host:port`` through an SSH host.
     :param key: encrypts what is written, end to end, as in :func:`connect`: of those who send there are two, both with
         the same key.
+    :param token: what to prove to the server.
     :param tls: settings when the server's listener is a TLS one.
     :param ssh: settings for the SSH host on the way.
     :param connect_to: the address to dial when it is not the one that ``server`` names.
@@ -244,7 +269,7 @@ async def broadcast(
     :raises ValueError: an address is not ``host:port``.
     """
     async with _dialer(server, connect_to, tls, ssh, timeout) as dialer:
-        connection = await reach_broadcast(dialer)
+        connection = await reach_broadcast(dialer, token, timeout)
         async with _streams(connection, key, timeout) as streams:
             yield streams
 

@@ -20,7 +20,6 @@ from tunnelconsole.engine.services.channel.party import Party
 from tunnelconsole.engine.services.channel.routes import Routes
 from tunnelconsole.engine.transport.breaks import BreakWatch
 from tunnelconsole.engine.transport.ends import READ_SIZE, SocketEnd
-from tunnelconsole.engine.transport.pacing import Pace
 from tunnelconsole.engine.wire.sealed_beginnings import is_beginnings
 
 OnSlow = Literal["wait", "drop", "disconnect"]
@@ -47,7 +46,6 @@ class Hub:
 
     :param buffer: bytes that may wait for each receiver, at least one read.
     :param hold: bytes kept for each named receiver that is not there.
-    :param pace: limits what all of them send together; None for no limit.
     :param report: told what was lost.
     :param too_slow: told of a receiver that is about to be disconnected.
     :param gone: see :data:`Gone`.
@@ -60,7 +58,6 @@ class Hub:
         on_slow: OnSlow,
         buffer: int,
         hold: int,
-        pace: Pace | None,
         report: Report,
         too_slow: Callable[[Party], None],
         gone: Gone,
@@ -74,9 +71,7 @@ class Hub:
         self.routes = Routes()
         self._plane = node.plane
         self._on_slow = on_slow
-        self._pace = pace
-        self._splices = pace is None and on_slow == "wait"
-        self._read_size = pace.read_size if pace is not None else READ_SIZE
+        self._splices = on_slow == "wait"
         self._half_closed: dict[Party, None] = {}
         self._settling: asyncio.Handle | None = None
         self._drops = Drops(self.loop, report)
@@ -111,7 +106,7 @@ class Hub:
 
     def room_for(self, sender: Party) -> int:
         """Bytes that ``sender`` may be read now; 0 when a receiver is full, which it then waits for."""
-        size = self._read_size
+        size = sender.pace.read_size if sender.pace is not None else READ_SIZE
         if self._on_slow != "wait":
             return size
         for receiver in self.routes.targets(sender):
@@ -147,9 +142,9 @@ class Hub:
         if self._splices and self.routes.targets(sender) is not targets:  # somebody went meanwhile
             self._review_one(sender)
 
-    def pause_after(self, size: int) -> float:
+    def pause_after(self, sender: Party, size: int) -> float:
         """Seconds to read nothing from a sender of whom so many bytes were just read."""
-        return self._pace.take(size, self.loop.time()) if self._pace is not None else 0.0
+        return sender.pace.take(size, self.loop.time()) if sender.pace is not None else 0.0
 
     def drained(self, receiver: Party, *, empty: bool) -> None:
         """``receiver`` has taken some of what waited for it, or all."""
@@ -242,7 +237,9 @@ class Hub:
         if direct is not None and direct.receiver is not receiver:
             self._part(direct)
             direct = None
-        if direct is not None or receiver is None or receiver.outbox.waiting or receiver.writing:
+        if direct is not None or receiver is None or sender.pace is not None:
+            return
+        if receiver.outbox.waiting or receiver.writing:
             return  # what waits goes out first; drained() then comes back to this
         source, destination = sender.end, receiver.end
         if isinstance(source, SocketEnd) and isinstance(destination, SocketEnd):

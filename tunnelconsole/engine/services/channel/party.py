@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tunnelconsole.engine.services.channel.direct import Direct
     from tunnelconsole.engine.services.channel.hub import Hub
     from tunnelconsole.engine.sessions import Channel, Session
+    from tunnelconsole.engine.transport.pacing import Pace
 
 MAX_LABEL_RECEIVERS = 5
 """Receivers that a label names; a table has no room for more."""
@@ -46,6 +47,7 @@ class Party:
         "identity",
         "outbox",
         "over",
+        "pace",
         "peer",
         "received",
         "receivers",
@@ -66,8 +68,11 @@ class Party:
         chid: str,
         receivers: tuple[str, ...],
         early: bytes,
+        pace: Pace | None = None,
     ) -> None:
         self._hub = hub
+        self.pace = pace
+        """What limits how fast it is read; None for no limit."""
         self._loop = hub.loop
         self._early = early
         self._input = InputWatch(hub.loop, end.fileno(), self._readable)
@@ -289,7 +294,7 @@ class Party:
             return
         self.received += len(data)
         hub.pass_on(self, data)
-        wait = hub.pause_after(len(data))
+        wait = hub.pause_after(self, len(data))
         if wait > 0 and not self.over:
             self._input.stop()
             self._pause = self._loop.call_later(wait, self._resume)

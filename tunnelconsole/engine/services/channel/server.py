@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import msgspec
 
 from tunnelconsole.engine.events import BytesDropped, ReceiverDisconnected, ReceiversChanged
+from tunnelconsole.engine.grants import Grant
 from tunnelconsole.engine.limits import Place
 from tunnelconsole.engine.node import Node
 from tunnelconsole.engine.refusals import kind_of
@@ -26,7 +27,15 @@ from tunnelconsole.engine.services.channel.drops import Loss
 from tunnelconsole.engine.services.channel.hold import MAX_HELD
 from tunnelconsole.engine.services.channel.hub import Hub, OnSlow
 from tunnelconsole.engine.services.channel.party import Party
-from tunnelconsole.engine.services.listening import ListeningService, ListeningSettings
+from tunnelconsole.engine.services.listening import TOKEN_NEEDED, ListeningService, ListeningSettings
+from tunnelconsole.engine.services.token_door import (
+    TokenBarred,
+    TokenRefused,
+    begins_with_token,
+    hear_token,
+    let_pass,
+    turn_down,
+)
 from tunnelconsole.engine.sessions import ANONYMOUS, Session
 from tunnelconsole.engine.settings import Secret
 from tunnelconsole.engine.transport.ends import READ_SIZE, End, receive, send_all
@@ -34,8 +43,9 @@ from tunnelconsole.engine.transport.tls import TLSEnd, complete_handshake
 from tunnelconsole.engine.units import Duration, Size
 from tunnelconsole.engine.wire.channel import Authenticated, ChannelServerHandshake, JoinAsked, Rejected
 from tunnelconsole.engine.wire.channel_lines import check_receivers
-from tunnelconsole.engine.wire.errors import NoRoom, NotAllowed, ProtocolError
+from tunnelconsole.engine.wire.errors import NoRoom, NotAllowed, ProtocolError, WrongCredentials
 from tunnelconsole.engine.wire.passphrase import MAX_PASSWORDS, SALT_LENGTH, derive_key
+from tunnelconsole.engine.wire.token_proof import NOT_KNOWN
 from tunnelconsole.errors import RequestRefused
 
 if TYPE_CHECKING:
@@ -129,12 +139,14 @@ class Newcomer:
     receivers: tuple[str, ...] = ()
     timeout: float = 0.0
     early: bytes = b""
+    grant: Grant | None = None
 
 
 class ChannelServer(ListeningService[ChannelServerSettings]):
     """Serves channel clients, those of the original program included."""
 
     kind = "channel-server"
+    system = "channel"
 
     def __init__(self, name: str, settings: ChannelServerSettings, node: Node) -> None:
         super().__init__(name, settings, node)
@@ -143,7 +155,6 @@ class ChannelServer(ListeningService[ChannelServerSettings]):
             on_slow=settings.on_slow,
             buffer=settings.buffer,
             hold=settings.hold,
-            pace=self.gate.pace,
             report=self._report,
             too_slow=self._too_slow,
             gone=self._gone,
@@ -193,33 +204,80 @@ class ChannelServer(ListeningService[ChannelServerSettings]):
 
     async def _greet(self, end: End, peer: str) -> None:
         """Hears who a newcomer is, and lets it in or turns it away."""
-        handshake = ChannelServerHandshake(self._free_chid, self._sealing())
+        handshake = ChannelServerHandshake(self._free_chid, self._sealing(), secrets.token_bytes)
         try:
             async with asyncio.timeout(self.settings.limits.handshake_timeout):
                 if isinstance(end, TLSEnd):
                     await complete_handshake(end)
                 identity, asked = await self._hear(end, handshake)
-            self._let_in(
-                Newcomer(end, peer, identity, asked.chid, asked.receivers, asked.timeout, handshake.leftover), handshake
-            )
+            grant = self._judge(asked, peer)
+            identity = grant.identity if grant is not None else identity
+            early = handshake.leftover
+            newcomer = Newcomer(end, peer, identity, asked.chid, asked.receivers, asked.timeout, early, grant)
+            self._let_in(newcomer, handshake)
         except (ProtocolError, OSError) as error:
             self._turn_away(end, peer, error, handshake)
 
+    def _judge(self, asked: JoinAsked, peer: str) -> Grant | None:
+        """What a newcomer has proved, if that was a token.
+
+        :raises ProtocolError: it may not come in with it, or may not be or send to whom it wants.
+        """
+        grant = None
+        if asked.proof is not None:
+            grant = self.node.tokens.prove(asked.proof)
+            if grant is None:
+                raise WrongCredentials(NOT_KNOWN)
+        if barred := self.barred(grant, peer):
+            raise NotAllowed(barred)
+        if grant is not None and grant.rights.chids:
+            for chid in (asked.chid, *asked.receivers):
+                if not grant.rights.grants_chid(chid):
+                    raise NotAllowed(f"the token is not for the chid {chid}")
+            if not asked.receivers:
+                raise NotAllowed("the token is for some chids only, so the receivers must be named")
+        return grant
+
     async def _greet_broadcast(self, end: End, peer: str) -> None:
-        """Lets a newcomer in, who need not say anything."""
+        """Lets a newcomer in, who need not say anything unless a token is required."""
         try:
+            grant, early = None, b""
             async with asyncio.timeout(self.settings.limits.handshake_timeout):
                 if isinstance(end, TLSEnd):
                     await complete_handshake(end)
-            full = self.gate.refuses(new_session=True, new_channel=True)
+                if self.settings.require_token:
+                    grant, early = await self._hear_broadcast_token(end, peer)
+            chid = str(next(self._broadcast_chids))
+            identity = grant.identity if grant is not None else ANONYMOUS
+            full = self.no_room(peer, identity, grant, new_session=True, new_channel=True)
             if full:
                 raise NoRoom(full)
-            party = self._join(Newcomer(end, peer, ANONYMOUS, str(next(self._broadcast_chids))))
+            party = self._join(Newcomer(end, peer, identity, chid, early=early, grant=grant))
+        except (TokenRefused, TokenBarred) as error:
+            self.refused(peer, str(error), kind_of(error))
+            self.node.farewells.bid(end, b"")
         except (ProtocolError, OSError) as error:
             self.refused(peer, self.explain(error), kind_of(error))
             end.close()
         else:
             self._first_byte_timers[party] = self.node.loop.call_later(FIRST_BYTE_TIMEOUT, self._still_silent, party)
+
+    async def _hear_broadcast_token(self, end: End, peer: str) -> tuple[Grant, bytes]:
+        """What a newcomer proves, and what it said behind that.
+
+        :raises ProtocolError: it proves nothing, or may not come in with it.
+        """
+        first = await receive(end, HANDSHAKE_READ)
+        if not begins_with_token(first):
+            raise NotAllowed(TOKEN_NEEDED)
+        grant, handshake = await hear_token(end, self.node.tokens, first)
+        barred = self.barred(grant, peer)
+        if not barred and grant.rights.chids:
+            barred = "the token is for some chids only, and here everything goes to everybody"
+        if barred:
+            await turn_down(end, handshake, barred)
+            raise TokenBarred(barred)
+        return grant, await let_pass(end, handshake)
 
     async def _hear(self, end: End, handshake: ChannelServerHandshake) -> tuple[str, JoinAsked]:
         """Leads a newcomer through its handshake; returns its identity and what it asked for.
@@ -260,7 +318,9 @@ class ChannelServer(ListeningService[ChannelServerSettings]):
         older = self.hub.routes.present.get(newcomer.chid)
         if older is not None and not self._is_same(older, newcomer):
             raise NotAllowed(f"chid {newcomer.chid} is taken")
-        full = "" if older is not None else self.gate.refuses(new_session=True, new_channel=True)
+        full = ""
+        if older is None:
+            full = self.no_room(newcomer.peer, newcomer.identity, newcomer.grant, new_session=True, new_channel=True)
         if full:
             raise NoRoom(full)
         handshake.accept()
@@ -277,15 +337,25 @@ class ChannelServer(ListeningService[ChannelServerSettings]):
 
     def _is_same(self, older: Party, newcomer: Newcomer) -> bool:
         """Whether somebody comes back who may take the place of who it was."""
-        if older.identity != newcomer.identity:
-            return False
+        older_token = older.session.grant.token if older.session is not None and older.session.grant else None
+        token = newcomer.grant.token if newcomer.grant is not None else None
+        if older.identity != newcomer.identity or older_token is not token:
+            return False  # a token and a password may have one name, and are not the same
         return newcomer.identity != ANONYMOUS or _host(older.peer) == _host(newcomer.peer)
 
     def _join(self, newcomer: Newcomer) -> Party:
+        grant = newcomer.grant
         party = Party(
-            self.hub, newcomer.end, newcomer.peer, newcomer.identity, newcomer.chid, newcomer.receivers, newcomer.early
+            self.hub,
+            newcomer.end,
+            newcomer.peer,
+            newcomer.identity,
+            newcomer.chid,
+            newcomer.receivers,
+            newcomer.early,
+            self.pace_for(newcomer.peer, newcomer.identity, grant),
         )
-        session = party.session = self.open_session(newcomer.peer, party.abort, identity=newcomer.identity)
+        session = party.session = self.open_session(newcomer.peer, party.abort, identity=newcomer.identity, grant=grant)
         channel = party.channel = self.open_channel(session, party.label, party)
         limits = (channel.idle_timeout, self.settings.idle_timeout, newcomer.timeout)
         channel.idle_timeout = min((seconds for seconds in limits if seconds), default=0.0)

@@ -301,7 +301,7 @@ class JumpClient(ClientService[JumpClientSettings]):
         except BaseException:
             far.abort()
             raise
-        plane, pace = self.node.plane, self.gate.pace
+        plane, pace = self.node.plane, self.pace_for(peer)
 
         def start(finished: Finished) -> Pump:
             return Pump(plane, local, far, finished, early_left=doorman.leftover, early_right=early, pace=pace)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from functools import partial
 from typing import ClassVar
 
@@ -18,6 +18,7 @@ import msgspec
 
 from tunnelconsole.engine.access import Destinations
 from tunnelconsole.engine.events import TargetFailed
+from tunnelconsole.engine.grants import Grant
 from tunnelconsole.engine.limits import Place
 from tunnelconsole.engine.node import Node
 from tunnelconsole.engine.refusals import RefusalKind, kind_of
@@ -51,9 +52,16 @@ EMPTY_SECRET = "an empty secret would let everybody in"  # noqa: S105 - a senten
 """What is wrong with it."""
 
 
-def _some_secret(secret: Secret | None, secrets: Mapping[str, Secret]) -> list[Problem]:
-    if secret is None and not secrets:
-        return [("secret", "a jump server needs a secret: set secret, secret_file, or a secrets table")]
+def _some_secret(secret: Secret | None, secrets: Mapping[str, Secret], require_token: bool) -> list[Problem]:
+    if secret is None and not secrets and not require_token:
+        wanted = "set secret, secret_file, a secrets table, or require_token"
+        return [("secret", f"a jump server needs a secret: {wanted}")]
+    return []
+
+
+def _one_way_in(secret: Secret | None, secrets: Mapping[str, Secret], require_token: bool) -> list[Problem]:
+    if require_token and (secret is not None or secrets):
+        return [("require_token", "the secrets in this table would let others in; leave them out, or this")]
     return []
 
 
@@ -72,7 +80,8 @@ class JumpServerSettings(ListeningSettings, frozen=True, kw_only=True):
     """``kind = "jump-server"``."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
-        Rule(("secret", "secrets"), _some_secret),
+        Rule(("secret", "secrets", "require_token"), _some_secret),
+        Rule(("secret", "secrets", "require_token"), _one_way_in),
         Rule(("secret",), _no_empty_secret),
         Rule(("secrets",), _usable_secrets),
         above_zero("dial_timeout", "no address could answer in no time"),
@@ -94,13 +103,14 @@ class JumpServer(ListeningService[JumpServerSettings]):
     """Serves jump clients, those of the original program included."""
 
     kind = "jump-server"
+    system = "jump"
 
     def __init__(self, name: str, settings: JumpServerSettings, node: Node) -> None:
         super().__init__(name, settings, node)
-        self.secrets = {identity: secret.encode() for identity, secret in settings.secrets.items()}
+        self._secrets: dict[Hashable, bytes] = {who: secret.encode() for who, secret in settings.secrets.items()}
         if settings.secret is not None:
-            self.secrets.setdefault(ANONYMOUS, settings.secret.encode())
-        if not self.secrets or not all(self.secrets.values()):
+            self._secrets.setdefault(ANONYMOUS, settings.secret.encode())
+        if not (self._secrets or settings.require_token) or not all(self._secrets.values()):
             raise ValueError("a jump server needs at least one secret, and none may be empty")
         self.destinations = Destinations(settings.allow, settings.deny)
         self.admissions: set[Admission] = set()
@@ -110,9 +120,25 @@ class JumpServer(ListeningService[JumpServerSettings]):
         for admission in list(self.admissions):
             admission.cancel()
 
-    def permitted(self, host: str, port: int, addresses: Iterable[Address]) -> list[Address]:
-        """Those of the addresses that ``host`` has which may be dialled on ``port``."""
-        return [address for address in addresses if self.destinations.permit(host, address.host, port)]
+    async def prepare(self) -> None:
+        await asyncio.to_thread(self.node.tokens.open_sealed)
+
+    @property
+    def secrets(self) -> Mapping[Hashable, bytes]:
+        """What a newcomer may prove: by identity those of the settings, by grant those of tokens."""
+        of_tokens = self.node.tokens.jump_secrets
+        return {**self._secrets, **of_tokens} if of_tokens else self._secrets
+
+    def permitted(
+        self, host: str, port: int, addresses: Iterable[Address], grant: Grant | None = None
+    ) -> list[Address]:
+        """Those of the addresses that ``host`` has which may be dialled on ``port``, with this token if with any."""
+        return [
+            address
+            for address in addresses
+            if self.destinations.permit(host, address.host, port)
+            and (grant is None or grant.rights.grants_destination(host, address.host, port))
+        ]
 
     def newcomer(self, end: End, peer: str, place: Place) -> None:
         Admission(self, end, peer, place)
@@ -124,6 +150,7 @@ class Admission:
     __slots__ = (
         "_dial",
         "_end",
+        "_grant",
         "_handshake",
         "_identity",
         "_input",
@@ -141,7 +168,8 @@ class Admission:
         self._peer = peer
         self._place = place
         place.lost = partial(self._turn_away, kind="limit")
-        self._identity = ""
+        self._identity = ANONYMOUS
+        self._grant: Grant | None = None
         self._target = ("", 0)
         self._dial: Dial | None = None
         self._task: asyncio.Task[None] | None = None
@@ -190,8 +218,11 @@ class Admission:
     def _on(self, event: ServerEvent, data: bytes) -> None:
         """Acts on what the client did, with the last of its bytes that it took."""
         match event:
+            case Authenticated(Grant() as grant):
+                self._identity, self._grant = grant.identity, grant
+                self._send_pending()
             case Authenticated(identity):
-                self._identity = identity
+                self._identity = str(identity)
                 self._send_pending()
             case TargetAsked(host, port):
                 self._ask_for(host, port)
@@ -204,7 +235,7 @@ class Admission:
 
     def _ask_for(self, host: str, port: int) -> None:
         self._target = (host, port)
-        full = self._server.gate.refuses(new_session=True, new_channel=True)
+        full = self._no_room()
         if full:
             self._fail(format_host_port(host, port), full)
             return
@@ -226,7 +257,7 @@ class Admission:
 
     def _dial_permitted(self, addresses: list[Address]) -> None:
         host, port = self._target
-        permitted = self._server.permitted(host, port, addresses)
+        permitted = self._server.permitted(host, port, addresses, self._grant)
         if not permitted:
             self._fail(format_host_port(host, port), f"dial tcp {format_host_port(host, port)}: not allowed here")
             return
@@ -240,7 +271,7 @@ class Admission:
         if sock is None:
             self._fail(format_host_port(*self._target), error)
             return
-        full = self._server.gate.refuses(new_session=True, new_channel=True)
+        full = self._no_room()
         if full:  # others were let in during the dial
             sock.close()
             self._fail(format_host_port(*self._target), full)
@@ -251,14 +282,23 @@ class Admission:
             return
         early = self._handshake.leftover
         # Where the pump reads this socket at once, it takes over the reader in place, which is cheaper than a new one.
-        adopted = not early and self._server.gate.pace is None and isinstance(self._end, SocketEnd)
-        self._leave(keep_reader=adopted)
         server, client = self._server, self._end
+        pace = server.pace_for(self._peer, self._identity, self._grant)
+        adopted = not early and pace is None and isinstance(client, SocketEnd)
+        self._leave(keep_reader=adopted)
 
         def start(finished: Finished) -> Pump:
-            return Pump(server.node.plane, client, SocketEnd(sock), finished, early_left=early, pace=server.gate.pace)
+            return Pump(server.node.plane, client, SocketEnd(sock), finished, early_left=early, pace=pace)
 
-        server.carry_alone(self._peer, format_host_port(*self._target), start, identity=self._identity)
+        label = format_host_port(*self._target)
+        server.carry_alone(self._peer, label, start, identity=self._identity, grant=self._grant)
+
+    def _no_room(self) -> str:
+        """Why it cannot be led on now; "" when it can."""
+        barred = self._server.barred(self._grant, self._peer)
+        return barred or self._server.no_room(
+            self._peer, self._identity, self._grant, new_session=True, new_channel=True
+        )
 
     def _send_pending(self) -> bool:
         output = self._handshake.data_to_send()

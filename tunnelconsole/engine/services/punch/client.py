@@ -13,6 +13,7 @@ from tunnelconsole.engine.rules import Problem, Rule
 from tunnelconsole.engine.services.punch.meeting import Meeting, PairingUser, wrong_with_room
 from tunnelconsole.engine.services.punch.streams import Streams
 from tunnelconsole.engine.services.service import Service, ServiceSettings
+from tunnelconsole.engine.services.token_door import TOKEN_RULE
 from tunnelconsole.engine.sessions import Flow, Session
 from tunnelconsole.engine.settings import HostPort, ListenAddress, RendezvousAddress, Secret
 from tunnelconsole.engine.transport.dialer import dial
@@ -54,6 +55,7 @@ class PunchClientSettings(ServiceSettings, frozen=True, kw_only=True):
         Rule(("target", "listen"), _one_local_end),
         Rule(("room",), _possible_room),
         Rule(("secret",), _some_secret),
+        TOKEN_RULE,
     )
 
     server: RendezvousAddress | HostPort
@@ -64,6 +66,8 @@ class PunchClientSettings(ServiceSettings, frozen=True, kw_only=True):
     """Where the other end is met."""
     secret: Secret
     """What both ends know, and the rendezvous does not."""
+    token: Secret | None = None
+    """What we prove to the rendezvous; None: nothing."""
     target: HostPort | None = None
     """Where what the other end opens is led."""
     listen: ListenAddress | None = None
@@ -89,6 +93,7 @@ class PunchClient(Service[PunchClientSettings], PairingUser):
             tls=settings.tls,
             direct=settings.direct,
             timeout=settings.limits.handshake_timeout,
+            token=settings.token,
         )
         self._pairing: Pairing | None = None
         self._link: Link | None = None

@@ -34,6 +34,8 @@ class Meeting:
     """False stays on the relay."""
     timeout: float = 10.0
     """Seconds for the rendezvous to be reached."""
+    token: Secret | None = None
+    """What we prove to the rendezvous; None: nothing."""
 
 
 class PairingUser:

@@ -16,7 +16,7 @@ from tunnelconsole.engine.services.punch.observe import ENDPOINTS_ASKED, Observa
 from tunnelconsole.engine.services.punch.port import PunchingPort, own_addresses
 from tunnelconsole.engine.services.punch.seat import new_number, take_seat
 from tunnelconsole.engine.services.server_dialer import ServerDialer
-from tunnelconsole.engine.settings import HostPort, TLSSettings
+from tunnelconsole.engine.settings import HostPort, Secret, TLSSettings
 from tunnelconsole.engine.transport.dialer import Address
 from tunnelconsole.engine.wire.hostport import format_host_port
 from tunnelconsole.engine.wire.punch_nat import Nat, filtering_of
@@ -35,6 +35,8 @@ class Rendezvous:
     tls: TLSSettings | None = None
     timeout: float = 10.0
     """Seconds for it to be reached."""
+    token: Secret | None = None
+    """What we prove to it, good for any room; None: nothing."""
 
     async def endpoints(self) -> list[Address]:
         """Where a port may be observed: told to who takes a seat, so one is taken in a room that nobody else knows.
@@ -44,7 +46,8 @@ class Rendezvous:
         """
         room = secrets.token_hex(_KEY_BYTES // 2)
         dialer = ServerDialer(self.server, self.connect, self.tls, self.timeout)
-        seat = await take_seat(dialer, room, RoomKey(room, secrets.token_bytes(_KEY_BYTES)), new_number())
+        key = RoomKey(room, secrets.token_bytes(_KEY_BYTES))
+        seat = await take_seat(dialer, room, key, new_number(), self.token or "")
         try:
             endpoints = await seat.endpoints((self.connect or self.server).host)
         finally:

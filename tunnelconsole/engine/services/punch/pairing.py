@@ -123,7 +123,7 @@ class Pairing:
         seat: Seat | None = None
         parted = STOPPED
         try:
-            seat = await take_seat(dialer, meeting.room, key, number)
+            seat = await take_seat(dialer, meeting.room, key, number, meeting.token or "")
             self.address, self.local, self.alone = seat.address, seat.local_address, seat.first
             self._user.seated()
             self._await_peer()

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
+
 from tunnelconsole.engine.services.server_dialer import ServerDialer
 from tunnelconsole.engine.transport.dialer import Address, numeric, resolve
 from tunnelconsole.engine.transport.ends import End, SocketEnd, receive, send_all
@@ -17,6 +19,7 @@ from tunnelconsole.engine.wire.errors import ProtocolError
 from tunnelconsole.engine.wire.hostport import check_port, format_host_port, parse_host_port
 from tunnelconsole.engine.wire.punch import (
     SEAT_LENGTH,
+    Challenge,
     Go,
     Join,
     Joined,
@@ -27,6 +30,7 @@ from tunnelconsole.engine.wire.punch import (
     Peer,
     Ping,
     Pong,
+    Prove,
     Ready,
     Refused,
     Relay,
@@ -38,7 +42,8 @@ from tunnelconsole.engine.wire.punch import (
 )
 from tunnelconsole.engine.wire.punch_offer import Offer, encode_offer, parse_offer
 from tunnelconsole.engine.wire.punch_room import RoomKey
-from tunnelconsole.errors import ConnectFailed
+from tunnelconsole.engine.wire.token_proof import NONCE_LENGTH, NOT_KNOWN, make_proof, secret_id
+from tunnelconsole.errors import ConnectFailed, CredentialsRefused
 
 ANSWER_TIME: Final = 5.0
 """Seconds that a rendezvous has to give or refuse a seat."""
@@ -226,25 +231,47 @@ async def dial_relay(dialer: ServerDialer, number: str) -> End:
     return end
 
 
-async def take_seat(dialer: ServerDialer, room: str, key: RoomKey, number: str) -> Seat:
+async def _join(end: End, lines: _ServerLines, join: Join, token: str) -> ServerLine:
+    """Asks for a seat, proves the token where there is one, and returns the answer.
+
+    :raises ConnectFailed: the rendezvous is gone, or takes no tokens.
+    :raises OSError: the connection is broken.
+    """
+    if not token:
+        await send_all(end, encode(join))
+        return await lines.next()
+    nonce = secrets.token_bytes(NONCE_LENGTH)
+    await send_all(end, encode(msgspec.structs.replace(join, token=secret_id(token).hex(), nonce=nonce.hex())))
+    answer = await lines.next()
+    if isinstance(answer, Joined):
+        raise ConnectFailed("the rendezvous takes no tokens; does it run an earlier version?")
+    if isinstance(answer, Challenge):
+        await send_all(end, encode(Prove(make_proof(token, nonce, bytes.fromhex(answer.nonce)).hex())))
+        answer = await lines.next()
+    return answer
+
+
+async def take_seat(dialer: ServerDialer, room: str, key: RoomKey, number: str, token: str = "") -> Seat:
     """Takes a seat in a room.
 
     :param number: see :func:`new_number`.
+    :param token: the secret of a token that we prove; empty for none.
     :raises RoomFull: there is none.
     :raises ConnectFailed: the rendezvous cannot be reached, or does not want us.
-    :raises CredentialsRefused: it is not the one that was pinned.
+    :raises CredentialsRefused: it is not the one that was pinned, or does not know the token.
     """
     end = await dialer.reach("punch server")
     lines = _ServerLines(end)
     try:
         async with asyncio.timeout(ANSWER_TIME):
-            await send_all(end, encode(Join(room=room, tag=key.tag, seat=number)))
-            answer = await lines.next()
+            answer = await _join(end, lines, Join(room=room, tag=key.tag, seat=number), token)
         match answer:
             case Joined() as joined:
                 _check_addresses(joined)
             case Refused(reason) if "full" in reason:
                 raise RoomFull(f"the rendezvous refuses us: {reason}")
+            case Refused(reason) if reason == NOT_KNOWN:
+                raise CredentialsRefused(f"the rendezvous refuses us: {reason}", "check the token")
             case Refused(reason):
                 raise ConnectFailed(f"the rendezvous refuses us: {reason}")
             case _:

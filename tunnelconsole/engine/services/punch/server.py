@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import secrets
 import socket
 from typing import ClassVar, Final
 
+from tunnelconsole.engine.grants import Grant
 from tunnelconsole.engine.limits import Place
 from tunnelconsole.engine.node import Node
 from tunnelconsole.engine.punch_events import ObserverUnavailable, RoomEntered
@@ -23,12 +25,14 @@ from tunnelconsole.engine.settings import ListenAddress, PortRange, ProxyNetwork
 from tunnelconsole.engine.transport.ends import End, SocketEnd, receive, send_all
 from tunnelconsole.engine.transport.link import EndLink
 from tunnelconsole.engine.transport.listener import Listener
+from tunnelconsole.engine.transport.pacing import together
 from tunnelconsole.engine.transport.pump import Finished, Pump
 from tunnelconsole.engine.transport.tls import TLSEnd, complete_handshake
-from tunnelconsole.engine.wire.errors import NoRoom, ProtocolError
+from tunnelconsole.engine.wire.errors import NoRoom, NotAllowed, ProtocolError, WrongCredentials
 from tunnelconsole.engine.wire.hostport import format_host_port, parse_host_port
 from tunnelconsole.engine.wire.punch import (
     MAX_LINE,
+    Challenge,
     Join,
     Joined,
     LineReader,
@@ -38,7 +42,9 @@ from tunnelconsole.engine.wire.punch import (
     encode,
     parse_first,
     parse_observing,
+    parse_proving,
 )
+from tunnelconsole.engine.wire.token_proof import NONCE_LENGTH, NOT_KNOWN, Proof
 from tunnelconsole.errors import ListenFailed
 
 OBSERVERS: Final = 2
@@ -98,6 +104,7 @@ class PunchServer(ListeningService[PunchServerSettings]):
     """Serves punch clients."""
 
     kind = "punch-server"
+    system = "punch"
 
     def __init__(self, name: str, settings: PunchServerSettings, node: Node) -> None:
         super().__init__(name, settings, node)
@@ -153,10 +160,13 @@ class PunchServer(ListeningService[PunchServerSettings]):
                 if isinstance(end, TLSEnd):
                     await complete_handshake(end)
                 line, rest = await self._first_line(end)
-            message = parse_first(line)
+                message = parse_first(line)
+                grant: Grant | None = None
+                if isinstance(message, Join) and message.token is not None:
+                    grant, rest = await self._hear_token(end, message, rest)
             match message:
                 case Join():
-                    self._join(end, peer, message, rest)
+                    self._join(end, peer, message, rest, grant)
                 case Observe():
                     raise ProtocolError("it wants to be observed at the port for seats")
                 case _:
@@ -165,12 +175,30 @@ class PunchServer(ListeningService[PunchServerSettings]):
         except (ProtocolError, OSError) as error:
             self._turn_away(end, peer, error)
 
-    async def _first_line(self, end: End) -> tuple[bytes, bytes]:
-        """The first line of a connection, and what came behind it.
+    async def _hear_token(self, end: End, join: Join, early: bytes) -> tuple[Grant, bytes]:
+        """What somebody proves who has named a token, and what came behind that.
 
+        :raises ProtocolError: it proves nothing.
+        """
+        if join.token is None or join.nonce is None:
+            raise ProtocolError("it names a token without a nonce")
+        nonce = secrets.token_bytes(NONCE_LENGTH)
+        await send_all(end, encode(Challenge(nonce.hex())))
+        line, rest = await self._first_line(end, early)
+        proof = parse_proving(line).proof
+        claimed, client_nonce = bytes.fromhex(join.token), bytes.fromhex(join.nonce)
+        grant = self.node.tokens.prove(Proof(claimed, client_nonce, nonce, bytes.fromhex(proof)))
+        if grant is None:
+            raise WrongCredentials(NOT_KNOWN)
+        return grant, rest
+
+    async def _first_line(self, end: End, early: bytes = b"") -> tuple[bytes, bytes]:
+        """The next line of a connection, and what came behind it.
+
+        :param early: what has come of it already.
         :raises ProtocolError: there is none, or it has no end.
         """
-        data = bytearray()
+        data = bytearray(early)
         while b"\n" not in data:
             more = await receive(end, FIRST_READ)
             if not more:
@@ -191,18 +219,23 @@ class PunchServer(ListeningService[PunchServerSettings]):
         else:
             end.close()
 
-    def _join(self, end: End, peer: str, join: Join, early: bytes) -> None:
+    def _join(self, end: End, peer: str, join: Join, early: bytes, grant: Grant | None) -> None:
         """Gives somebody a seat.
 
-        :raises ProtocolError: there is none.
+        :raises ProtocolError: there is none, or it may not have it.
         """
-        full = self.gate.refuses(new_session=True, new_channel=False)
+        if barred := self.barred(grant, peer):
+            raise NotAllowed(barred)
+        if grant is not None and not grant.rights.grants_room(join.room):
+            raise NotAllowed("the token is not for this room")
+        identity = grant.identity if grant is not None else join.room
+        full = self.no_room(peer, identity, grant, new_session=True, new_channel=False)
         if full:
             raise NoRoom(full)
         room = self.rooms.find(join, peer)
         seat = Seat(self.node.loop, EndLink(self.node.loop, end), join, peer, self._left)
         self.rooms.add(room, seat)
-        seat.session = self.open_session(peer, seat.dismiss, identity=room.name)
+        seat.session = self.open_session(peer, seat.dismiss, identity=room.name, grant=grant)
         self.notes["rooms"] = str(len(self.rooms))
         self.node.bus.publish(
             RoomEntered(service=self.name, session=seat.session.id, peer=peer, room=room.name, seats=len(room.seats))
@@ -249,12 +282,19 @@ class PunchServer(ListeningService[PunchServerSettings]):
             raise RuntimeError("a relay was to begin before both were there")
         (left, early_left), (right, early_right) = first.waiting, second.waiting
         first.waiting = second.waiting = None
-        full = self.gate.refuses(new_session=False, new_channel=True)
+        full = self.no_channel(first.session)
+        if not full and second.session is not None and second.session.grant is not None:
+            full = second.session.grant.no_room(new_session=False, new_channel=False)
         if full:
             for seat, end in ((first, left), (second, right)):
                 end.close()
                 seat.notice(f"there is no relay: {full}")
             return
+
+        paces = [self.pace_in(first.session)]
+        if second.session is not None and second.session.grant is not None:
+            paces.append(second.session.grant.token.pace)
+        pace = together(paces)
 
         def start(finished: Finished) -> Pump:
             return Pump(
@@ -264,7 +304,7 @@ class PunchServer(ListeningService[PunchServerSettings]):
                 finished,
                 early_left=early_left,
                 early_right=early_right,
-                pace=self.gate.pace,
+                pace=pace,
             )
 
         def ended(_: str) -> None:

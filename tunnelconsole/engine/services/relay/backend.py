@@ -9,16 +9,18 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from tunnelconsole.engine.grants import Grant
 from tunnelconsole.engine.services.relay.spare import SparePool
 from tunnelconsole.engine.services.service import Start
-from tunnelconsole.engine.sessions import Flow, Session
+from tunnelconsole.engine.sessions import ANONYMOUS, Flow, Session
 from tunnelconsole.engine.transport.ends import End, SocketEnd
 from tunnelconsole.engine.transport.farewell import FAREWELL_TIME
 from tunnelconsole.engine.transport.listener import BACKLOG, Listener
 from tunnelconsole.engine.transport.mux import Mux, QuietUser
+from tunnelconsole.engine.transport.pacing import Pace
 from tunnelconsole.engine.transport.pump import Pump
 from tunnelconsole.engine.transport.stream_pump import StreamPump
-from tunnelconsole.engine.wire.errors import NoRoom, ProtocolError
+from tunnelconsole.engine.wire.errors import NoRoom, NotAllowed, ProtocolError
 from tunnelconsole.engine.wire.hostport import format_host_port
 from tunnelconsole.engine.wire.relay import (
     KEY_LENGTH,
@@ -52,12 +54,14 @@ class Backend:
     """A session of the relay server.
 
     :param end: the control connection, owned from here on.
-    :param first: what the backend sent already.
+    :param first: what the backend sent already, of its protocol.
+    :param grant: what it has proved before that, if that was a token.
     """
 
-    def __init__(self, server: RelayServer, end: End, peer: str, first: bytes) -> None:
+    def __init__(self, server: RelayServer, end: End, peer: str, first: bytes, grant: Grant | None) -> None:
         self._server = server
         self._peer = peer
+        self._grant = grant
         self._loop = server.node.loop
         self._key = secrets.token_bytes(KEY_LENGTH)
         self._address_stream: asyncio.Future[int] = self._loop.create_future()
@@ -111,16 +115,19 @@ class Backend:
             raise
 
     async def _give_port(self, stream_id: int) -> None:
-        gate = self._server.gate
-        full = gate.refuses(new_session=True, new_channel=False)
+        if barred := self._server.barred(self._grant, self._peer):
+            await self._turn_down(stream_id, barred)
+            raise NotAllowed(barred)
+        full = self._no_room()
         if not full:
+            among = self._grant.rights.ports if self._grant is not None else ()
             try:
                 visited = self._server.behind_proxies(self._visited)
-                self._listener = await self._server.ports.open(visited, self._server.exhausted)
+                self._listener = await self._server.ports.open(visited, self._server.exhausted, among)
             except ListenFailed as error:
                 full = str(error)
             else:
-                full = gate.refuses(new_session=True, new_channel=False)  # others may have attached meanwhile
+                full = self._no_room()  # others may have attached meanwhile
         if full or self._listener is None:
             await self._turn_down(stream_id, full)
             raise NoRoom(full)
@@ -128,7 +135,13 @@ class Backend:
         if self._mux.remote_leaving or not self._say(stream_id, address.encode()):
             raise ProtocolError("it left during the handshake")
         self._mux.send_eof(stream_id)
-        self._session = self._server.open_session(self._peer, self._end_session, address=address)
+        self._session = self._server.open_session(self._peer, self._end_session, address=address, grant=self._grant)
+
+    def _no_room(self) -> str:
+        """Why it cannot have a session now; "" when it can."""
+        grant, server = self._grant, self._server
+        identity = grant.identity if grant is not None else ANONYMOUS
+        return server.no_room(self._peer, identity, grant, new_session=True, new_channel=False)
 
     async def _turn_down(self, stream_id: int, reason: str) -> None:
         """Tells the backend, in place of an address, why there is none, and lets it read that."""
@@ -206,7 +219,10 @@ class Backend:
         self._native_stream = self._told_stream = None
 
     def _visited(self, sock: socket.socket, peer: str) -> None:
-        full = self._server.gate.refuses(new_session=False, new_channel=True)
+        if self._session is None:  # its public address is about to be told
+            sock.close()
+            return
+        full = self._server.no_channel(self._session, peer)
         if self._listener is None:  # closed while a proxy said who comes
             full = "its public port is closed"
         if full:
@@ -234,7 +250,7 @@ class Backend:
         except OSError:
             end.close()
             return False
-        plane, pace = self._server.node.plane, self._server.gate.pace
+        plane, pace = self._server.node.plane, self._pace_for(visitor)
         self._carry(visitor.peer, lambda finished: Pump(plane, end, visitor.end, finished, pace=pace))
         return True
 
@@ -259,11 +275,14 @@ class Backend:
             self._server.refused(visitor.peer, "its backend takes no more visitors", "limit")
             visitor.end.abort()
             return
-        pace = self._server.gate.pace
+        pace = self._pace_for(visitor)
         self._carry(
             visitor.peer,
             lambda finished: StreamPump(self._loop, self._mux, stream_id, visitor.end, finished, pace=pace),
         )
+
+    def _pace_for(self, visitor: WaitingVisitor) -> Pace | None:
+        return self._server.pace_in(self._session, visitor.peer) if self._session is not None else None
 
     def _lead_queued(self) -> None:
         """The backend has taken visitors: leads on those who came behind them, as many as it takes now."""

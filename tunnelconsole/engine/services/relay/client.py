@@ -18,8 +18,9 @@ from tunnelconsole.engine.services.native import (
 from tunnelconsole.engine.services.send_proxy import SendProxy, announce
 from tunnelconsole.engine.services.server_dialer import ClientService, ClientSettings, ServerDialer, ssh_rules
 from tunnelconsole.engine.services.service import Start
+from tunnelconsole.engine.services.token_door import TOKEN_RULE, show_token
 from tunnelconsole.engine.sessions import Flow, Session
-from tunnelconsole.engine.settings import HostPort, ServerAddress
+from tunnelconsole.engine.settings import HostPort, Secret, ServerAddress
 from tunnelconsole.engine.transport.dialer import dial
 from tunnelconsole.engine.transport.early_stream import EarlyStream
 from tunnelconsole.engine.transport.ends import End, SocketEnd, receive, send_all
@@ -54,10 +55,13 @@ class RelayClientSettings(ClientSettings, frozen=True, kw_only=True):
     rules: ClassVar[tuple[Rule, ...]] = (
         KEEPALIVE_RULE,
         SPARE_RULE,
+        TOKEN_RULE,
         *ssh_rules(),
     )
 
     server: ServerAddress | HostPort
+    token: Secret | None = None
+    """What we prove to the server, one of ours; None: nothing."""
     target: HostPort
     """Where visitors are led."""
     send_proxy: SendProxy | None = None
@@ -98,7 +102,15 @@ class RelayClient(ClientService[RelayClientSettings]):
         dialer = ServerDialer(settings.server, settings.connect, settings.tls, timeout, way=self.way)
         await self._wait_if_stopping()
         self.enter("connecting")
-        attachment = self._attachment = Attachment(self, dialer, await dialer.reach("relay server"))
+        end = await dialer.reach("relay server")
+        early = b""
+        if settings.token is not None:
+            try:
+                early = await show_token(end, settings.token, f"relay server {settings.server}", timeout)
+            except BaseException:
+                end.close()
+                raise
+        attachment = self._attachment = Attachment(self, dialer, end, early)
         try:
             await self._wait_if_stopping()
             try:
@@ -135,7 +147,7 @@ class RelayClient(ClientService[RelayClientSettings]):
 class Attachment:
     """One session with the relay server, from the dial to its end."""
 
-    def __init__(self, client: RelayClient, dialer: ServerDialer, end: End) -> None:
+    def __init__(self, client: RelayClient, dialer: ServerDialer, end: End, early: bytes) -> None:
         self._client = client
         self._dialer = dialer
         self._loop = client.node.loop
@@ -165,6 +177,7 @@ class Attachment:
             keepalive=client.settings.keepalive,
             farewells=client.node.farewells,
             leaving=self._server_leaves,
+            early=early,
         )
         request = AddressRequest(self)
         request.stream_id = self._mux.open(request) or 0

@@ -17,12 +17,14 @@ from tunnelconsole.engine.services.listening import ListeningService, ListeningS
 from tunnelconsole.engine.services.native import KEEPALIVE, KEEPALIVE_RULE
 from tunnelconsole.engine.services.ports import PortPool
 from tunnelconsole.engine.services.relay.backend import Backend
+from tunnelconsole.engine.services.token_door import TokenRefused, begins_with_token, hear_token, let_pass
 from tunnelconsole.engine.settings import PortRange
 from tunnelconsole.engine.transport.ends import End, receive
 from tunnelconsole.engine.transport.tls import TLSEnd, complete_handshake
 from tunnelconsole.engine.units import Duration
 from tunnelconsole.engine.wire.errors import NotAllowed, ProtocolError
 from tunnelconsole.engine.wire.relay import MAX_PUBLIC_ADDRESS, DataHello, is_native
+from tunnelconsole.engine.wire.token_proof import MAGIC
 from tunnelconsole.errors import ListenFailed
 
 FIRST_READ = 4096
@@ -57,6 +59,7 @@ class RelayServer(ListeningService[RelayServerSettings]):
     """Serves relay clients, those of the original program included."""
 
     kind = "relay-server"
+    system = "relay"
 
     def __init__(self, name: str, settings: RelayServerSettings, node: Node) -> None:
         super().__init__(name, settings, node)
@@ -93,16 +96,33 @@ class RelayServer(ListeningService[RelayServerSettings]):
                 first = await receive(end, FIRST_READ)
                 if not first:
                     raise ProtocolError("it closed before it said anything")
-                if is_native(first[0]):
+                first = await self._as_much_as_tells(end, first)
+                if begins_with_token(first):
+                    grant, handshake = await hear_token(end, self.node.tokens, first)
+                    backend = Backend(self, end, peer, await let_pass(end, handshake), grant)
+                    await backend.attach()
+                elif is_native(first[0]):
                     await self._attach_data(end, first)
                 else:
-                    backend = Backend(self, end, peer, first)
+                    backend = Backend(self, end, peer, first, None)
                     await backend.attach()
+        except TokenRefused as error:
+            self.refused(peer, str(error), kind_of(error))
+            self.node.farewells.bid(end, b"")
         except (ProtocolError, OSError) as error:
             mistake = self.mistaken(first)
             self.refused(peer, mistake or self.explain(error), "tls" if mistake else kind_of(error))
             if backend is None:
                 end.close()
+
+    async def _as_much_as_tells(self, end: End, first: bytes) -> bytes:
+        """What somebody has said, as far as it takes to tell a token from a data connection."""
+        while is_native(first[0]) and len(first) < len(MAGIC):
+            data = await receive(end, FIRST_READ)
+            if not data:
+                raise ProtocolError("it closed before it had said what it is")
+            first += data
+        return first
 
     async def _attach_data(self, end: End, first: bytes) -> None:
         hello = DataHello()

@@ -99,7 +99,7 @@ class Channels:
         visitor: str = "",
     ) -> Flow:
         """Joins a channel with a socket, and registers both as a channel of ``session`` until they end."""
-        loop, pace = self._server.node.loop, self._server.gate.pace
+        loop, pace = self._server.node.loop, self._server.pace_in(session, visitor)
 
         def start(finished: Finished) -> LinkPump:
             return LinkPump(loop, link, EndLink(loop, end), finished, pace=pace)

@@ -229,7 +229,7 @@ class Login:
         if self._over:
             return
         entry = self.proof.whole
-        full = self.server.gate.refuses(new_session=True, new_channel=False)
+        full = self.server.no_session(self)
         if entry is None or full:
             self.proof.why = full or self.proof.missing
             self.proof.turned_away("limit" if full else "not_allowed")

@@ -66,7 +66,7 @@ class Elsewhere:
             raise RequestRefused("this key may not go there", "permitopen in its line says where it may")
         if self.count >= MOST_CONNECTIONS:
             raise RequestRefused(f"{MOST_CONNECTIONS} connections go through this one already")
-        if full := server.gate.refuses(new_session=False, new_channel=True):
+        if full := server.no_channel(self._login.session):
             raise RequestRefused(full)
         return server.find_running(JumpServer, "jump", server.settings.jump)
 

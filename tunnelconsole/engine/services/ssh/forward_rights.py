@@ -6,7 +6,7 @@ import fnmatch
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Self
 
-from tunnelconsole.engine.services.tunnel.routes import HostPattern
+from tunnelconsole.engine.hosts import HostPattern
 from tunnelconsole.engine.wire.hostport import format_host_port
 
 HIGHEST_PORT = 65535

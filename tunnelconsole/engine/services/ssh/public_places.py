@@ -66,7 +66,7 @@ class PublicPlaces:
             raise RequestRefused("this connection has it already", "name another host or port")
         if len(self._places) >= MOST_PLACES:
             raise RequestRefused(f"this connection has {MOST_PLACES} public places already", "open another one")
-        if full := self.server.gate.refuses(new_session=True, new_channel=False):
+        if full := self.server.no_session(self.login):
             raise RequestRefused(full)
         web = port in WEB_PORTS and not self.server.ports.has(port)
         place = PublicHost(self, host, port) if web else PublicPort(self, host, port)

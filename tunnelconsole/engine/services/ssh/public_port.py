@@ -40,7 +40,7 @@ class PublicPort(PublicPlace):
             self._listener = await server.ports.open_port(port, visited, server.exhausted)
         else:
             self._listener = await server.ports.open(visited, server.exhausted)
-        if full := server.gate.refuses(new_session=True, new_channel=False):  # others have come meanwhile
+        if full := server.no_session(self.login):  # others have come meanwhile
             self._release()
             raise RequestRefused(full)
         self.asked = (self.asked[0], self._listener.port)
@@ -52,7 +52,10 @@ class PublicPort(PublicPlace):
 
     def _visited(self, sock: socket.socket, peer: str) -> None:
         server = self._server
-        full = server.gate.refuses(new_session=False, new_channel=True) or self.login.channels.refusal
+        if self._session is None:  # its address is about to be told
+            sock.close()
+            return
+        full = server.no_channel(self._session, peer) or self.login.channels.refusal
         if self._listener is None:  # closed while a proxy said who comes
             full = "its public port is closed"
         if full:

@@ -27,7 +27,7 @@ from tunnelconsole.engine.services.ssh.commands import COMMANDS
 from tunnelconsole.engine.services.ssh.events import LoggedIn
 from tunnelconsole.engine.services.ssh.factor_rules import SECOND_FACTOR_RULES
 from tunnelconsole.engine.services.tunnel.target import TunnelURL
-from tunnelconsole.engine.sessions import Channel, Flow, Session
+from tunnelconsole.engine.sessions import ANONYMOUS, Channel, Flow, Session
 from tunnelconsole.engine.settings import FilePath, PortRange, Secret, TLSSettings
 from tunnelconsole.engine.transport.dialer import numeric
 from tunnelconsole.engine.transport.ends import End, SocketEnd
@@ -259,6 +259,12 @@ class SSHServer(ListeningService[SSHServerSettings]):
     def close_console(self, channel: Channel, cause: str) -> None:
         """Counts its last bytes and forgets it."""
         self.node.sessions.close_channel(channel, cause)
+
+    def no_session(self, login: Login) -> str:
+        """Why somebody who has proven a key can have no further session now; "" when it can."""
+        whole = login.proof.whole
+        identity = whole.identity if whole is not None else ANONYMOUS
+        return self.no_room(login.peer, identity, None, new_session=True, new_channel=False)
 
     def no_console(self) -> str:
         """Why there can be no further console or command now; "" when there can."""

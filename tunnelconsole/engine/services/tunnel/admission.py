@@ -8,6 +8,7 @@ import hmac
 import secrets
 from typing import TYPE_CHECKING, Final
 
+from tunnelconsole.engine.grants import Grant
 from tunnelconsole.engine.refusals import RefusalKind, kind_of
 from tunnelconsole.engine.services.tunnel.backend import Backend
 from tunnelconsole.engine.services.tunnel.client_backend import ClientBackend
@@ -17,6 +18,7 @@ from tunnelconsole.engine.sessions import ANONYMOUS
 from tunnelconsole.engine.transport.ends import End, receive, send_all
 from tunnelconsole.engine.transport.tls import TLSEnd
 from tunnelconsole.engine.wire.errors import NoRoom, ProtocolError
+from tunnelconsole.engine.wire.token_proof import NOT_KNOWN, is_secret
 from tunnelconsole.engine.wire.tunnel import KEY_LENGTH, DataOffered, Rejected, TunnelAsked, TunnelServerHandshake
 
 if TYPE_CHECKING:
@@ -83,11 +85,14 @@ class Admission:
     # -- a tunnel --------------------------------------------------------------------------------------------------
 
     async def _attach(self, end: End, peer: str, handshake: TunnelServerHandshake, asked: TunnelAsked) -> None:
-        identity, owner = self._identify(asked.token)
+        grant = self._server.node.tokens.bear(asked.token) if asked.token else None
+        identity, owner = (grant.identity, grant.token) if grant is not None else self._identify(asked.token)
         request = Request(asked.name, peer, asked.head.method, asked.head.target, asked.head.fields)
-        status, reason = 401, "the token is not known here" if asked.token else "a tunnel needs a token here"
+        status, reason = 401, NOT_KNOWN if asked.token else "a tunnel needs a token here"
         if identity:
-            status, reason = await self.judge(request, identity, owner)
+            status, reason = self._bar(grant, identity, asked.name, peer)
+        if identity and not status:
+            status, reason = await self.judge(request, identity if grant is None else "", owner, grant=grant)
         if status:
             # An original knows 400 and nothing else.
             handshake.refuse(status if asked.native else 400, reason)
@@ -101,12 +106,19 @@ class Admission:
         promise = (asked.name, owner)
         self._promised.append(promise)
         try:
-            await self._let_in(end, peer, handshake, asked, identity, owner)
+            await self._let_in(end, peer, handshake, asked, identity, owner, grant)
         finally:
             self._promised.remove(promise)
 
     async def _let_in(
-        self, end: End, peer: str, handshake: TunnelServerHandshake, asked: TunnelAsked, identity: str, owner: object
+        self,
+        end: End,
+        peer: str,
+        handshake: TunnelServerHandshake,
+        asked: TunnelAsked,
+        identity: str,
+        owner: object,
+        grant: Grant | None,
     ) -> None:
         key = secrets.token_bytes(KEY_LENGTH) if asked.native and self._server.settings.native else None
         handshake.accept(key)
@@ -115,7 +127,8 @@ class Admission:
             raise ProtocolError("it does not read its side of the handshake")
         tunnel = self._server.tunnel_of(asked.name, owner)
         backend = ClientBackend(self._server, tunnel, asked, key, end, peer, handshake.leftover)
-        backend.token_identity = identity
+        backend.token_identity = identity if grant is None else ""
+        backend.grant = grant
         self._server.backends.add(backend)
         if key is not None:
             self._keys[key] = backend  # data connections may come before the client has greeted
@@ -133,6 +146,8 @@ class Admission:
     def _identify(self, token: str) -> tuple[str, object]:
         """Who brings a token, "" for nobody that is known; and what tells one owner of a host from another."""
         given = token.encode()
+        if is_secret(token) and not self._tokens:
+            return "", ""  # one that was revoked must not become anybody's
         if not self._tokens:  # everybody may come, and is told from others by the token that it made up
             return ANONYMOUS, hashlib.sha256(given).digest() if token else object()
         known = ""
@@ -141,19 +156,42 @@ class Admission:
                 known = identity
         return known, known
 
-    async def judge(self, request: Request, identity: str, owner: object, *, granted: bool = False) -> tuple[int, str]:
+    def _bar(self, grant: Grant | None, identity: str, host: str, peer: str) -> tuple[int, str]:
+        """The status and the reason with which nobody is let in who has this grant, or none; 0 and "" for none."""
+        if grant is None and identity != ANONYMOUS:
+            return 0, ""  # a token of the settings
+        if barred := self._server.barred(grant, peer):
+            return (401 if grant is None else 403), barred
+        if grant is not None and not grant.rights.grants_host(host):
+            return 403, f"the token is not for the host {host}"
+        return 0, ""
+
+    async def judge(
+        self,
+        request: Request,
+        identity: str,
+        owner: object,
+        *,
+        granted: bool = False,
+        grant: Grant | None = None,
+    ) -> tuple[int, str]:
         """The status and the reason with which a tunnel is refused; 0 and "" when it is not.
 
         :param identity: who asks, as the token proved; "" for whoever has proved something else.
         :param owner: what tells one owner of a host from another.
         :param granted: whether the host was granted to whoever asks, by name.
+        :param grant: what whoever asks has proved, if that was a token of this node.
         """
         server, host = self._server, request.host
-        if reason := self._rules.refuses(host, identity, granted=granted):
+        # What is reserved for an identity of the settings is not for a token of the node that has the same name, unless
+        # only those of the node are let in here.
+        tokens_only = grant is not None and server.settings.require_token and not self._tokens
+        claimed = grant.identity if grant is not None and tokens_only else identity
+        if reason := self._rules.refuses(host, claimed, granted=granted):
             return 403, reason
         if reason := self._taken(host, owner):
             return 409, reason
-        if reason := self._full(host, identity):
+        if reason := self._full(host, identity, request.peer, grant):
             return 503, reason
         if server.hooks.authenticate is not None:
             verdict: str | None = NOT_JUDGED
@@ -173,17 +211,19 @@ class Admission:
             owners.append(tunnel.owner)
         return f"a tunnel for {host} exists already" if any(other != owner for other in owners) else ""
 
-    def _full(self, host: str, identity: str) -> str:
+    def _full(self, host: str, identity: str, peer: str, grant: Grant | None) -> str:
         """Why there can be no further session for a host; whoever takes the place of another needs none."""
         if self._server.routes.find(host) is not None and not self._server.shares(identity):
             return ""
-        return self._server.gate.refuses(new_session=True, new_channel=False)
+        name = grant.identity if grant is not None else identity
+        return self._server.no_room(peer, name, grant, new_session=True, new_channel=False)
 
     def enter(self, backend: Backend, owner: object, identity: str, url: str) -> str:
         """From now on the backend's visitors may come; returns why not, "" where they may."""
         server, host = self._server, backend.tunnel.host
         rights = backend.token_identity
-        if full := self._taken(host, owner) or self._full(host, rights):  # others have come meanwhile
+        full = self._taken(host, owner) or self._full(host, rights, backend.peer, backend.grant)
+        if full:  # others have come meanwhile
             return full
         tunnel = backend.tunnel = server.routes.find(host) or backend.tunnel
         shares = server.shares(rights)
@@ -191,7 +231,9 @@ class Admission:
         tunnel.backends = [*tunnel.backends, backend] if shares else [backend]
         server.routes.add(tunnel)
         backend.address = url
-        backend.session = server.open_session(backend.peer, backend.close, identity=identity, address=url)
+        backend.session = server.open_session(
+            backend.peer, backend.close, identity=identity, address=url, grant=backend.grant
+        )
         for other in older:
             other.close("the same identity came back and took its place")
         if not backend.healthy:

@@ -11,6 +11,7 @@ from tunnelconsole.engine.sessions import Session
 from tunnelconsole.engine.transport.link import Link, LinkOwner
 
 if TYPE_CHECKING:
+    from tunnelconsole.engine.grants import Grant
     from tunnelconsole.engine.services.tunnel.server import TunnelServer
 
 
@@ -51,6 +52,8 @@ class Backend(ABC):
     """Of its data connections; None when it makes none."""
     token_identity = ""
     """Whose token it has brought; "" where it has proved itself in another way, and has the rights of no token."""
+    grant: Grant | None = None
+    """What it has proved, if that was a token of this node."""
 
     def __init__(self, server: TunnelServer, tunnel: Tunnel, peer: str) -> None:
         self._server = server

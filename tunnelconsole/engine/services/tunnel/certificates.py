@@ -8,8 +8,8 @@ from pathlib import Path
 
 import msgspec
 
+from tunnelconsole.engine.hosts import HostPattern
 from tunnelconsole.engine.services.certificate_pair import CertificatePair, reason_of
-from tunnelconsole.engine.services.tunnel.routes import HostPattern
 from tunnelconsole.engine.settings import FilePath
 from tunnelconsole.errors import ListenFailed
 

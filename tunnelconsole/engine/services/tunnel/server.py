@@ -15,9 +15,11 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
-from tunnelconsole.engine.access import Clients
+from tunnelconsole.engine.access import Clients, source_of
+from tunnelconsole.engine.hosts import HostPattern
 from tunnelconsole.engine.limits import Place
 from tunnelconsole.engine.node import Node
+from tunnelconsole.engine.rates import Allowance, RateSettings
 from tunnelconsole.engine.rules import Problem, Rule, above_zero
 from tunnelconsole.engine.services.certificate_pair import CertificatePair
 from tunnelconsole.engine.services.listening import ListeningService, ListeningSettings
@@ -28,8 +30,7 @@ from tunnelconsole.engine.services.tunnel.backend import Backend
 from tunnelconsole.engine.services.tunnel.certificates import Certificates, CertificateSettings
 from tunnelconsole.engine.services.tunnel.hooks import Hooks
 from tunnelconsole.engine.services.tunnel.inspector import Inspector
-from tunnelconsole.engine.services.tunnel.rates import Allowance, RateSettings
-from tunnelconsole.engine.services.tunnel.routes import HostPattern, Routes, Tunnel
+from tunnelconsole.engine.services.tunnel.routes import Routes, Tunnel
 from tunnelconsole.engine.services.tunnel.visitor import Visitor
 from tunnelconsole.engine.settings import FilePath, ListenAddress, NetworkPattern, Secret, TLSSettings
 from tunnelconsole.engine.transport.ends import End, SocketEnd
@@ -104,7 +105,9 @@ def _usable_tokens(tokens: Mapping[str, Secret]) -> list[Problem]:
     return found
 
 
-def _known_owners(reserved: Mapping[str, str], tokens: Mapping[str, Secret]) -> list[Problem]:
+def _known_owners(reserved: Mapping[str, str], tokens: Mapping[str, Secret], require_token: bool) -> list[Problem]:
+    if require_token and not tokens:
+        return []  # for tokens of the node, which come and go
     return [
         ("reserved", f'"{host}" is reserved for {identity}, who has no token')
         for host, identity in reserved.items()
@@ -128,7 +131,7 @@ class TunnelServerSettings(ListeningSettings, frozen=True, kw_only=True):
         Rule(("certificate", "certificates", "tls"), _one_tls),
         Rule(("reserved", "certificates"), _hosts),
         Rule(("tokens",), _usable_tokens),
-        Rule(("reserved", "tokens"), _known_owners),
+        Rule(("reserved", "tokens", "require_token"), _known_owners),
         Rule(("shared", "shared_by", "tokens"), _known_sharers),
         KEEPALIVE_RULE,
         above_zero("keep_alive", "no connection could bring a second request"),
@@ -163,6 +166,10 @@ class TunnelServerSettings(ListeningSettings, frozen=True, kw_only=True):
     """What the visitors of one host may use together."""
     per_identity: RateSettings | None = None
     """What the visitors of all hosts of one identity may use together."""
+    per_address: RateSettings | None = None
+    """What all visitors of one address, or of one IPv6 network of 64 bits, may use together."""
+    per_service: RateSettings | None = None
+    """What all visitors may use together."""
     native: bool = True
     """Whether our own clients may bring visitors over data connections of their own; False leaves yamux only."""
     inspect: bool = True
@@ -179,6 +186,7 @@ class TunnelServer(ListeningService[TunnelServerSettings]):
     """Serves tunnel clients, those of the original program included, and their visitors."""
 
     kind = "tunnel-server"
+    system = "tunnel"
 
     def __init__(self, name: str, settings: TunnelServerSettings, node: Node) -> None:
         super().__init__(name, settings, node)
@@ -196,9 +204,9 @@ class TunnelServer(ListeningService[TunnelServerSettings]):
         self._plain_listener: Listener | None = None
         self._certificates: Certificates | None = None
         self._sweeping: asyncio.TimerHandle | None = None
-        limits = (settings.per_connection, settings.per_tunnel, settings.per_identity)
-        self.limits_rates = self.gate.pace is not None or any(limit is not None for limit in limits)
-        """Whether visitors are held to a rate."""
+        self._allowance = Allowance(settings.per_service) if settings.per_service is not None else None
+        self._of_addresses: WeakValueDictionary[str, Allowance] = WeakValueDictionary()
+        """What each address has left; its visitors hold it."""
 
     async def prepare(self) -> None:
         settings = self.settings
@@ -261,6 +269,21 @@ class TunnelServer(ListeningService[TunnelServerSettings]):
                 with self.node.contain("a visitor whose time is over", self.name):
                     visitor.late(now)
         self._sweeping = self.node.loop.call_later(SWEEP, self._sweep)
+
+    def allowances_of(self, peer: str) -> list[Allowance]:
+        """What a visitor has left that it shares with none of the tunnels: its own, its address's, and everybody's."""
+        settings, found = self.settings, []
+        if settings.per_connection is not None:
+            found.append(Allowance(settings.per_connection))
+        if settings.per_address is not None:
+            source = source_of(peer)
+            allowance = self._of_addresses.get(source)
+            if allowance is None:
+                allowance = self._of_addresses[source] = Allowance(settings.per_address)
+            found.append(allowance)
+        if self._allowance is not None:
+            found.append(self._allowance)
+        return found
 
     # -- who comes -------------------------------------------------------------------------------------------------
 

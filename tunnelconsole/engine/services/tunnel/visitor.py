@@ -6,18 +6,18 @@ import math
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Final
 
+from tunnelconsole.engine.grants import Token
 from tunnelconsole.engine.limits import Place
 from tunnelconsole.engine.services.tunnel.backend import Backend
 from tunnelconsole.engine.services.tunnel.hooks import NOT_JUDGED, Judge, Request, Verdict
 from tunnelconsole.engine.services.tunnel.http_pump import HttpPump, label_of
 from tunnelconsole.engine.services.tunnel.inspector import Exchange
 from tunnelconsole.engine.services.tunnel.proxied import visitor_of
-from tunnelconsole.engine.services.tunnel.rates import Allowance
 from tunnelconsole.engine.services.tunnel.raw import RawFlow
 from tunnelconsole.engine.services.tunnel.routes import Tunnel
 from tunnelconsole.engine.sessions import Channel
 from tunnelconsole.engine.transport.link import Link
-from tunnelconsole.engine.transport.pacing import Pace, Together
+from tunnelconsole.engine.transport.pacing import together
 from tunnelconsole.engine.transport.stream_link import StreamLink
 from tunnelconsole.engine.wire.http.exchange import (
     IDEMPOTENT,
@@ -53,7 +53,7 @@ class Visitor(HttpPump):
     """
 
     __slots__ = (
-        "_allowance",
+        "_allowances",
         "_asking",
         "_backend",
         "_channel",
@@ -76,8 +76,7 @@ class Visitor(HttpPump):
         super().__init__(server.node, link, Exchanges(Peer(address, scheme, server.trusts(peer))))
         self._server = server
         self.peer = peer
-        limits = server.settings.per_connection
-        self._allowance = Allowance(limits) if limits is not None else None
+        self._allowances = server.allowances_of(peer)
         self._place: Place | None = place
         place.lost = self.abort
         self._request: RequestReady | None = None
@@ -138,7 +137,7 @@ class Visitor(HttpPump):
             self._exchange = tunnel.log.begin(
                 visitor_of(self.peer, event.head.values, self._server.trusts), event.head, event.target, self.exchanges
             )
-        if self._server.limits_rates and (wait := self._wait_for_rate(tunnel)):
+        if wait := self._wait_for_rate(tunnel):
             seconds = str(math.ceil(wait))
             return self._answer(429, f"too many requests; try again in {seconds} s", (("Retry-After", seconds),))
         if self._server.hooks.access is None:
@@ -174,13 +173,16 @@ class Visitor(HttpPump):
 
     def _wait_for_rate(self, tunnel: Tunnel) -> float:
         """Seconds until the next request may come; 0 for now. Sets how fast bytes may pass."""
-        allowances = [*tunnel.allowances, self._allowance] if self._allowance is not None else tunnel.allowances
+        allowances = [*tunnel.allowances, *self._allowances]
+        token = tunnel.owner if isinstance(tunnel.owner, Token) else None
+        paces = [self._server.gate.pace_for(self.peer, token.name if token is not None else "")]
+        if token is not None:
+            paces.append(token.pace)
+            if token.allowance is not None:
+                allowances.append(token.allowance)
         now = self._node.loop.time()
         wait = max((allowance.take_request(now) for allowance in allowances), default=0.0)
-        paces: list[Pace] = [allowance.pace for allowance in allowances if allowance.pace is not None]
-        if self._server.gate.pace is not None:
-            paces.append(self._server.gate.pace)
-        self.pace = None if not paces else paces[0] if len(paces) == 1 else Together(paces)
+        self.pace = together([*paces, *(allowance.pace for allowance in allowances)])
         return wait
 
     def _ask(self) -> list[Event]:
@@ -222,9 +224,10 @@ class Visitor(HttpPump):
     def _move(self, backend: Backend, label: str) -> str:
         """Makes the visitor a channel of this client's session; returns why it cannot be."""
         self._leave_channel("it went to another client")
-        full = self._server.gate.refuses(new_session=False, new_channel=True)
-        if full or backend.session is None:
-            return full or "the tunnel is not there yet"
+        if backend.session is None:
+            return "the tunnel is not there yet"
+        if full := self._server.no_channel(backend.session, self.peer):
+            return full
         self._backend = backend
         backend.callers.add(self)
         self._channel = self._server.open_channel(backend.session, label, self, self.peer)

@@ -1,0 +1,488 @@
+"""The register of tokens: who proves one, until when, what is taken from it, and what the store has of it."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from loopback import hears, told
+from tunnelconsole.engine import tokens as tokens_module
+from tunnelconsole.engine.bus import Bus
+from tunnelconsole.engine.engine import Engine
+from tunnelconsole.engine.events import Event, StoreFailed
+from tunnelconsole.engine.grants import Grant, Token
+from tunnelconsole.engine.meters import Meters
+from tunnelconsole.engine.sessions import Session, Sessions
+from tunnelconsole.engine.token_events import TokenChanged, TokenOver, TokensUnreadable
+from tunnelconsole.engine.token_rights import TokenRights, decode_rights
+from tunnelconsole.engine.token_seal import KEY_FILE, SealBroken, TokenSeal
+from tunnelconsole.engine.tokens import MAX_SECRETS, Tokens
+from tunnelconsole.engine.wire import token_proof
+from tunnelconsole.engine.wire.token_proof import Proof, is_secret, make_proof, secret_id
+from tunnelconsole.errors import RequestRefused
+
+NOW = 1_800_000_000.0
+DAY = 86_400.0
+MIDNIGHT = NOW - NOW % DAY + DAY
+
+
+class Clock:
+    """A clock that goes when it is told."""
+
+    def __init__(self) -> None:
+        self.now = NOW
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Register:
+    """A register with a clock of its own, and sessions by hand."""
+
+    def __init__(self, folder: Path) -> None:
+        self.clock = Clock()
+        self.bus = Bus()
+        self.tokens = Tokens(self.bus, folder, self.clock)
+        self.tokens.load(())
+        self.sessions = Sessions(self.bus, Meters())
+        self.ended: list[tuple[str, str]] = []
+
+    def enter(self, secret: str) -> Session:
+        """Somebody comes in with a token."""
+        grant = self.tokens.bear(secret)
+        assert grant is not None
+        session: Session
+
+        def end(reason: str) -> None:
+            self.ended.append((session.id, reason))
+            self.sessions.close_session(session, reason)
+
+        session = self.sessions.open_session("edge", "relay-server", "192.0.2.1:5", "", end, grant=grant)
+        self.tokens.used(grant)
+        return session
+
+    def told(self, kind: type[Event]) -> list[str]:
+        return [record.event.text() for record in self.bus.recent() if isinstance(record.event, kind)]
+
+
+@pytest.fixture
+def register(tmp_path: Path) -> Register:
+    return Register(tmp_path)
+
+
+def rights(**given: Any) -> TokenRights:
+    return decode_rights({"kinds": ["relay"], **given})
+
+
+def is_known(tokens: Tokens, secret: str) -> bool:
+    return tokens.bear(secret) is not None
+
+
+# Who proves one
+
+
+async def test_a_secret_and_a_proof_of_it_show_the_same_token_and_no_other(register: Register) -> None:
+    secret = await register.tokens.create("alice", rights())
+    await register.tokens.create("bob", rights())
+    nonces = bytes(16), bytes(range(16))
+    shown = register.tokens.prove(Proof(secret_id(secret), *nonces, make_proof(secret, *nonces)))
+    assert shown == register.tokens.bear(secret)
+    assert shown is not None
+    assert shown.identity == "alice"
+    assert is_secret(secret)
+
+
+async def test_a_wrong_secret_and_a_wrong_name_are_nobody_alike(register: Register) -> None:
+    secret = await register.tokens.create("alice", rights())
+    nonces = bytes(16), bytes(16)
+    forged = Proof(secret_id(secret), *nonces, make_proof("tc_" + "A" * 43, *nonces))
+    unknown = Proof(bytes(16), *nonces, bytes(32))
+    assert register.tokens.prove(forged) is None
+    assert register.tokens.prove(unknown) is None
+    assert not is_known(register.tokens, secret[:-1] + ("A" if secret[-1] != "A" else "B"))
+
+
+async def test_an_id_that_is_not_known_is_compared_as_one_that_is(
+    register: Register, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One time for a wrong name and a wrong secret: the same comparison is made for both."""
+    compared: list[int] = []
+    compare = token_proof.is_key
+
+    def counting(verifier: bytes, key: bytes) -> bool:
+        compared.append(len(verifier))
+        return compare(verifier, key)
+
+    monkeypatch.setattr(tokens_module, "is_key", counting)
+    secret = await register.tokens.create("alice", rights())
+    register.tokens.bear(secret)
+    register.tokens.bear("tc_" + "A" * 43)
+    register.tokens.bear("no token at all")
+    assert compared == [32, 32, 32]
+
+
+@pytest.mark.parametrize("name", ["", " ", "a b", "a/b", "-a", "a\nb", "é", "a" * 64, "../a", "a;b"])
+async def test_a_name_is_one_plain_word(register: Register, name: str) -> None:
+    with pytest.raises(RequestRefused, match="is not a name for a token"):
+        await register.tokens.create(name, rights())
+
+
+async def test_a_name_is_taken_once(register: Register) -> None:
+    await register.tokens.create("alice", rights())
+    with pytest.raises(RequestRefused, match="there is a token alice already"):
+        await register.tokens.create("alice", rights())
+
+
+async def test_there_is_an_end_to_how_many_there_may_be(register: Register, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokens_module, "MAX_TOKENS", 1)
+    await register.tokens.create("alice", rights())
+    with pytest.raises(RequestRefused, match="no room for more"):
+        await register.tokens.create("bob", rights())
+
+
+# What is taken from it
+
+
+async def test_one_that_is_revoked_is_nobody_and_its_sessions_end_at_once(register: Register) -> None:
+    secret = await register.tokens.create("alice", rights())
+    session = register.enter(secret)
+    assert await register.tokens.revoke("alice") == "token alice revoked, and 1 sessions of it ended"
+    assert register.ended == [(session.id, "its token was revoked")]
+    assert not is_known(register.tokens, secret)
+    with pytest.raises(RequestRefused, match="there is no token alice"):
+        register.tokens.find("alice")
+
+
+async def test_one_that_is_disabled_lets_nobody_in_until_it_is_enabled(register: Register) -> None:
+    secret = await register.tokens.create("alice", rights())
+    session = register.enter(secret)
+    await register.tokens.change("alice", disabled=True)
+    grant = register.tokens.bear(secret)
+    assert grant is not None
+    assert grant.refuses("relay", "192.0.2.1:5", NOW) == "the token is disabled"
+    assert register.ended == [(session.id, "the token is disabled")]
+    await register.tokens.change("alice", disabled=False)
+    assert not grant.refuses("relay", "192.0.2.1:5", NOW)
+
+
+async def test_one_that_expires_ends_its_sessions_at_the_next_tick_and_says_so_once(register: Register) -> None:
+    secret = await register.tokens.create("alice", rights(), expires=NOW + 60)
+    session = register.enter(secret)
+    register.tokens.tick()
+    assert not register.ended
+    register.clock.now += 60
+    register.tokens.tick()
+    register.tokens.tick()
+    assert register.ended == [(session.id, "the token has expired")]
+    assert register.told(TokenOver) == ["token alice: the token has expired; 1 sessions ended"]
+
+
+async def test_the_bytes_of_a_day_are_counted_over_all_sessions_and_begin_anew_at_midnight(register: Register) -> None:
+    secret = await register.tokens.create("alice", rights(bytes_per_day=1000))
+    register.clock.now = MIDNIGHT - 10
+    session = register.enter(secret)
+    token = register.tokens.find("alice")
+    token.count(999, register.clock.now)
+    register.tokens.tick()
+    assert not register.ended
+    token.count(1, register.clock.now)
+    register.tokens.tick()
+    assert register.ended == [(session.id, "the token's 1000 bytes of today are used up")]
+    grant = register.tokens.bear(secret)
+    assert grant is not None
+    assert grant.refuses("relay", "192.0.2.1:5", MIDNIGHT - 1)
+    assert not grant.refuses("relay", "192.0.2.1:5", MIDNIGHT)
+
+
+async def test_one_for_a_single_use_lets_in_once_and_that_session_goes_on(register: Register) -> None:
+    secret = await register.tokens.create("alice", rights(one_time=True))
+    register.enter(secret)
+    register.tokens.tick()
+    grant = register.tokens.bear(secret)
+    assert grant is not None
+    assert grant.refuses("relay", "192.0.2.1:5", NOW) == "the token was for one use, and has been used"
+    assert not grant.no_room(new_session=False, new_channel=True)
+    assert not register.ended
+
+
+@pytest.mark.parametrize(
+    ("limits", "asked", "reason"),
+    [
+        ({"sessions": 1}, {"new_session": True, "new_channel": False}, "limit of 1 sessions"),
+        ({"channels": 1}, {"new_session": False, "new_channel": True}, "limit of 1 channels"),
+    ],
+)
+async def test_a_limit_counts_over_all_who_are_in_with_it(
+    register: Register, limits: dict[str, int], asked: dict[str, bool], reason: str
+) -> None:
+    secret = await register.tokens.create("alice", rights(**limits))
+    grant = register.tokens.bear(secret)
+    assert grant is not None
+    session = register.enter(secret)
+    register.tokens.find("alice").channels += 1
+    assert reason in grant.no_room(**asked)
+    register.sessions.close_session(session)
+    register.tokens.find("alice").channels -= 1
+    assert not grant.no_room(**asked)
+
+
+async def test_a_limit_changes_for_who_is_in_and_a_right_puts_them_out(register: Register) -> None:
+    secret = await register.tokens.create("alice", rights(rate="1MB/s"))
+    session = register.enter(secret)
+    pace = register.tokens.find("alice").pace
+    await register.tokens.change("alice", rights=rights(rate="2MB/s"))
+    assert register.tokens.find("alice").pace is pace
+    assert not register.ended
+    await register.tokens.change("alice", rights=rights(rate="2MB/s", ports=["7001"]))
+    assert register.ended == [(session.id, "the rights of its token changed")]
+
+
+async def test_a_change_to_what_it_is_already_changes_nothing(register: Register) -> None:
+    secret = await register.tokens.create("alice", rights())
+    register.enter(secret)
+    assert await register.tokens.change("alice", rights=rights(), disabled=False) == "token alice is as it was"
+    assert not register.ended
+
+
+# Rotation
+
+
+async def test_both_secrets_are_good_while_they_overlap_and_who_came_by_the_old_one_is_out_then(
+    register: Register,
+) -> None:
+    old = await register.tokens.create("alice", rights())
+    by_old = register.enter(old)
+    new = await register.tokens.rotate("alice", overlap=60)
+    by_new = register.enter(new)
+    assert is_known(register.tokens, old)
+    register.clock.now += 60
+    assert not is_known(register.tokens, old)
+    register.tokens.tick()
+    assert [session for session, _ in register.ended] == [by_old.id]
+    assert by_new.id in register.sessions.sessions
+    assert is_known(register.tokens, new)
+
+
+async def test_without_an_overlap_the_old_one_is_good_for_nothing_at_once(register: Register) -> None:
+    old = await register.tokens.create("alice", rights())
+    session = register.enter(old)
+    new = await register.tokens.rotate("alice", overlap=0)
+    assert not is_known(register.tokens, old)
+    assert is_known(register.tokens, new)
+    assert [who for who, _ in register.ended] == [session.id]
+
+
+async def test_a_rotation_shortens_an_overlap_and_never_lengthens_it(register: Register) -> None:
+    old = await register.tokens.create("alice", rights())
+    await register.tokens.rotate("alice", overlap=60)
+    await register.tokens.rotate("alice", overlap=3600)
+    register.clock.now += 60
+    assert not is_known(register.tokens, old)
+
+
+async def test_there_is_an_end_to_the_secrets_of_one_token(register: Register) -> None:
+    await register.tokens.create("alice", rights())
+    for _ in range(MAX_SECRETS - 1):
+        await register.tokens.rotate("alice")
+    with pytest.raises(RequestRefused, match=f"has {MAX_SECRETS} secrets already"):
+        await register.tokens.rotate("alice")
+
+
+# Sealed ones, for jump servers
+
+
+async def test_the_secret_itself_is_kept_sealed_for_jump_servers_alone(register: Register, tmp_path: Path) -> None:
+    secret = await register.tokens.create("alice", rights(kinds=["jump"]))
+    await register.tokens.create("bob", rights(kinds=["relay"]))
+    (sealed,) = register.tokens.secrets_of(register.tokens.find("alice"))
+    (unsealed,) = register.tokens.secrets_of(register.tokens.find("bob"))
+    assert unsealed.sealed is None
+    assert sealed.sealed is not None
+    assert secret.encode() not in sealed.sealed
+    assert (tmp_path / KEY_FILE).stat().st_mode & 0o077 == 0
+    assert list(register.tokens.jump_secrets.values()) == [secret.encode()]
+
+
+async def test_a_sealed_secret_opens_with_its_key_and_under_its_name_alone(tmp_path: Path) -> None:
+    seal = TokenSeal(tmp_path)
+    sealed = seal.seal("tc_secret", b"its name")
+    assert TokenSeal(tmp_path).open(sealed, b"its name") == "tc_secret"
+    with pytest.raises(SealBroken):
+        seal.open(sealed, b"another name")
+    with pytest.raises(SealBroken):
+        seal.open(sealed[:-1], b"its name")
+    with pytest.raises(SealBroken):
+        TokenSeal(tmp_path / "other").open(sealed, b"its name")
+
+
+async def test_a_key_file_that_holds_no_key_is_named(tmp_path: Path) -> None:
+    (tmp_path / KEY_FILE).write_bytes(b"short")
+    with pytest.raises(OSError, match=rf"{KEY_FILE} holds no key: it has 5 bytes and not 32"):
+        TokenSeal(tmp_path).seal("tc_secret", b"its name")
+
+
+async def test_without_its_key_a_token_works_but_at_jump_servers_and_is_said_so(tmp_path: Path) -> None:
+    async with Engine(state_dir=tmp_path) as engine:
+        secret = await engine.node.tokens.create("alice")
+    (tmp_path / KEY_FILE).unlink()
+    async with Engine(state_dir=tmp_path) as engine:
+        engine.node.tokens.open_sealed()
+        assert is_known(engine.node.tokens, secret)
+        assert not engine.node.tokens.jump_secrets
+        await hears(engine, TokensUnreadable, "token alice cannot be used with jump servers")
+
+
+# The store
+
+
+def kept(folder: Path) -> list[tuple[str, int]]:
+    """Names, and how many secrets each has, as another program sees them."""
+    with closing(sqlite3.connect(folder / "state.sqlite3")) as database:
+        return database.execute(
+            "SELECT name, count(id) FROM tokens LEFT JOIN token_secrets ON token = name GROUP BY name ORDER BY name"
+        ).fetchall()
+
+
+async def test_they_are_kept_at_once_and_are_the_same_after_a_restart(tmp_path: Path) -> None:
+    async with Engine(state_dir=tmp_path) as engine:
+        secret = await engine.node.tokens.create("alice", rights(hosts=["*.example.com"]), expires=2_000_000_000.0)
+        assert kept(tmp_path) == [("alice", 1)]
+        second = await engine.node.tokens.rotate("alice")
+        assert kept(tmp_path) == [("alice", 2)]
+    async with Engine(state_dir=tmp_path) as engine:
+        token = engine.node.tokens.find("alice")
+        assert (token.rights, token.expires) == (rights(hosts=["*.example.com"]), 2_000_000_000.0)
+        assert is_known(engine.node.tokens, secret)
+        assert is_known(engine.node.tokens, second)
+        await engine.node.tokens.revoke("alice")
+        assert kept(tmp_path) == []
+    async with Engine(state_dir=tmp_path) as engine:
+        assert not is_known(engine.node.tokens, secret)
+
+
+async def test_neither_a_secret_nor_what_proves_it_is_in_the_file(tmp_path: Path) -> None:
+    async with Engine(state_dir=tmp_path) as engine:
+        secret = await engine.node.tokens.create("alice")
+    for file in tmp_path.iterdir():  # noqa: ASYNC240 - the engine has ended
+        data = file.read_bytes()
+        assert secret.encode() not in data
+        assert token_proof.secret_key(secret) not in data
+
+
+async def test_a_used_token_is_used_after_a_restart_and_the_bytes_of_a_day_go_on(tmp_path: Path) -> None:
+    async with Engine(state_dir=tmp_path) as engine:
+        secret = await engine.node.tokens.create("alice", rights(one_time=True, bytes_per_day=1000))
+        grant = engine.node.tokens.bear(secret)
+        assert grant is not None
+        engine.node.tokens.used(grant)
+        grant.token.count(5, NOW)
+        engine.node.tokens.tick()
+    async with Engine(state_dir=tmp_path) as engine:
+        token = engine.node.tokens.find("alice")
+        assert token.used_up
+        assert token.day_bytes == 5
+
+
+def full(engine: Engine) -> None:
+    """Has the disk be full, for all that the store can tell."""
+    database = engine._keeper._store._database
+    assert database is not None
+    database.execute("PRAGMA max_page_count = 1")
+
+
+async def test_one_that_cannot_be_kept_is_not_made(tmp_path: Path) -> None:
+    async with Engine(state_dir=tmp_path) as engine:
+        full(engine)
+        with pytest.raises(RequestRefused, match=r"token alice cannot be kept, so it was not made: .* full"):
+            await _fill(engine.node.tokens, "alice")
+        assert "alice" not in {token.name for token in engine.node.tokens}
+
+
+async def _fill(tokens: Tokens, name: str) -> None:
+    """Makes tokens until the disk is full, the last of them of this name."""
+    for number in range(100):
+        await tokens.create(f"t{number}", rights(hosts=[f"h{each}.example.com" for each in range(200)]))
+        await tokens.create(name, rights(hosts=[f"h{each}.example.com" for each in range(200)]))
+        await tokens.revoke(name)
+
+
+async def test_one_is_revoked_also_when_that_cannot_be_written_and_the_answer_says_so(tmp_path: Path) -> None:
+    async with Engine(state_dir=tmp_path) as engine:
+        tokens = engine.node.tokens
+        secret = await tokens.create("alice", rights())
+
+        async def keep() -> str:
+            return "the disk is full"
+
+        kept_by, tokens.keep = tokens.keep, keep
+        said = await tokens.revoke("alice")
+        assert "cannot be written yet, and is lost if the engine ends before it can: the disk is full" in said
+        assert not is_known(tokens, secret)
+        tokens.keep = kept_by
+    assert kept(tmp_path) == []
+
+
+async def test_where_the_store_cannot_be_read_nobody_proves_anything_and_no_token_is_made(tmp_path: Path) -> None:
+    (tmp_path / "state.sqlite3").mkdir()
+    async with Engine(state_dir=tmp_path) as engine:
+        await hears(engine, StoreFailed)
+        assert not is_known(engine.node.tokens, "tc_" + "A" * 43)
+        with pytest.raises(RequestRefused, match="cannot be read"):
+            await engine.node.tokens.create("alice")
+
+
+async def test_one_whose_rights_cannot_be_read_is_left_out_and_named(tmp_path: Path) -> None:
+    async with Engine(state_dir=tmp_path) as engine:
+        await engine.node.tokens.create("alice", rights())
+        secret = await engine.node.tokens.create("bob", rights())
+    with closing(sqlite3.connect(tmp_path / "state.sqlite3")) as database:
+        database.execute("""UPDATE tokens SET rights = '{"kinds":["telepathy"]}' WHERE name = 'alice'""")
+        database.commit()
+    async with Engine(state_dir=tmp_path) as engine:
+        await hears(engine, TokensUnreadable, "token alice cannot be used")
+        assert is_known(engine.node.tokens, secret)
+        with pytest.raises(RequestRefused):
+            engine.node.tokens.find("alice")
+
+
+async def test_a_file_that_was_removed_gets_all_of_them_again(tmp_path: Path) -> None:
+    async with Engine(state_dir=tmp_path) as engine:
+        await engine.node.tokens.create("alice", rights())
+        for name in ("state.sqlite3", "state.sqlite3-wal", "state.sqlite3-shm"):
+            (tmp_path / name).unlink(missing_ok=True)
+        engine.node.meters.service("edge").add(1, 1)
+        await engine._keeper._save()  # fails, because the file is gone
+        assert told(engine, StoreFailed)
+        await engine._keeper._save()
+        assert kept(tmp_path) == [("alice", 1)]
+
+
+async def test_what_happens_to_a_token_is_told_without_its_secret(tmp_path: Path) -> None:
+    async with Engine(state_dir=tmp_path) as engine:
+        secrets = [await engine.node.tokens.create("alice", rights()), await engine.node.tokens.rotate("alice")]
+        await engine.node.tokens.change("alice", disabled=True)
+        await engine.node.tokens.revoke("alice")
+        assert [event.text() for event in told(engine, TokenChanged)] == [
+            "token alice created",
+            "token alice rotated",
+            "token alice disabled",
+            "token alice revoked",
+        ]
+        everything = _all_texts(record.event for record in engine.node.bus.recent())
+    assert not any(secret in everything for secret in secrets)
+
+
+def _all_texts(events: Iterable[Event]) -> str:
+    return "\n".join(f"{event.text()} {msgspec.json.encode(event).decode()}" for event in events)
+
+
+def test_two_grants_of_one_secret_are_the_same_and_those_of_two_are_not() -> None:
+    token = Token("alice", TokenRights(), NOW)
+    assert Grant(token, b"one") == Grant(token, b"one")
+    assert len({Grant(token, b"one"), Grant(token, b"one"), Grant(token, b"two")}) == 2

@@ -1,0 +1,417 @@
+"""The register of tokens: who holds one may use the servers of this node, each within rights of its own.
+
+It is the truth while the engine runs; the store gets what has changed. Whoever proves a token is given a
+:class:`~tunnelconsole.engine.grants.Grant`, which is asked again for every channel and every name that is claimed.
+What is taken from a token is taken from those who are in with it: revoked, disabled, expired or used up, their sessions
+end at once, or at the next tick of the meters, a second later at the most.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from tunnelconsole.engine.bus import Bus
+from tunnelconsole.engine.grants import USE_NOTED, Grant, Token
+from tunnelconsole.engine.token_events import TokenChanged, TokenOver, TokensUnreadable
+from tunnelconsole.engine.token_rights import TokenRights, decode_rights, encode_rights
+from tunnelconsole.engine.token_seal import SealBroken, TokenSeal
+from tunnelconsole.engine.token_table import StoredSecret, StoredToken, TokenChanges
+from tunnelconsole.engine.wire.token_proof import (
+    NOBODYS,
+    Proof,
+    is_key,
+    make_secret,
+    make_verifier,
+    secret_id,
+    secret_key,
+)
+from tunnelconsole.errors import NotPrivate, RequestRefused
+
+MAX_TOKENS: Final = 10_000
+"""Tokens at once: a second's work to read at the start, and more than anybody has looked through."""
+
+MAX_JUMP_SECRETS: Final = 1_000
+"""Secrets that jump servers can be used with: each newcomer's answer is tried with each, a microsecond apiece."""
+
+MAX_SECRETS: Final = 4
+"""Secrets that one token has at once: more rotations within one overlap are a mistake."""
+
+DEFAULT_OVERLAP: Final = 24 * 3600.0
+"""Seconds that an old secret stays good beside the new one: a day to bring it to where it is used."""
+
+SCOPE: Final = ("kinds", "hosts", "ports", "chids", "rooms", "destinations", "clients", "one_time")
+"""Rights by which somebody was let in: who loses some of them comes again, and is judged again."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,62}")
+
+
+class _Held(msgspec.Struct):
+    """One secret of a token, as the register has it."""
+
+    grant: Grant
+    stored: StoredSecret
+    plain: bytes | None = None
+    """The secret itself, where it is sealed and was opened, or was made in this run."""
+
+
+class Tokens:
+    """All tokens of the node.
+
+    :param state_dir: the folder of the key for sealed secrets.
+    :param clock: returns Unix seconds.
+    """
+
+    def __init__(self, bus: Bus, state_dir: Path, clock: Callable[[], float] = time.time) -> None:
+        self._bus = bus
+        self._clock = clock
+        self._seal = TokenSeal(state_dir)
+        self._tokens: dict[str, Token] = {}
+        self._held: dict[bytes, _Held] = {}
+        self._changed: set[str] = set()
+        self._removed: set[str] = set()
+        self._noted_bytes: dict[str, int] = {}
+        self._over: set[str] = set()
+        """Tokens of which it has been told that they are over."""
+        self._jump: dict[Hashable, bytes] | None = None
+        self._opened_sealed = False
+        self.readable = False
+        """Whether the store's tokens are known: until then nobody can prove one, and none can be made."""
+        self.keep: Callable[[], Awaitable[str]] | None = None
+        """Has what changed written now; returns why it cannot be, "" when it was. None where nothing is kept."""
+
+    def __iter__(self) -> Iterator[Token]:
+        return iter(list(self._tokens.values()))
+
+    def __len__(self) -> int:
+        return len(self._tokens)
+
+    def find(self, name: str) -> Token:
+        """The token of that name.
+
+        :raises RequestRefused: there is none.
+        """
+        token = self._tokens.get(name)
+        if token is None:
+            raise RequestRefused(f"there is no token {name[:64]}", "`tunnelconsole token list` shows them")
+        return token
+
+    def secrets_of(self, token: Token) -> list[StoredSecret]:
+        """Its secrets, the oldest first."""
+        return [held.stored for held in self._held.values() if held.grant.token is token]
+
+    # -- who proves one --------------------------------------------------------------------------------------------
+
+    def prove(self, proof: Proof) -> Grant | None:
+        """Whom a proof shows; None for nobody, whether the token or its secret is wrong, and after the same time."""
+        held = self._held.get(proof.id)
+        holds = proof.holds(held.stored.verifier if held is not None else NOBODYS)
+        return held.grant if held is not None and holds and self._is_current(held) else None
+
+    def bear(self, secret: str) -> Grant | None:
+        """Whom a secret shows that was sent as it is; None for nobody, after the same time."""
+        held = self._held.get(secret_id(secret))
+        holds = is_key(held.stored.verifier if held is not None else NOBODYS, secret_key(secret))
+        return held.grant if held is not None and holds and self._is_current(held) else None
+
+    def _is_current(self, held: _Held) -> bool:
+        return held.stored.expires is None or self._clock() < held.stored.expires
+
+    @property
+    def jump_secrets(self) -> Mapping[Hashable, bytes]:
+        """The secrets that jump servers take, by grant; earlier ones once :meth:`open_sealed` was called."""
+        if self._jump is None:
+            self._jump = {}
+            for held in self._held.values():
+                kinds = held.grant.rights.kinds
+                if held.plain is not None and (not kinds or "jump" in kinds) and self._is_current(held):
+                    self._jump[held.grant] = held.plain
+        return self._jump
+
+    def open_sealed(self) -> None:
+        """Opens the secrets that jump servers need; loads the ciphers where there are any. Call it in a thread."""
+        self._opened_sealed = True
+        for held in list(self._held.values()):
+            self._open(held)
+        self._jump = None
+
+    def _open(self, held: _Held) -> None:
+        if held.plain is not None or held.stored.sealed is None:
+            return
+        name = held.grant.identity
+        try:
+            held.plain = self._seal.open(held.stored.sealed, held.stored.id).encode()
+        except (SealBroken, OSError, NotPrivate) as error:
+            reason = f"token {name} cannot be used with jump servers: {error}; rotate it"
+            self._bus.publish(TokensUnreadable(reason=reason))
+
+    def used(self, grant: Grant) -> None:
+        """Somebody is in with it; one for a single use is good for nothing from now on."""
+        token, now = grant.token, self._clock()
+        if token.last_used is None or now - token.last_used >= USE_NOTED:
+            self._changed.add(token.name)
+        token.last_used = now
+        if token.rights.one_time:
+            token.disabled = True
+            self._changed.add(token.name)
+
+    # -- what is done to them --------------------------------------------------------------------------------------
+
+    async def create(self, name: str, rights: TokenRights | None = None, *, expires: float | None = None) -> str:
+        """Makes a token; returns its secret, which is not kept as it is, and is never shown again.
+
+        :param name: the identity of whoever will prove it: letters, digits, and ``.``, ``_``, ``@``, ``-`` between.
+        :param expires: Unix seconds.
+        :raises RequestRefused: there is such a token, the name cannot be, or it cannot be kept.
+        """
+        rights = rights or TokenRights()
+        self._must_be_readable()
+        if not _NAME.fullmatch(name):
+            raise RequestRefused(
+                f"{name[:64]!r} is not a name for a token", "it has 1 to 63 letters, digits, dots, dashes, @ and _"
+            )
+        if len(self._tokens) >= MAX_TOKENS:
+            raise RequestRefused(f"there are {MAX_TOKENS} tokens, and no room for more", "revoke some")
+        if expires is not None and expires <= self._clock():
+            raise RequestRefused(f"token {name} would have expired already", "choose a time that is to come")
+        token = Token(name, rights, self._clock(), expires)
+        secret, stored = await self._make_secret(rights)
+        if name in self._tokens:
+            raise RequestRefused(f"there is a token {name} already", "change or rotate it, or choose another name")
+        self._tokens[name] = token
+        self._hold(token, stored, secret)
+        self._changed.add(name)
+        if reason := await self._kept():
+            self._forget(token)
+            self._changed.discard(name)
+            raise RequestRefused(
+                f"token {name} cannot be kept, so it was not made: {reason}", "mend that and repeat it"
+            )
+        self._bus.publish(TokenChanged(token=name, what="created"))
+        return secret
+
+    async def rotate(self, name: str, *, overlap: float = DEFAULT_OVERLAP) -> str:
+        """Gives a token another secret; returns it. Those before stay good for ``overlap`` seconds.
+
+        When that is over, who is in by one of them is out.
+
+        :raises RequestRefused: there is no such token, it has too many secrets, or the new one cannot be kept.
+        """
+        self._must_be_readable()
+        token = self.find(name)
+        older = [held for held in self._held.values() if held.grant.token is token]
+        if len(older) >= MAX_SECRETS and overlap > 0:
+            raise RequestRefused(f"token {name} has {MAX_SECRETS} secrets already", "wait, or rotate with overlap 0")
+        secret, stored = await self._make_secret(token.rights)
+        before = [held.stored for held in older]
+        end = self._clock() + max(0.0, overlap)
+        for held in older:
+            expires = end if held.stored.expires is None else min(end, held.stored.expires)
+            held.stored = msgspec.structs.replace(held.stored, expires=expires)
+        self._hold(token, stored, secret)
+        self._changed.add(name)
+        if reason := await self._kept():
+            for held, was in zip(older, before, strict=True):
+                held.stored = was
+            self._held.pop(stored.id, None)
+            self._jump = None
+            raise RequestRefused(f"the new secret of token {name} cannot be kept: {reason}", "the old one stays good")
+        self._bus.publish(TokenChanged(token=name, what="rotated"))
+        self._drop_old_secrets(self._clock())
+        return secret
+
+    async def change(
+        self,
+        name: str,
+        *,
+        rights: TokenRights | None = None,
+        expires: float | msgspec.UnsetType | None = msgspec.UNSET,
+        disabled: bool | None = None,
+    ) -> str:
+        """Changes a token at once; returns what was done, in one sentence. What is left out stays.
+
+        Limits change for who is in; who loses or gains a right is out, and may come again.
+
+        :param expires: Unix seconds, or None for never.
+        :raises RequestRefused: there is no such token.
+        """
+        token = self.find(name)
+        done, end = [], ""
+        if rights is not None and rights != token.rights:
+            if any(getattr(rights, key) != getattr(token.rights, key) for key in SCOPE):
+                end = "the rights of its token changed"
+            token.set_rights(rights)
+            self._jump = None
+            done.append("changed")
+        if expires is not msgspec.UNSET and expires != token.expires:
+            token.expires = expires
+            done.append("given another expiry")
+        if disabled is not None and disabled != token.disabled:
+            token.disabled = disabled
+            done.append("disabled" if disabled else "enabled")
+        if not done:
+            return f"token {name} is as it was"
+        self._over.discard(name)
+        self._changed.add(name)
+        if over := token.is_over(self._clock()):
+            end = over
+        ended = self._end_sessions(token, end) if end else 0
+        self._bus.publish(TokenChanged(token=name, what=" and ".join(done)))
+        said = f"token {name} {' and '.join(done)}{_ended(ended)}{self._needs_rotation(token)}"
+        return said + await self._unless_kept()
+
+    async def revoke(self, name: str) -> str:
+        """Takes a token away for good, and ends its sessions at once; returns what was done, in one sentence.
+
+        :raises RequestRefused: there is no such token.
+        """
+        token = self.find(name)
+        self._forget(token)
+        self._changed.discard(name)
+        self._removed.add(name)
+        ended = self._end_sessions(token, "its token was revoked")
+        self._bus.publish(TokenChanged(token=name, what="revoked"))
+        return f"token {name} revoked{_ended(ended)}" + await self._unless_kept()
+
+    # -- time ------------------------------------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """Ends who is in with a token that is over; to be called once a second."""
+        now = self._clock()
+        for token in list(self._tokens.values()):
+            if token.day_bytes != self._noted_bytes.get(token.name, 0):
+                self._noted_bytes[token.name] = token.day_bytes
+                self._changed.add(token.name)
+            over = "" if token.used_up else token.is_over(now)
+            if not over:
+                self._over.discard(token.name)
+            elif token.name not in self._over:
+                self._over.add(token.name)
+                ended = self._end_sessions(token, over)
+                if not token.disabled:
+                    self._bus.publish(TokenOver(token=token.name, reason=over, sessions=ended))
+        self._drop_old_secrets(now)
+
+    def _drop_old_secrets(self, now: float) -> None:
+        for held in list(self._held.values()):
+            if held.stored.expires is not None and held.stored.expires <= now:
+                del self._held[held.stored.id]
+                self._jump = None
+                token = held.grant.token
+                self._changed.add(token.name)
+                self._end_sessions(token, "the secret by which it came in was replaced", held.stored.id)
+
+    def _end_sessions(self, token: Token, reason: str, by: bytes | None = None) -> int:
+        found = [session for session, grant in token.sessions.items() if by in (None, grant.secret_id)]
+        for session in found:
+            session.end(reason)
+        return len(found)
+
+    # -- the store -------------------------------------------------------------------------------------------------
+
+    def load(self, stored: Iterable[StoredToken]) -> None:
+        """Takes over what the store has; to be called once."""
+        for kept in stored:
+            try:
+                rights = decode_rights(msgspec.json.decode(kept.rights))
+            except (ValueError, msgspec.MsgspecError) as error:
+                reason = f"token {kept.name} cannot be used: its rights cannot be read: {error}"
+                self._bus.publish(TokensUnreadable(reason=reason))
+                continue
+            token = self._tokens[kept.name] = Token(kept.name, rights, kept.created, kept.expires)
+            token.disabled, token.last_used = kept.disabled, kept.last_used
+            token.day, token.day_bytes = kept.day, kept.day_bytes
+            self._noted_bytes[kept.name] = kept.day_bytes
+            for secret in kept.secrets:
+                self._held[secret.id] = _Held(Grant(token, secret.id), secret)
+        self._jump = None
+        self.readable = True
+
+    def all_changed(self) -> None:
+        """The store has a new file, which has none of them."""
+        self._changed.update(self._tokens)
+
+    def take_changes(self) -> TokenChanges:
+        """What has changed since the last call."""
+        written = [self._stored(self._tokens[name]) for name in sorted(self._changed) if name in self._tokens]
+        changes = TokenChanges(written, sorted(self._removed))
+        self._changed.clear()
+        self._removed.clear()
+        return changes
+
+    def put_back(self, changes: TokenChanges) -> None:
+        """What was taken could not be written."""
+        self._changed.update(token.name for token in changes.written)
+        self._removed.update(name for name in changes.removed if name not in self._tokens)
+
+    def _stored(self, token: Token) -> StoredToken:
+        return StoredToken(
+            name=token.name,
+            rights=msgspec.json.encode(encode_rights(token.rights)).decode(),
+            created=token.created,
+            expires=token.expires,
+            disabled=token.disabled,
+            last_used=token.last_used,
+            day=token.day,
+            day_bytes=token.day_bytes,
+            secrets=tuple(self.secrets_of(token)),
+        )
+
+    # -- how it is done --------------------------------------------------------------------------------------------
+
+    async def _make_secret(self, rights: TokenRights) -> tuple[str, StoredSecret]:
+        secret = make_secret(secrets.token_bytes)
+        named = secret_id(secret)
+        sealed = None
+        if not rights.kinds or "jump" in rights.kinds:
+            if len(self.jump_secrets) >= MAX_JUMP_SECRETS:
+                raise RequestRefused(
+                    f"there are {MAX_JUMP_SECRETS} secrets for jump servers, and no room for more",
+                    "name the kinds that it is for, without jump",
+                )
+            try:
+                sealed = await asyncio.to_thread(self._seal.seal, secret, named)  # the first time loads the ciphers
+            except (OSError, NotPrivate) as error:
+                raise RequestRefused(f"the secret cannot be sealed for jump servers: {error}") from error
+        return secret, StoredSecret(named, make_verifier(secret), sealed, self._clock(), None)
+
+    def _hold(self, token: Token, stored: StoredSecret, secret: str) -> None:
+        plain = secret.encode() if stored.sealed is not None else None
+        self._held[stored.id] = _Held(Grant(token, stored.id), stored, plain)
+        self._jump = None
+
+    def _forget(self, token: Token) -> None:
+        del self._tokens[token.name]
+        self._noted_bytes.pop(token.name, None)
+        self._over.discard(token.name)
+        for held in [held for held in self._held.values() if held.grant.token is token]:
+            del self._held[held.stored.id]
+        self._jump = None
+
+    def _needs_rotation(self, token: Token) -> str:
+        kinds = token.rights.kinds
+        if "jump" not in kinds or any(secret.sealed is not None for secret in self.secrets_of(token)):
+            return ""
+        return "; rotate it before it is used with jump servers, which need a secret that is kept sealed"
+
+    def _must_be_readable(self) -> None:
+        if not self.readable:
+            raise RequestRefused("the tokens that are kept cannot be read", "see the events, and mend the state folder")
+
+    async def _kept(self) -> str:
+        return await self.keep() if self.keep is not None else ""
+
+    async def _unless_kept(self) -> str:
+        reason = await self._kept()
+        return f"; that cannot be written yet, and is lost if the engine ends before it can: {reason}" if reason else ""
+
+
+def _ended(sessions: int) -> str:
+    return f", and {sessions} sessions of it ended" if sessions else ""
