@@ -28,7 +28,7 @@ from waiting import until
 
 UNKNOWN = Secret("tc_" + "A" * 43)
 NEEDED = {"require_token": True}
-JUMP = {"require_token": True, "secret": None}
+JUMP: dict[str, Any] = {"require_token": True, "secret": None}
 
 
 async def made(engine: Engine, name: str = "alice", **rights: Any) -> Secret:
@@ -133,9 +133,12 @@ async def test_a_proof_that_was_overheard_opens_nothing() -> None:
             await asyncio.gather(pass_on(reader, down, keep=True), pass_on(up, writer, keep=False))
 
         token = await made(at.engine)
-        async with target(listen_in) as between, target() as far:
-            async with attempting(relay_client(between.address, far.address, token=token)) as engine:
-                assert engine.services["client"].state == "connected"
+        async with (
+            target(listen_in) as between,
+            target() as far,
+            attempting(relay_client(between.address, far.address, token=token)) as engine,
+        ):
+            assert engine.services["client"].state == "connected"
         async with calling(at.address) as thief:
             await thief.send(bytes(overheard[:72]))
             await thief.read(16)
@@ -169,7 +172,7 @@ async def test_a_token_that_was_revoked_jumps_no_more_and_what_it_carried_is_cut
     async with home(**JUMP) as at:
         token = await made(at.engine, kinds=["jump"])
         async with at.through(secret=token) as caller:
-            assert await caller.send(b"ping") is None
+            await caller.send(b"ping")
             assert await caller.read(4) == b"ping"
             await at.engine.node.tokens.revoke("alice")
             async with asyncio.timeout(1):
@@ -248,11 +251,13 @@ async def test_a_holder_that_comes_back_takes_its_own_place() -> None:
 async def test_in_broadcast_mode_a_token_comes_before_everything() -> None:
     async with hub(mode="broadcast", **NEEDED) as at:
         token = await made(at.engine)
-        async with channel.broadcast(at.address, token=token) as (_, writer):
-            async with channel.broadcast(at.address, token=token) as (reader, _):
-                await until(lambda: len(at.chids) == 2)
-                writer.write(b"to all")
-                assert await reader.readexactly(6) == b"to all"
+        async with (
+            channel.broadcast(at.address, token=token) as (_, writer),
+            channel.broadcast(at.address, token=token) as (reader, _),
+        ):
+            await until(lambda: len(at.chids) == 2)
+            writer.write(b"to all")
+            assert await reader.readexactly(6) == b"to all"
         with pytest.raises(CredentialsRefused, match=NOT_KNOWN):
             async with channel.broadcast(at.address, token=UNKNOWN):
                 pass
@@ -284,7 +289,7 @@ async def test_a_tunnel_server_keeps_out_who_brings_no_token_or_one_that_was_rev
 
 
 async def test_a_token_that_was_revoked_does_not_become_one_that_anybody_made_up() -> None:
-    """Where everybody may come, a token of nobody is a name that its holder chose; one of ours must not turn into that."""
+    """Where everybody may come, a token is a name that its holder chose; one of ours must not turn into that."""
     async with web() as at, target() as far:
         token = await made(at.engine)
         await at.engine.node.tokens.revoke("alice")
@@ -292,15 +297,15 @@ async def test_a_token_that_was_revoked_does_not_become_one_that_anybody_made_up
 
 
 async def test_a_host_stays_its_tokens_whatever_other_identity_has_the_same_name() -> None:
-    async with web(tokens={"alice": Secret("of the settings")}, shared=True) as at, target() as far:
+    async with web(tokens={"alice": Secret("of-the-settings")}, shared=True) as at, target() as far:
         token = await made(at.engine)
-        async with app_at(at, token=Secret("of the settings")):
+        async with app_at(at, token=Secret("of-the-settings")):
             taken = tunnel_client(at.address, far.address, token=token)
             await fails(taken, f"a tunnel for {HOST} exists already")
 
 
 async def test_what_is_reserved_for_an_identity_of_the_settings_is_not_for_a_token_of_its_name() -> None:
-    settings = {"tokens": {"alice": Secret("of the settings")}, "reserved": {HOST: "alice"}}
+    settings = {"tokens": {"alice": Secret("of-the-settings")}, "reserved": {HOST: "alice"}}
     async with web(**settings) as at, target() as far:
         token = await made(at.engine)
         await fails(tunnel_client(at.address, far.address, token=token), "reserved for somebody else")
@@ -346,7 +351,7 @@ async def refused(settings: ServiceSettings, reason: str) -> None:
 
 
 async def flood(caller: Caller) -> None:
-    """Says more than anybody needs to before a proof."""
+    """Says more than anybody needs to before a proof, as long as anybody listens."""
     with suppress(ConnectionError):
         await caller.send(b"TCTOKEN1" + bytes(10_000_000))
 
@@ -356,7 +361,6 @@ async def test_a_length_that_is_never_said_cannot_overflow_before_login() -> Non
     async with edge(**NEEDED) as at:
         async with calling(at.address) as caller, asyncio.timeout(PATIENCE):
             await flood(caller)
-            assert await caller.broken() or True
         event = await hears(at.engine, PeerRefused)
         assert event.reason == NOT_KNOWN
 
@@ -382,7 +386,7 @@ async def test_what_is_taken_from_a_token_is_taken_from_those_who_are_in(take_aw
         async with attempting(relay_client(at.address, far.address, token=token)) as engine:
             address = engine.services["client"].address
             async with calling(address) as visitor:
-                assert await visitor.send(b"ping") is None
+                await visitor.send(b"ping")
                 assert await visitor.read(4) == b"ping"
                 await take_away(at.engine)
                 async with asyncio.timeout(1):
