@@ -264,7 +264,7 @@ class Backend:
     def _lead_through_yamux(self, visitor: WaitingVisitor) -> None:
         if not self._announce(visitor):
             # Led on all the same, it could pass for somebody else: its target may trust whoever is not named.
-            self._server.refused(visitor.peer, "its backend is too far behind to be told who comes")
+            self._server.refused(visitor.peer, "its backend is too far behind to be told who comes", "limit")
             visitor.end.abort()
             return
         stream_id = self._mux.open(QuietUser())
