@@ -17,6 +17,7 @@ import pytest
 
 from controlled import controlled
 from loopback import FREE
+from tunnel_peers import HOST, app
 from tunnelconsole.cli.audit import json_lines
 from tunnelconsole.control import messages
 from tunnelconsole.control.attempts import PunchAgain
@@ -30,6 +31,7 @@ from tunnelconsole.engine.engine import Engine
 from tunnelconsole.engine.operators import Ended, Operators
 from tunnelconsole.engine.services.relay.server import RelayServerSettings
 from tunnelconsole.errors import RequestRefused
+from waiting import until
 
 OWN = user(os.geteuid())
 
@@ -113,6 +115,31 @@ async def test_what_may_only_look_is_refused_and_recorded(tmp_path: Path) -> Non
             ("stop-service", "edge", "refused"),
             ("reveal-secrets", "x1", "refused"),
         ]
+
+
+async def test_secrets_that_are_shown_and_requests_sent_again_are_recorded_without_what_is_in_them(
+    tmp_path: Path,
+) -> None:
+    async with app() as at, controlled(at.web.engine, tmp_path) as client:
+        async with at.visiting() as visitor:
+            await visitor.get("/users?token=abc", "Authorization: Bearer s3cret")
+        kept = at.web.service.inspector
+        await until(lambda: kept.count)
+        reply = await client.ask(messages.GetExchanges())
+        assert isinstance(reply, messages.Exchanges)
+        key = reply.rows[0].id
+        await client.ask(messages.GetExchange(key))
+        shown = await client.ask(messages.GetExchange(key, reveal=True))
+        assert "s3cret" in str(shown)
+        await client.ask(messages.ReplayExchange(key))
+        rows = await asked(client)
+        assert [(row.action, row.object, row.outcome) for row in rows] == [
+            ("reveal-secrets", key, "done"),
+            ("replay-exchange", key, "done"),
+        ]
+        assert rows[0].text == f"GET {HOST}, request {key}"
+        assert "s3cret" not in str(rows)
+        assert "abc" not in str(rows)
 
 
 async def test_a_reload_names_what_it_changed(tmp_path: Path) -> None:

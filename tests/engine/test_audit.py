@@ -133,7 +133,9 @@ async def test_what_somebody_else_accounts_for_is_not_recorded_twice() -> None:
         await engine.settled()
         with accounted_for():
             await engine.restart_service("edge")
-        assert [each.action for _, each in engine.audit.rows()] == ["start-engine"]
+            begun = engine.node.tasks_of("test").start(engine.stop_service("edge"), "what is begun meanwhile")
+        await begun
+        assert [each.action for _, each in engine.audit.rows()] == ["start-engine", "stop-service"]
 
 
 def test_a_reload_is_told_by_the_names_of_services() -> None:

@@ -130,7 +130,7 @@ def _show(
 
 async def _stop_engine(control: Path) -> None:
     try:
-        async with await ControlClient.connect(control) as client:
+        async with await ControlClient.connect(control, "console") as client:
             await client.ask(StopEngine())
     except EngineUnreachable:
         return  # it has ended by itself, or as soon as it was told

@@ -7,6 +7,7 @@ cannot be written waits here, and what cannot wait any longer is counted.
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import os
 import pwd
@@ -253,17 +254,23 @@ def difference(before: Mapping[str, object], after: Mapping[str, object]) -> str
 
 # what a program does that embeds the engine
 
-_ACCOUNTED_FOR: ContextVar[bool] = ContextVar("accounted_for", default=False)
+_ACCOUNTED_FOR: ContextVar[object] = ContextVar("accounted_for", default=None)
+"""The task in which somebody accounts for what is done; a task that this one begins inherits it, and is another one."""
 
 
 @contextmanager
 def accounted_for() -> Iterator[None]:
     """What is done to the engine in the block is no entry of its own: whoever does it makes one."""
-    token = _ACCOUNTED_FOR.set(True)
+    token = _ACCOUNTED_FOR.set(asyncio.current_task())
     try:
         yield
     finally:
         _ACCOUNTED_FOR.reset(token)
+
+
+def _is_accounted_for() -> bool:
+    task = _ACCOUNTED_FOR.get()
+    return task is not None and task is asyncio.current_task()
 
 
 class _Audited(Protocol):
@@ -298,7 +305,7 @@ def by_program(action: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
         @wraps(method)
         def call(*arguments: P.args, **named: P.kwargs) -> R:
-            if _ACCOUNTED_FOR.get():
+            if _is_accounted_for():
                 return method(*arguments, **named)
             said: list[Any] = []
             with recorded(arguments, said):
@@ -307,7 +314,7 @@ def by_program(action: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
         @wraps(method)
         async def wait(*arguments: P.args, **named: P.kwargs) -> Any:
-            if _ACCOUNTED_FOR.get():
+            if _is_accounted_for():
                 return await cast(Any, method)(*arguments, **named)
             said: list[Any] = []
             with recorded(arguments, said):
