@@ -25,6 +25,7 @@ from tunnelconsole.control.audit import Audit, AuditRow, GetAudit
 from tunnelconsole.control.auditing import action_of, is_change, object_of
 from tunnelconsole.control.client import ControlClient
 from tunnelconsole.control.origins import Origin
+from tunnelconsole.control.tokens import CreateToken, RevokeToken, TokenMade
 from tunnelconsole.engine import operators
 from tunnelconsole.engine.audit import user
 from tunnelconsole.engine.engine import Engine
@@ -140,6 +141,20 @@ async def test_secrets_that_are_shown_and_requests_sent_again_are_recorded_witho
         assert rows[0].text == f"GET {HOST}, request {key}"
         assert "s3cret" not in str(rows)
         assert "abc" not in str(rows)
+
+
+async def test_a_token_is_made_without_its_secret_in_the_trail(tmp_path: Path) -> None:
+    async with node(tmp_path) as (_, client):
+        made = await client.ask(CreateToken("laptop", {}))
+        assert isinstance(made, TokenMade)
+        await client.ask(RevokeToken("laptop"))
+        rows = await asked(client)
+        assert [(row.action, row.object, row.outcome) for row in rows] == [
+            ("create-token", "laptop", "done"),
+            ("revoke-token", "laptop", "done"),
+        ]
+        assert rows[0].text == made.text
+        assert made.secret not in str(rows)
 
 
 async def test_a_reload_names_what_it_changed(tmp_path: Path) -> None:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 SHOWN = 50
 """Entries of a table unless told otherwise: a screen full."""
 
+LONGEST_OBJECT = 40
+"""Characters of an object in a table: strangers choose some, and a column is as wide as its widest cell."""
+
 ALL = 2**31
 """More entries than there can be."""
 
@@ -62,7 +65,7 @@ def audit(shared: Shared, limit: int | None, since: float | None, export: Path |
             Column("WHO", lambda row, now: row.who),
             Column("VIA", lambda row, now: row.via),
             Column("ACTION", lambda row, now: row.action),
-            Column("OBJECT", lambda row, now: row.object or "-"),
+            Column("OBJECT", lambda row, now: _shortened(row.object) or "-"),
             Column("OUTCOME", lambda row, now: row.outcome),
             Column("TEXT", lambda row, now: row.text),
         )
@@ -81,6 +84,10 @@ def audit(shared: Shared, limit: int | None, since: float | None, export: Path |
     except OSError as error:
         raise TunnelConsoleError(f"{export} cannot be written: {error.strerror}", "name another file") from error
     click.echo(f"{counted(len(rows), 'entry', 'entries')} written to {export}")
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= LONGEST_OBJECT else text[: LONGEST_OBJECT - 1] + "…"
 
 
 def json_lines(rows: Sequence[AuditRow]) -> str:

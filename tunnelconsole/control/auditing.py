@@ -70,7 +70,7 @@ def _came_of(reply: Any) -> tuple[Outcome, str]:
     match reply:
         case Refused(message):
             return "refused", message
-        case Done(text):
+        case Done(text) | TokenMade(text=text):
             return "done", text
         case Exchange(row=row):
             return "done", f"{row.method} {row.host}, request {row.id}"
