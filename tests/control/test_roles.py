@@ -13,6 +13,7 @@ from tunnelconsole.control import messages
 from tunnelconsole.control.attempts import GetAttempts, PunchAgain
 from tunnelconsole.control.client import ControlClient
 from tunnelconsole.control.roles import READING, refusal
+from tunnelconsole.control.tokens import ChangeToken, CreateToken, RevokeToken, RotateToken
 from tunnelconsole.engine.engine import Engine
 from tunnelconsole.engine.services.relay.server import RelayServerSettings
 from tunnelconsole.errors import RequestRefused
@@ -28,6 +29,10 @@ STEERING: list[messages.Request] = [
     PunchAgain("edge"),
     messages.ReloadConfig(),
     messages.StopEngine(),
+    CreateToken("alice", {}),
+    ChangeToken("alice"),
+    RotateToken("alice"),
+    RevokeToken("alice"),
 ]
 
 

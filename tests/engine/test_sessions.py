@@ -325,3 +325,17 @@ def test_whatever_happens_in_whatever_order_every_byte_is_counted_once(steps: li
     assert [session.channels for session in sessions] == [
         sum(number == mine for number, _, _ in opened) for mine in range(3)
     ]
+
+
+def test_what_is_told_of_a_session_carries_who_it_is() -> None:
+    register = Register()
+    session = register.session()
+    channel, _ = register.channel(session)
+    register.sessions.close_channel(channel)
+    register.sessions.close_session(session)
+    assert [(record.event.type, record.identity) for record in register.bus.recent()] == [
+        ("session-opened", "alice"),
+        ("channel-opened", "alice"),
+        ("channel-closed", "alice"),
+        ("session-closed", "alice"),
+    ]

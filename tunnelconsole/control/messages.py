@@ -169,6 +169,8 @@ class EventRow(msgspec.Struct, frozen=True, kw_only=True):
     channel: str
     text: str
     """One sentence for a person."""
+    identity: str = ""
+    """Who it is about, as that was proved; empty where it is about nobody who has."""
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True, tag="status"):

@@ -355,6 +355,7 @@ def event_row(event: Record | EventRow) -> EventRow:
         session=event.event.session,
         channel=event.event.channel,
         text=event.event.text(),
+        identity=event.identity,
     )
 
 

@@ -188,6 +188,7 @@ class Log:
     def _record_line(self, record: Record) -> str:
         event = record.event
         where = {"service": event.service, "session": event.session, "channel": event.channel}
+        where["identity"] = record.identity
         fields: dict[str, object] = {key: value for key, value in where.items() if value}
         if isinstance(event, PeerRefused):  # before the text, which may quote strangers: see docs/fail2ban
             fields |= {"kind": event.kind, "address": event.address}

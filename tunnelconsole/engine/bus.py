@@ -33,6 +33,8 @@ class Record(msgspec.Struct, frozen=True):
     time: float
     """Unix seconds."""
     event: Event
+    identity: str = ""
+    """Who it is about, as that was proved; empty where it is about nobody who has."""
 
 
 Listener = Callable[[Record], None]
@@ -71,6 +73,8 @@ class Bus:
     """Where events are published. Listeners are called at once and must not block; readers take when they like."""
 
     def __init__(self) -> None:
+        self.identity_of: Callable[[str], str] = lambda _: ""
+        """Gives the identity of a session by its id; "" for one that is not there."""
         self._last_id = 0
         self._recent: deque[Record] = deque(maxlen=RECENT)
         self._notable: deque[Record] = deque(maxlen=RECENT_NOTABLE)
@@ -97,7 +101,7 @@ class Bus:
 
     def _hand_out(self, event: Event) -> None:
         self._last_id += 1
-        record = Record(self._last_id, time.time(), event)
+        record = Record(self._last_id, time.time(), event, event.identity or self._identity(event))
         self._recent.append(record)
         if event.level in ("warning", "error"):
             self._notable.append(record)
@@ -105,6 +109,9 @@ class Bus:
             self._tell(listener, record)
         for reader in self._readers:
             reader.offer(record)
+
+    def _identity(self, event: Event) -> str:
+        return self.identity_of(event.session) if event.session else ""
 
     def _tell(self, listener: Listener, record: Record) -> None:
         try:

@@ -21,6 +21,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     service: str = ""
     session: str = ""
     channel: str = ""
+    identity: str = ""
+    """Who it is about, as that was proved; where it is left out and there is a session, the session's."""
 
     def text(self) -> str:
         """One sentence for a person."""
@@ -131,7 +133,7 @@ class BackendAttached(SessionOpened, frozen=True, kw_only=True):
     address: str
 
     def text(self) -> str:
-        return f"backend {self.peer} is reachable at {self.address}"
+        return f"backend {self.peer} ({self.identity}) is reachable at {self.address}"
 
 
 class BackendLeft(SessionClosed, frozen=True, kw_only=True):
@@ -209,7 +211,8 @@ class TargetFailed(Event, frozen=True, kw_only=True):
     reason: str
 
     def text(self) -> str:
-        return f"{self.peer} wanted {self.target}: {self.reason}"
+        who = f"{self.peer} ({self.identity})" if self.identity else self.peer
+        return f"{who} wanted {self.target}: {self.reason}"
 
     def flooded_by(self) -> Cause:
         return Cause(_without_port(self.peer), self.reason)

@@ -201,6 +201,7 @@ class Sessions:
         self._opened_sessions = 0
         self._opened_channels = 0
         self.sessions: dict[str, Session] = {}
+        bus.identity_of = self._identity_of
         self.channels: dict[str, Channel] = {}
 
     def open_session(
@@ -232,6 +233,10 @@ class Sessions:
         else:
             self._bus.publish(SessionOpened(service=service, session=session.id, peer=peer, identity=identity))
         return session
+
+    def _identity_of(self, session_id: str) -> str:
+        session = self.sessions.get(session_id)
+        return session.identity if session is not None else ""
 
     def close_session(self, session: Session, cause: str = "") -> None:
         """Forgets a session whose channels are closed; safe to call twice."""

@@ -24,6 +24,7 @@ from tunnelconsole.engine.node import Node
 from tunnelconsole.engine.refusals import RefusalKind, kind_of
 from tunnelconsole.engine.rules import Problem, Rule, above_zero
 from tunnelconsole.engine.services.listening import TLS_ON, ListeningService, ListeningSettings
+from tunnelconsole.engine.services.service import proved
 from tunnelconsole.engine.sessions import ANONYMOUS
 from tunnelconsole.engine.settings import DestinationPattern, Secret
 from tunnelconsole.engine.transport.dialer import DIAL_TIMEOUT, Address, Dial, numeric, resolve
@@ -315,7 +316,13 @@ class Admission:
         if not told:
             self._handshake.refuse(reason)
         self._server.node.bus.publish(
-            TargetFailed(service=self._server.name, peer=self._peer, target=target, reason=reason)
+            TargetFailed(
+                service=self._server.name,
+                peer=self._peer,
+                target=target,
+                reason=reason,
+                identity=proved(self._identity),
+            )
         )
         self._part()
 

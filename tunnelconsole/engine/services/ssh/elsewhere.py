@@ -78,7 +78,13 @@ class Elsewhere:
         except TunnelConsoleError as error:
             self._give_up()
             self._server.node.bus.publish(
-                TargetFailed(service=self._server.name, peer=self._login.peer, target=where, reason=error.message)
+                TargetFailed(
+                    service=self._server.name,
+                    peer=self._login.peer,
+                    target=where,
+                    reason=error.message,
+                    identity=self._login.entry.identity,
+                )
             )
             prohibited = isinstance(error, RequestRefused)
             code = asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED if prohibited else asyncssh.OPEN_CONNECT_FAILED
