@@ -11,6 +11,7 @@ from controlled import controlled
 from loopback import FREE
 from tunnelconsole.control import messages
 from tunnelconsole.control.attempts import GetAttempts, PunchAgain
+from tunnelconsole.control.bans import BanAddress, LiftBan
 from tunnelconsole.control.client import ControlClient
 from tunnelconsole.control.roles import READING, refusal
 from tunnelconsole.control.tokens import ChangeToken, CreateToken, RevokeToken, RotateToken
@@ -27,6 +28,8 @@ STEERING: list[messages.Request] = [
     messages.SetReceivers("s1", []),
     messages.ReplayExchange("x1"),
     PunchAgain("edge"),
+    BanAddress("192.0.2.7", 60.0),
+    LiftBan("192.0.2.7"),
     messages.ReloadConfig(),
     messages.StopEngine(),
     CreateToken("alice", {}),

@@ -22,6 +22,7 @@ import click
 from tunnelconsole import __version__
 from tunnelconsole.cli.attempts import attempts, retry
 from tunnelconsole.cli.audit import audit
+from tunnelconsole.cli.bans import ban, bans, unban
 from tunnelconsole.cli.complaint import PROGRAM, complain
 from tunnelconsole.cli.options import (
     LEVELS,
@@ -274,6 +275,8 @@ def events(shared: Shared, limit: int, level: Level | None, *, follow: bool) -> 
 
 cli.add_command(attempts)
 cli.add_command(audit)
+for command in (bans, ban, unban):
+    cli.add_command(command)
 cli.add_command(requests)
 cli.add_command(request)
 

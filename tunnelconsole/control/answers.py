@@ -16,6 +16,7 @@ import msgspec
 from tunnelconsole.control import messages
 from tunnelconsole.control.attempts import Attempts, GetAttempts, PunchAgain
 from tunnelconsole.control.audit import Audit, GetAudit
+from tunnelconsole.control.bans import BanAddress, Bans, GetBans, LiftBan
 from tunnelconsole.control.inspection import Inspection, exchange_row
 from tunnelconsole.control.inspection import Told as ToldOfExchanges
 from tunnelconsole.control.messages import MIN_INTERVAL, Watch, encode
@@ -23,6 +24,7 @@ from tunnelconsole.control.snapshot import (
     Snapshot,
     attempt_row,
     audit_row,
+    ban_row,
     channel_row,
     chid_row,
     event_row,
@@ -80,6 +82,7 @@ TOPICS = (
     "chids",
     "exchanges",
     "attempts",
+    "bans",
     "events",
     "history",
     "histories",
@@ -175,6 +178,8 @@ class Answers:
                 return _tagged(Attempts, rows=rows)
             case GetAudit(limit, since):
                 return _tagged(Audit, rows=await self._table(self._engine.audit.rows(limit, since), audit_row))
+            case GetBans():
+                return _tagged(Bans, rows=await self._table(self._engine.node.bans.rows(), ban_row))
             case messages.GetEvents(after, limit, level):
                 return _tagged(messages.Events, rows=await self._table(snapshot.events(after, limit, level), event_row))
             case _:
@@ -211,6 +216,10 @@ class Answers:
                 return messages.Done(engine.set_receivers(session, receivers))
             case PunchAgain(service):
                 return messages.Done(engine.punch_again(service))
+            case BanAddress(address, seconds):
+                return messages.Done(engine.node.bans.ban(address, seconds))
+            case LiftBan(address):
+                return messages.Done(engine.node.bans.lift(address))
             case messages.ReloadConfig():
                 return await self._reload_config()
             case messages.StopEngine():
@@ -250,6 +259,7 @@ class Answers:
         big = ("sessions" in watch.topics and len(sessions.sessions) > BIG_TABLE) or (
             not {"channels", "chids"}.isdisjoint(watch.topics) and len(sessions.channels) > BIG_TABLE
         )
+        big |= "bans" in watch.topics and len(self._engine.node.bans) > BIG_TABLE
         return min(MAX_INTERVAL, max(MIN_INTERVAL, BIG_TABLE_INTERVAL if big else 0.0, watch.interval))
 
     async def update(self, watch: Watch, events: Reader | None, told: Told) -> dict[str, Any]:
@@ -261,7 +271,7 @@ class Answers:
         update = _tagged(messages.Update, status=await self._shared("status"))
         if "services" in watch.topics:
             update["services"] = await self._shared("services")
-        for topic in ("sessions", "channels", "chids", "attempts", "history", "tokens"):
+        for topic in ("sessions", "channels", "chids", "attempts", "history", "tokens", "bans"):
             if topic in watch.topics:
                 update[topic] = await self._shared(topic, service)
         if "histories" in watch.topics:
@@ -298,6 +308,8 @@ class Answers:
             case "tokens":
                 register = self._engine.node.tokens
                 return await self._table(list(register), partial(token_row, register))
+            case "bans":
+                return await self._table(self._engine.node.bans.rows(), ban_row)
             case "history":
                 return msgspec.Raw(encode(snapshot.history(service)))
             case "services":

@@ -15,6 +15,7 @@ import msgspec
 
 from tunnelconsole.control.attempts import AttemptRow, Attempts, GetAttempts, PunchAgain
 from tunnelconsole.control.audit import Audit, GetAudit, Means
+from tunnelconsole.control.bans import BanAddress, BanRow, Bans, GetBans, LiftBan
 from tunnelconsole.control.exchange_rows import ExchangeRow, HttpMessage
 from tunnelconsole.control.tokens import (
     ChangeToken,
@@ -296,6 +297,7 @@ class Update(msgspec.Struct, frozen=True, kw_only=True, tag="update"):
     exchanges: Exchanges | None = None
     attempts: list[AttemptRow] | None = None
     tokens: list[TokenRow] | None = None
+    bans: list[BanRow] | None = None
     events: Events | None = None
     history: History | None = None
     histories: list[History] | None = None
@@ -304,7 +306,7 @@ class Update(msgspec.Struct, frozen=True, kw_only=True, tag="update"):
 
 Reply = (
     Status | History | Services | Sessions | Channels | Chids | Exchanges | Exchange | Attempts | Events | Audit | Done
-    | Refused | Update | Tokens | TokenMade
+    | Refused | Update | Tokens | TokenMade | Bans
 )  # fmt: skip
 
 
@@ -420,7 +422,7 @@ class Watch(msgspec.Struct, frozen=True, tag="watch"):
     """From now on an :class:`Update` every ``interval`` seconds (0.25 at least) with the named topics.
 
     Topics: ``services``, ``sessions``, ``channels``, ``chids``, ``exchanges``, ``attempts``, ``events``, ``history``,
-    ``histories``, ``tokens``; the status always comes. A further Watch on the same connection replaces this one.
+    ``histories``, ``tokens``, ``bans``; the status always comes. A further Watch on the same connection replaces this one.
     """
 
     topics: list[str]
@@ -434,6 +436,7 @@ Request = (
     | GetAttempts | ReplayExchange | StartService | StopService | RestartService | KickSession | CloseChannel
     | SetReceivers | PunchAgain | ReloadConfig | StopEngine | Watch | GetAudit
     | GetTokens | CreateToken | ChangeToken | RotateToken | RevokeToken
+    | GetBans | BanAddress | LiftBan
 )  # fmt: skip
 
 MIN_INTERVAL = 0.25

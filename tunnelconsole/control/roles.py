@@ -5,6 +5,7 @@ from __future__ import annotations
 from tunnelconsole.control import messages
 from tunnelconsole.control.attempts import GetAttempts
 from tunnelconsole.control.audit import GetAudit
+from tunnelconsole.control.bans import GetBans
 from tunnelconsole.control.messages import Refused
 from tunnelconsole.control.tokens import GetTokens
 from tunnelconsole.engine.node import Role
@@ -21,6 +22,7 @@ READING = (
     GetAttempts,
     GetAudit,
     GetTokens,
+    GetBans,
     messages.Watch,
 )
 """Requests that change nothing. Whatever is not named here is for operators."""

@@ -14,6 +14,7 @@ import psutil
 
 from tunnelconsole.control.attempts import AttemptRow, CandidateRow, MomentRow, NatRow
 from tunnelconsole.control.audit import AuditRow
+from tunnelconsole.control.bans import BanRow
 from tunnelconsole.control.messages import (
     LEVELS,
     ChannelRow,
@@ -27,6 +28,7 @@ from tunnelconsole.control.messages import (
 )
 from tunnelconsole.engine.attempts import Attempt, Behind
 from tunnelconsole.engine.audit import AuditEntry
+from tunnelconsole.engine.bans import Ban
 from tunnelconsole.engine.bus import Record
 from tunnelconsole.engine.engine import Engine, Supervised
 from tunnelconsole.engine.meters import TICK, Meter
@@ -363,6 +365,20 @@ def audit_row(entry: tuple[int, AuditEntry]) -> AuditRow:
     """An entry of the audit trail, with its number."""
     number, told = entry
     return AuditRow(id=number, **msgspec.structs.asdict(told))
+
+
+def ban_row(found: tuple[Ban, float]) -> BanRow:
+    """A ban, with the seconds that it has left."""
+    ban, left = found
+    return BanRow(
+        address=ban.address,
+        service=ban.service,
+        reason=ban.reason,
+        failures=ban.failures,
+        turned_away=ban.turned_away,
+        since=ban.since,
+        until=time.time() + left,
+    )
 
 
 def _earlier_rows(events: Sequence[StoredEvent]) -> list[EventRow]:

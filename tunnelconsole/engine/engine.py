@@ -468,6 +468,7 @@ class Engine:
                 self.node.tokens.tick()
             self.node.bus.tell_repeated()
             self.audit.tell_refused()
+            self.node.bans.tick()
 
     def _find(self, name: str) -> Supervised:
         if name not in self.supervised:

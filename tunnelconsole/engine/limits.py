@@ -10,9 +10,10 @@ import msgspec
 
 from tunnelconsole.engine.access import source_of
 from tunnelconsole.engine.rules import Rule, above_zero
+from tunnelconsole.engine.settings import NetworkPattern
 from tunnelconsole.engine.shares import Shares
 from tunnelconsole.engine.transport.pacing import Pace, together
-from tunnelconsole.engine.units import Duration, Rate
+from tunnelconsole.engine.units import Duration, Frequency, Rate
 
 MAX_HANDSHAKES = 1024
 """Connections of one service that may be inside their handshake at once, unless its limits say otherwise. A slow or
@@ -24,10 +25,24 @@ HANDSHAKE_GRACE = 3.0
 world takes less than one. Those who take longer may be a silent crowd, which would keep its own neighbours out."""
 
 
+BAN_AFTER = 10
+"""Failures that are no mistake any more: several people behind one address may each have mistyped."""
+
+BAN_WITHIN = 600.0
+"""Seconds for which a failure is remembered against an address, as fail2ban has it by default."""
+
+BAN_TIME = 600.0
+"""Seconds that a first ban lasts, as fail2ban has it by default: ten guesses in twenty minutes find no secret."""
+
+
 class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``[service.NAME.limits]``."""
 
-    rules: ClassVar[tuple[Rule, ...]] = (above_zero("handshake_timeout", "nobody finishes a handshake in no time"),)
+    rules: ClassVar[tuple[Rule, ...]] = (
+        above_zero("handshake_timeout", "nobody finishes a handshake in no time"),
+        above_zero("ban_after", 'who never failed would be banned; ban_time = "0s" bans nobody'),
+        above_zero("ban_within", 'no failure would count; ban_time = "0s" bans nobody'),
+    )
 
     sessions: int = 0
     """Sessions at once; 0 for as many as come."""
@@ -53,6 +68,17 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Seconds a newcomer has until its handshake is done: the original jump host's."""
     idle_timeout: Duration = Duration(0)
     """Seconds a channel may move nothing before it is cut; 0 for ever."""
+    handshakes_per_address: Frequency | None = None
+    """How often one address, or one IPv6 network of 64 bits, may begin a handshake; None for as often as it likes."""
+    ban_after: int = BAN_AFTER
+    """Wrong guesses of a secret, token or key within ``ban_within``, at any service, after which an address is banned
+    that makes the last of them here."""
+    ban_within: Duration = Duration(BAN_WITHIN)
+    """Seconds for which failures count."""
+    ban_time: Duration = Duration(BAN_TIME)
+    """Seconds that a first ban lasts; 0 neither counts failures here nor turns anybody away who is banned elsewhere."""
+    bans_exempt: tuple[NetworkPattern, ...] = (NetworkPattern("127.0.0.0/8"), NetworkPattern("::1/128"))
+    """Networks that are not banned: those who come through a proxy or an SSH server on this machine come from it."""
 
 
 class Place:

@@ -10,6 +10,7 @@ from typing import Literal
 
 from tunnelconsole.engine.attempts import Attempts
 from tunnelconsole.engine.audit import AuditTrail
+from tunnelconsole.engine.bans import Bans
 from tunnelconsole.engine.bus import Bus
 from tunnelconsole.engine.events import Crashed
 from tunnelconsole.engine.meters import Meters
@@ -39,6 +40,7 @@ class Node:
         self.sessions = Sessions(self.bus, self.meters)
         self.attempts = Attempts(self.bus)
         self.audit = AuditTrail(self.bus)
+        self.bans = Bans(self.bus)
         self.operators = Operators()
         self.tokens = Tokens(self.bus, state_dir)
         self.plane = Plane(self.loop)

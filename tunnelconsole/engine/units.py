@@ -1,9 +1,11 @@
-"""Durations, sizes and rates as people write them in the configuration: ``"30s"``, ``"64KiB"``, ``"10MB/s"``."""
+"""Durations, sizes, rates and frequencies as people write them: ``"30s"``, ``"64KiB"``, ``"10MB/s"``, ``"20/10s"``."""
 
 from __future__ import annotations
 
 import math
 from typing import Self
+
+import msgspec
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES = {
@@ -17,6 +19,9 @@ _BYTES = {
     "gib": 2**30,
     "tib": 2**40,
 }
+
+LONGEST_COUNT = 9
+"""Digits of a number of times: nobody counts on."""
 
 
 class Duration(float):
@@ -65,6 +70,30 @@ class Rate(float):
         if number <= 0:
             raise ValueError(f'"{text}" lets nothing through; leave the rate out for no limit')
         return cls(_counted(number, _BYTES[unit.lower()], text))
+
+
+class Frequency(msgspec.Struct, frozen=True):
+    """So many in so many seconds, both above 0; written as ``"20/10s"``, ``"300/m"``."""
+
+    times: int
+    seconds: float
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Reads a frequency.
+
+        :raises ValueError: it is not one, or is zero; the text says how one is written.
+        """
+        how_often, slash, time = (part.strip() for part in text.partition("/"))
+        try:
+            if not slash or not how_often.isascii() or not how_often.isdecimal() or len(how_often) > LONGEST_COUNT:
+                raise ValueError
+            seconds = Duration.parse(time if time[:1].isdecimal() else f"1{time}")
+        except ValueError:
+            raise ValueError(f'"{text}" is not so many in a time; write it as "20/10s" or "300/m"') from None
+        if not int(how_often) or not seconds:
+            raise ValueError(f'"{text}" lets nobody through; leave it out for no limit')
+        return cls(int(how_often), float(seconds))
 
 
 def _counted(number: float, unit: float, text: str) -> float:

@@ -80,12 +80,10 @@ class ListeningService(Service[L]):
         finally:
             self.stop_accepting()
 
-    def behind_proxies(self, accepted: Accepted) -> Accepted:
+    def judged(self, accepted: Accepted) -> Accepted:
         """What a listener of this service calls, so that ``accepted`` is told of visitors in place of their proxies."""
-        return self._headers.before(accepted) if self._headers is not None else accepted
-
-    async def listen(self, address: ListenAddress, accepted: Accepted) -> Listener:
-        return await super().listen(address, self.behind_proxies(accepted))
+        judged = super().judged(accepted)
+        return self._headers.before(judged) if self._headers is not None else judged
 
     def stop_accepting(self) -> None:
         if self._listener is not None:

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar, final
 import msgspec
 
 from tunnelconsole.engine.access import Clients
+from tunnelconsole.engine.bans import HandshakeRate, Policy
 from tunnelconsole.engine.events import PeerRefused, ResourcesExhausted, ServiceConnected, ServiceListening
 from tunnelconsole.engine.grants import Grant
 from tunnelconsole.engine.limits import Gate, LimitSettings, Place
@@ -75,6 +76,9 @@ class Service(ABC, Generic[S]):
         self.node = node
         self.tasks = node.tasks_of(f"service {name}", name)
         self.clients = Clients(settings.clients_allow, settings.clients_deny)
+        self._bans = Policy(settings.limits)
+        frequency = settings.limits.handshakes_per_address
+        self._handshake_rate = HandshakeRate(frequency) if frequency is not None else None
         self.gate = Gate(settings.limits, self._count)
         self.state: State = "stopped"
         self.since = time.time()
@@ -260,6 +264,8 @@ class Service(ABC, Generic[S]):
         kind: RefusalKind
         if not self.clients.permit(peer):
             kind, reason = "address", "its address is not in clients_allow, or is in clients_deny"
+        elif self._handshake_rate is not None and not self._handshake_rate.admits(peer):
+            kind, reason = "rate", "its address begins more handshakes than handshakes_per_address lets it"
         elif place := self.gate.enter_handshake(peer):
             return place
         else:
@@ -322,10 +328,28 @@ class Service(ABC, Generic[S]):
         :param kind: the reason as one of a few words.
         """
         self.node.bus.publish(PeerRefused(service=self.name, peer=peer, reason=reason, kind=kind))
+        if kind == "credentials":
+            self.node.bans.failed(peer, self.name, reason, self._bans)
+
+    def unless_banned(self, accepted: Accepted) -> Accepted:
+        """What is to be told of connections in place of ``accepted``, which then does not hear of who is banned."""
+
+        def arrived(sock: socket.socket, peer: str) -> None:
+            if self.node.bans.turns_away(peer, self._bans):
+                self.refused(peer, "its address is banned", "banned")
+                sock.close()
+            else:
+                accepted(sock, peer)
+
+        return arrived
 
     def exhausted(self, error: OSError) -> None:
         """Reports that accepting pauses because the process has no descriptors or memory left."""
         self.node.bus.publish(ResourcesExhausted(service=self.name, reason=error.strerror or str(error)))
+
+    def judged(self, accepted: Accepted) -> Accepted:
+        """What a listener of this service calls, so that ``accepted`` is told of those who may come."""
+        return self.unless_banned(accepted)
 
     async def listen(self, address: ListenAddress, accepted: Accepted) -> Listener:
         """Listens for this service.
@@ -333,7 +357,7 @@ class Service(ABC, Generic[S]):
         :raises ListenFailed: the address cannot be listened on.
         """
         try:
-            return await listen(address.host, address.port, accepted, self.exhausted)
+            return await listen(address.host, address.port, self.judged(accepted), self.exhausted)
         except ListenFailed as error:
             raise self.blame("listen", error) from error
 

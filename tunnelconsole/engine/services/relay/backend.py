@@ -122,7 +122,7 @@ class Backend:
         if not full:
             among = self._grant.rights.ports if self._grant is not None else ()
             try:
-                visited = self._server.behind_proxies(self._visited)
+                visited = self._server.judged(self._visited)
                 self._listener = await self._server.ports.open(visited, self._server.exhausted, among)
             except ListenFailed as error:
                 full = str(error)

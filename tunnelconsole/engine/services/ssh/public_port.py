@@ -34,7 +34,7 @@ class PublicPort(PublicPlace):
 
     async def open(self) -> None:
         server, port = self._server, self.asked[1]
-        visited = server.behind_proxies(self._visited)
+        visited = server.judged(self._visited)
         if port:
             server.give_way(port, self.login)
             self._listener = await server.ports.open_port(port, visited, server.exhausted)
