@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -102,6 +103,8 @@ def says(cell: str, default: object) -> bool:
         shown = PortRange.parse(cell)
     elif isinstance(default, Size):
         shown = Size.parse(cell)
+    elif isinstance(default, tuple):
+        return cell == f"`{json.dumps(default)}`"
     elif isinstance(default, int):
         shown = int(cell)
     return shown == default

@@ -273,12 +273,8 @@ def events(shared: Shared, limit: int, level: Level | None, *, follow: bool) -> 
     print_rows(EVENTS, rows, empty=empty, as_json=shared.json)
 
 
-cli.add_command(attempts)
-cli.add_command(audit)
-for command in (bans, ban, unban):
+for command in (attempts, audit, bans, ban, unban, requests, request):
     cli.add_command(command)
-cli.add_command(requests)
-cli.add_command(request)
 
 
 @cli.command()

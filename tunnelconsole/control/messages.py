@@ -422,7 +422,8 @@ class Watch(msgspec.Struct, frozen=True, tag="watch"):
     """From now on an :class:`Update` every ``interval`` seconds (0.25 at least) with the named topics.
 
     Topics: ``services``, ``sessions``, ``channels``, ``chids``, ``exchanges``, ``attempts``, ``events``, ``history``,
-    ``histories``, ``tokens``, ``bans``; the status always comes. A further Watch on the same connection replaces this one.
+    ``histories``, ``tokens``, ``bans``; the status always comes. A further Watch on the same connection replaces
+    this one.
     """
 
     topics: list[str]
