@@ -8,8 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from measured import exported, measured
 from tunnelconsole.engine.engine import Engine
+from tunnelconsole.engine.refusals import REFUSAL_KINDS
+from tunnelconsole.metrics.reasons import FAILURE_REASONS
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
 
@@ -46,6 +50,15 @@ async def test_the_guide_names_every_metric_and_no_other() -> None:
     named = {name for row in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE) for name in _METRIC.findall(row)}
     parts = re.compile(r"_seconds_(bucket|sum|count)$")
     assert named == {parts.sub("_seconds", name) for name in await everything()}
+
+
+@pytest.mark.parametrize(
+    ("metric", "words"),
+    [("tunnelconsole_refusals_total", REFUSAL_KINDS), ("tunnelconsole_target_failures_total", FAILURE_REASONS)],
+)
+def test_the_guide_names_every_reason_and_no_other(metric: str, words: tuple[str, ...]) -> None:
+    (row,) = re.findall(rf"^\| `{metric}` \|.*$", (DOCS / "guide.md").read_text(), re.MULTILINE)
+    assert tuple(re.findall(r"`(\w+)`", row.split("|")[3])) == words
 
 
 def test_every_panel_has_a_place_and_a_number_of_its_own() -> None:

@@ -102,8 +102,9 @@ async def test_bytes_that_turn_out_to_be_lost_make_no_counter_go_back(engine: En
 async def test_a_flood_of_refusals_is_counted_to_the_last(engine: Engine, server: MetricsServer) -> None:
     for number in range(3000):
         peer = f"198.51.100.{number % 250}:{number}"
-        engine.node.bus.publish(PeerRefused(service="home", peer=peer, reason="wrong secret"))
-        engine.node.bus.publish(PeerRefused(service="home", peer=peer, reason=f"no handshake within {number} s"))
+        engine.node.bus.publish(PeerRefused(service="home", peer=peer, reason="wrong secret", kind="credentials"))
+        late = PeerRefused(service="home", peer=peer, reason=f"no handshake within {number} s", kind="timeout")
+        engine.node.bus.publish(late)
     engine.node.bus.tell_repeated(early=True)
     samples = await scraped(server)
     assert value(samples, "tunnelconsole_refusals_total", service="home", reason="credentials") == 3000
@@ -191,11 +192,11 @@ class TestIdentities:
 async def test_a_counter_that_fails_harms_nobody_and_is_told(
     engine: Engine, server: MetricsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(counts_module, "refusal", lambda _: 1 / 0)
-    engine.node.bus.publish(PeerRefused(service="home", peer="192.0.2.1:1", reason="wrong secret"))
+    monkeypatch.setattr(counts_module, "failure", lambda _: 1 / 0)
+    engine.node.bus.publish(TargetFailed(service="home", peer="192.0.2.1:1", target="t", reason="refused"))
     engine.node.bus.publish(ConfigReloaded(summary=""))
     types = [record.event.type for record in engine.node.bus.recent()]
-    assert types[-3:] == ["crashed", "peer-refused", "config-reloaded"]
+    assert types[-3:] == ["crashed", "target-failed", "config-reloaded"]
 
 
 async def test_requests_through_a_tunnel_are_timed_at_both_ends() -> None:

@@ -156,7 +156,7 @@ class ControlServer:
         uid = origin.uid
         if uid not in (None, 0, os.geteuid()):
             reason = "the control socket is for the user who runs the engine, and for root"
-            self.engine.node.bus.publish(PeerRefused(peer=f"user {uid}", reason=reason))
+            self.engine.node.bus.publish(PeerRefused(peer=f"user {uid}", reason=reason, kind="not_allowed"))
             client.refuse(Refused(reason))
         elif len(self._clients) >= 2 * MAX_CLIENTS:
             writer.transport.abort()
@@ -169,7 +169,7 @@ class ControlServer:
         try:
             if crowded:
                 reason = f"{MAX_CLIENTS} consoles and commands are attached already"
-                self.engine.node.bus.publish(PeerRefused(peer="a console", reason=reason))
+                self.engine.node.bus.publish(PeerRefused(peer="a console", reason=reason, kind="limit"))
                 await client.turn_away(Refused(reason, "close some of them"))
             else:
                 await client.serve()
@@ -329,7 +329,9 @@ class _Client:
 
     def _drop(self) -> None:
         """Ends a client that leaves unread what it was sent."""
-        self._engine.node.bus.publish(PeerRefused(peer="a console", reason=f"it read nothing for {STALL:g} s"))
+        self._engine.node.bus.publish(
+            PeerRefused(peer="a console", reason=f"it read nothing for {STALL:g} s", kind="timeout")
+        )
         self._writer.transport.abort()
 
 

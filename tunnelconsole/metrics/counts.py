@@ -17,7 +17,7 @@ from tunnelconsole.engine.events import (
 )
 from tunnelconsole.engine.punch_events import AttemptEnded
 from tunnelconsole.engine.services.ssh.events import RefusedRequest, WrongAnswer
-from tunnelconsole.metrics.reasons import failure, refusal
+from tunnelconsole.metrics.reasons import failure
 
 MAX_IDENTITIES: Final = 200
 """Identities, of all services together, that have series of their own; with three for each, a screenful of a store of
@@ -51,7 +51,7 @@ class Counts:
         self.channels: Counter[str] = Counter()
         """Channels that were opened, by service."""
         self.refusals: Counter[tuple[str, str]] = Counter()
-        """By service and reason, one of :data:`~tunnelconsole.metrics.reasons.REFUSAL_REASONS`."""
+        """By service and reason, one of :data:`~tunnelconsole.engine.refusals.REFUSAL_KINDS`."""
         self.failures: Counter[tuple[str, str]] = Counter()
         """Targets that were not reached, by service and reason."""
         self.dropped: Counter[str] = Counter()
@@ -108,8 +108,7 @@ class Counts:
         self.channels[event.service] += 1
 
     def _refused(self, event: PeerRefused) -> None:
-        vague = event.kind in ("protocol", "other")  # then the sentence may say more
-        self.refusals[event.service, refusal(event.reason) if vague else event.kind] += 1
+        self.refusals[event.service, event.kind] += 1
 
     def _wrong_answer(self, event: WrongAnswer) -> None:
         self.refusals[event.service, "credentials"] += 1

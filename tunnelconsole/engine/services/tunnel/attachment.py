@@ -227,7 +227,7 @@ class Attachment:
         link = StreamLink(self._loop, self._mux)
         stream_id = self._mux.open(link)
         if stream_id is None:
-            self.client.refused(str(self.client.settings.server), "it is too far behind to be given streams")
+            self.client.refused(str(self.client.settings.server), "it is too far behind to be given streams", "limit")
             return
         link.bind(stream_id)
         Delivery(self, link).begin()
