@@ -47,6 +47,7 @@ from tunnelconsole.control.messages import (
     Update,
     Watch,
 )
+from tunnelconsole.control.steering import PreviewReload, ReloadPreview
 
 
 @dataclass
@@ -75,6 +76,8 @@ class Script:
     history: History = field(default_factory=lambda: History(interval=1.0, rate_in=[], rate_out=[]))
     histories: list[History] = field(default_factory=list)
     """Of services; every update has them as they are."""
+    preview: ReloadPreview = field(default_factory=lambda: ReloadPreview(problems=[]))
+    """What a reload would do."""
     refusals: dict[type, Refused] = field(default_factory=dict)
     """Requests that are refused, and how."""
 
@@ -209,6 +212,8 @@ class ScriptedEngine:
                 self._answer(writer, ask.id, self._one(request))
             case GetEvents():
                 self._answer(writer, ask.id, Events(script.events))
+            case PreviewReload():
+                self._answer(writer, ask.id, script.preview)
             case ReplayExchange():
                 assert script.replayed is not None
                 self._answer(writer, ask.id, script.replayed)

@@ -46,12 +46,13 @@ from tunnelconsole.cli.options import (
     token_option,
 )
 from tunnelconsole.cli.punch import nat, punch
+from tunnelconsole.cli.steering import drain, reload, steer
 from tunnelconsole.cli.tokens import token
 from tunnelconsole.cli.web import http, replay, request, requests
 from tunnelconsole.errors import ConfigError, TunnelConsoleError
 
 if TYPE_CHECKING:
-    from tunnelconsole.control.messages import Level, Request, Role
+    from tunnelconsole.control.messages import Level, Role
     from tunnelconsole.engine.settings import HostPort, ServerAddress
     from tunnelconsole.engine.wire.proxy_protocol import Version
 
@@ -284,7 +285,7 @@ def start(shared: Shared, service: str) -> None:
     """Start a service that does not run, or try it now."""
     from tunnelconsole.control.messages import StartService
 
-    _steer(shared, StartService(service))
+    steer(shared, StartService(service))
 
 
 @cli.command()
@@ -294,7 +295,7 @@ def stop(shared: Shared, service: str) -> None:
     """Stop a service, with every session of it."""
     from tunnelconsole.control.messages import StopService
 
-    _steer(shared, StopService(service))
+    steer(shared, StopService(service))
 
 
 @cli.command()
@@ -304,7 +305,7 @@ def restart(shared: Shared, service: str) -> None:
     """Stop a service and start it again."""
     from tunnelconsole.control.messages import RestartService
 
-    _steer(shared, RestartService(service))
+    steer(shared, RestartService(service))
 
 
 @cli.command()
@@ -314,7 +315,7 @@ def kick(shared: Shared, session: str) -> None:
     """End a session, with every channel in it."""
     from tunnelconsole.control.messages import KickSession
 
-    _steer(shared, KickSession(session))
+    steer(shared, KickSession(session))
 
 
 @cli.command(short_help="Have a client of a channel server send to others.")
@@ -325,20 +326,13 @@ def receivers(shared: Shared, session: str, chids: str) -> None:
     """Have SESSION, a client of a channel server, send to these chids and no others; * stands for all."""
     from tunnelconsole.control.messages import SetReceivers
 
-    _steer(shared, SetReceivers(session, [] if chids == "*" else chids.split(",")))
+    steer(shared, SetReceivers(session, [] if chids == "*" else chids.split(",")))
 
 
 cli.add_command(replay)
 cli.add_command(retry)
-
-
-@cli.command()
-@pass_shared
-def reload(shared: Shared) -> None:
-    """Have the engine read its configuration again."""
-    from tunnelconsole.control.messages import ReloadConfig
-
-    _steer(shared, ReloadConfig())
+cli.add_command(drain)
+cli.add_command(reload)
 
 
 @cli.command(short_help="Give a port here a public port at a relay server.")
@@ -489,10 +483,3 @@ def channel(
 cli.add_command(punch)
 cli.add_command(nat)
 cli.add_command(token)
-
-
-def _steer(shared: Shared, request: Request) -> None:
-    from tunnelconsole.cli.tables import print_done
-    from tunnelconsole.control.messages import Done
-
-    print_done(shared.ask(request, Done), as_json=shared.json)

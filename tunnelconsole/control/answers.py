@@ -31,6 +31,7 @@ from tunnelconsole.control.snapshot import (
     history_row,
     session_row,
 )
+from tunnelconsole.control.steering import DrainService, PreviewReload, ReloadPreview
 from tunnelconsole.control.token_answers import answer_about_tokens, token_row
 from tunnelconsole.engine.attempts import Attempt
 from tunnelconsole.engine.bus import Reader
@@ -118,16 +119,23 @@ class Answers:
 
     :param reload: reads the configuration again and says what was done.
     :param stop: asks the engine's owner to drain and stop it; told the cause.
+    :param preview: reads the configuration and says what a reload would do; None where there is nothing to be read.
     """
 
     def __init__(
-        self, engine: Engine, snapshot: Snapshot, reload: Callable[[], Awaitable[str]], stop: Callable[[str], None]
+        self,
+        engine: Engine,
+        snapshot: Snapshot,
+        reload: Callable[[], Awaitable[str]],
+        stop: Callable[[str], None],
+        preview: Callable[[], Awaitable[ReloadPreview]] | None = None,
     ) -> None:
         self._engine = engine
         self._snapshot = snapshot
         self._inspection = Inspection(engine)
         self._reload = reload
         self._stop = stop
+        self._preview = preview
         self._building = asyncio.Lock()
         self._made: dict[tuple[str, str], _Made] = {}
 
@@ -136,6 +144,8 @@ class Answers:
         try:
             if isinstance(request, messages.ReplayExchange):
                 return await self._inspection.replay(request.id)
+            if isinstance(request, PreviewReload):
+                return await self._look_ahead()
             found = await answer_about_tokens(self._engine.node.tokens, request) or await self._look_up(request)
             return await self._carry_out(request) if found is None else found
         except TunnelConsoleError as error:
@@ -205,6 +215,8 @@ class Answers:
             case messages.StopService(name):
                 await engine.stop_service(name)
                 return messages.Done(f"service {name} is stopped")
+            case DrainService(name, seconds):
+                return messages.Done(await engine.drain_service(name, seconds))
             case messages.RestartService(name):
                 await engine.restart_service(name)
                 return messages.Done(f"service {name} is starting again")
@@ -241,6 +253,15 @@ class Answers:
             hint = "the configuration is in force, and they are tried again; mend it and reload"
             raise RequestRefused(f"{done}; but {'; '.join(failing)}", hint)
         return messages.Done(done)
+
+    async def _look_ahead(self) -> ReloadPreview:
+        """What a reload would do.
+
+        :raises RequestRefused: there is no configuration.
+        """
+        if self._preview is None:
+            raise RequestRefused("this engine has no configuration that could be read again")
+        return await self._preview()
 
     async def _table(self, items: Sequence[T], row: Callable[[T], msgspec.Struct], at_once: int = SLICE) -> msgspec.Raw:
         """Rows as JSON; many are made a slice at a time, and other work of the loop goes on between two slices."""

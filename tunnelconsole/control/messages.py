@@ -17,6 +17,7 @@ from tunnelconsole.control.attempts import AttemptRow, Attempts, GetAttempts, Pu
 from tunnelconsole.control.audit import Audit, GetAudit, Means
 from tunnelconsole.control.bans import BanAddress, BanRow, Bans, GetBans, LiftBan
 from tunnelconsole.control.exchange_rows import ExchangeRow, HttpMessage
+from tunnelconsole.control.steering import DrainService, PreviewReload, ReloadPreview
 from tunnelconsole.control.tokens import (
     ChangeToken,
     CreateToken,
@@ -53,7 +54,7 @@ class ServiceRow(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     kind: str
     state: str
-    """One of ``starting listening connecting connected backoff stopped failed``."""
+    """One of ``starting listening connecting connected draining backoff stopped failed``."""
     address: str
     """Where it listens, or where a client's service can be reached; empty while there is no such place."""
     sessions: int
@@ -79,6 +80,8 @@ class ServiceRow(msgspec.Struct, frozen=True, kw_only=True):
     """Where a client leads, or what a server serves, in a few words; may be empty."""
     notes: dict[str, str]
     """More facts by name, such as ``fingerprint`` (SHA-256 of a self-signed certificate)."""
+    drain_ends: float | None = None
+    """When what it still carries is cut, while it is draining."""
 
 
 class SessionRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -306,7 +309,7 @@ class Update(msgspec.Struct, frozen=True, kw_only=True, tag="update"):
 
 Reply = (
     Status | History | Services | Sessions | Channels | Chids | Exchanges | Exchange | Attempts | Events | Audit | Done
-    | Refused | Update | Tokens | TokenMade | Bans
+    | Refused | Update | Tokens | TokenMade | Bans | ReloadPreview
 )  # fmt: skip
 
 
@@ -437,7 +440,7 @@ Request = (
     | GetAttempts | ReplayExchange | StartService | StopService | RestartService | KickSession | CloseChannel
     | SetReceivers | PunchAgain | ReloadConfig | StopEngine | Watch | GetAudit
     | GetTokens | CreateToken | ChangeToken | RotateToken | RevokeToken
-    | GetBans | BanAddress | LiftBan
+    | GetBans | BanAddress | LiftBan | DrainService | PreviewReload
 )  # fmt: skip
 
 MIN_INTERVAL = 0.25

@@ -7,6 +7,7 @@ from tunnelconsole.control.attempts import GetAttempts
 from tunnelconsole.control.audit import GetAudit
 from tunnelconsole.control.bans import GetBans
 from tunnelconsole.control.messages import Refused
+from tunnelconsole.control.steering import PreviewReload
 from tunnelconsole.control.tokens import GetTokens
 from tunnelconsole.engine.node import Role
 
@@ -21,6 +22,7 @@ READING = (
     messages.GetExchange,
     GetAttempts,
     GetAudit,
+    PreviewReload,
     GetTokens,
     GetBans,
     messages.Watch,

@@ -31,6 +31,7 @@ from tunnelconsole.control.messages import (
 from tunnelconsole.control.origins import Origin
 from tunnelconsole.control.roles import refusal
 from tunnelconsole.control.snapshot import Snapshot
+from tunnelconsole.control.steering import ReloadPreview
 from tunnelconsole.control.unix_socket import UnixSocket
 from tunnelconsole.engine.bus import Reader
 from tunnelconsole.engine.engine import Engine
@@ -65,6 +66,7 @@ class ControlServer:
     :param config: gives the path of the configuration in force, or "".
     :param reload: reads the configuration again and says what was done.
     :param stop: asks the engine's owner to drain and stop it; told the cause.
+    :param preview: reads the configuration and says what a reload would do; None where there is nothing to be read.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class ControlServer:
         config: Callable[[], str],
         reload: Callable[[], Awaitable[str]],
         stop: Callable[[str], None],
+        preview: Callable[[], Awaitable[ReloadPreview]] | None = None,
     ) -> None:
         self.engine = engine
         self._path = path
@@ -83,6 +86,7 @@ class ControlServer:
         self._config = config
         self._reload = reload
         self._stop = stop
+        self._preview = preview
         self._place: UnixSocket | None = None
         self._server: asyncio.Server | None = None
         self._view_place: UnixSocket | None = None
@@ -110,7 +114,7 @@ class ControlServer:
         """
         place = self._place or self.claim()
         self._snapshot = Snapshot(self.engine, self._version, self._config)
-        self.answers = Answers(self.engine, self._snapshot, self._reload, self._stop)
+        self.answers = Answers(self.engine, self._snapshot, self._reload, self._stop, self._preview)
         self.tasks = self.engine.node.tasks_of("control")
         self._server = await self._answer(place, "operate")
         self.engine.node.control = self.socket_for

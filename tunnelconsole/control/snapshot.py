@@ -131,7 +131,7 @@ class Snapshot:
         return ServiceRow(
             name=service.name,
             kind=service.kind,
-            state=service.state,
+            state=supervised.state,
             address=service.address,
             sessions=len(service.attached),
             channels=service.channels,
@@ -146,6 +146,7 @@ class Snapshot:
             exposed=service.exposed,
             target=service.target,
             notes=service.notes,
+            drain_ends=supervised.drain_ends,
         )
 
     def sessions(self, service: str = "") -> list[Session]:

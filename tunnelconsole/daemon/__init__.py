@@ -30,7 +30,9 @@ import msgspec
 from tunnelconsole import __version__
 from tunnelconsole.config import Config, EngineSettings, load
 from tunnelconsole.control.figures import counted
+from tunnelconsole.control.previewing import preview
 from tunnelconsole.control.server import ControlServer
+from tunnelconsole.control.steering import ReloadPreview
 from tunnelconsole.daemon.logs import LibraryHandler, LineWriter, Log, json_line, text_line
 from tunnelconsole.daemon.observing import Observing
 from tunnelconsole.daemon.readiness import Readiness
@@ -51,6 +53,12 @@ HURRY_TIMEOUT = 2.0
 YOUNG_OBJECTS = 10_000
 """Objects made between two looks of the garbage collector. A connection makes some dozens that live as long as it
 does, so the default of 700 has the collector look at all young ones several times during one burst."""
+
+LIVE = ("drain", "log_level", "metrics")
+"""Keys of ``[engine]`` that a reload puts in force."""
+
+AT_START = ("state_dir", "control", "log_format")
+"""Keys of ``[engine]`` that only a start puts in force."""
 
 LOOP_VARIABLE = "TUNNELCONSOLE_LOOP"
 """The environment variable that names the event loop; ``asyncio`` is the only value with a meaning."""
@@ -123,6 +131,7 @@ class Daemon:
             config=self._config_in_force,
             reload=self.reload,
             stop=self.stop,
+            preview=self.preview,
         )
 
     def _read(self) -> Config:
@@ -269,6 +278,21 @@ class Daemon:
             bus.publish(ConfigReloaded(summary=summary))
             return summary
 
+    async def preview(self) -> ReloadPreview:
+        """Reads the configuration, and says what a reload would do now."""
+        try:
+            config = await asyncio.to_thread(self._read)
+        except ConfigError as error:
+            return ReloadPreview(problems=error.problems)
+        found = preview(self._engine, config.services)
+        running, wanted = self._running, config.engine
+        return msgspec.structs.replace(
+            found,
+            engine=[key for key in LIVE if getattr(running, key) != getattr(wanted, key)],
+            restart=[key for key in AT_START if getattr(running, key) != getattr(wanted, key)],
+            warnings=list(config.warnings),
+        )
+
     def _apply_engine(self, wanted: EngineSettings) -> list[str]:
         """Applies what can be changed while the engine runs, and says of the rest that it needs a new start."""
         running = self._running
@@ -277,11 +301,7 @@ class Daemon:
         )
         self._engine.drain = wanted.drain
         self._log.level = wanted.log_level
-        waiting = [
-            f"engine.{key}"
-            for key in ("state_dir", "control", "log_format")
-            if getattr(running, key) != getattr(wanted, key)
-        ]
+        waiting = [f"engine.{key}" for key in AT_START if getattr(running, key) != getattr(wanted, key)]
         return [f"{', '.join(waiting)} will change when the engine is started again"] if waiting else []
 
     def _warn(self) -> None:

@@ -11,7 +11,7 @@ Embed it::
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import math
 import os
 import tempfile
 import time
@@ -23,6 +23,7 @@ from typing import Any, Self
 
 from tunnelconsole.engine.audit import ENGINE, AuditTrail, by_program, user
 from tunnelconsole.engine.backoff import LONGEST_DELAY, LONGEST_DELAY_FOR_A_PLACE, Backoff
+from tunnelconsole.engine.changes import Plan, plan
 from tunnelconsole.engine.events import (
     Crashed,
     EngineStopping,
@@ -38,22 +39,12 @@ from tunnelconsole.engine.services.kinds import make_service
 from tunnelconsole.engine.services.service import Service, ServiceSettings
 from tunnelconsole.engine.sessions import Session
 from tunnelconsole.engine.settings import DEFAULT_DRAIN
+from tunnelconsole.engine.steering_events import DrainCut, ServiceDraining, named
 from tunnelconsole.engine.store import StoredEvent
+from tunnelconsole.engine.supervised import LONGEST_DRAIN, Supervised, until_set
 from tunnelconsole.errors import ConnectFailed, CredentialsRefused, HostTaken, RequestRefused, TunnelConsoleError
 
-
-class Supervised:
-    """A service, the task that keeps it running, and how that went."""
-
-    def __init__(self, service: Service[Any]) -> None:
-        self.service = service
-        self.task: asyncio.Task[None] | None = None
-        self.restarts = 0
-        self.retry_at: float | None = None
-        self.error: Exception | None = None
-        """What ended the last run; None while there was none."""
-        self.ending = False
-        """Whether it shall not be started again: what it carries may finish, or has been cut."""
+__all__ = ["Engine", "Supervised"]
 
 
 class Engine:
@@ -164,11 +155,7 @@ class Engine:
         :param within: seconds that their first start may take; what is not known by then is not told.
         """
         found = [self.supervised[name] for name in names if name in self.supervised]
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(within):
-                for each in found:
-                    if each.task is not None:
-                        await each.service.settled.wait()
+        await until_set([each.service.settled for each in found if each.task is not None], within)
         return [
             f"service {each.service.name}: {each.service.error}"
             for each in found
@@ -228,15 +215,16 @@ class Engine:
 
     @by_program("start-service")
     async def start_service(self, name: str) -> None:
-        """Starts a stopped or failed service; one in backoff is tried at once.
+        """Starts a stopped or failed service; one in backoff is tried at once, one that drains is taken back.
 
         :raises RequestRefused: there is no such service, or it runs already.
         """
         async with self._steer():
             supervised = self._find(name)
-            if supervised.task is not None and not supervised.task.done() and supervised.service.state != "backoff":
-                raise RequestRefused(f"service {name} is {supervised.service.state} already")
-            await self._halt(supervised, "started again", drain=0.0)
+            drains, task = supervised.drain is not None, supervised.task
+            if not drains and task is not None and not task.done() and supervised.state != "backoff":
+                raise RequestRefused(f"service {name} is {supervised.state} already")
+            await self._halt(supervised, "started again", drain=math.inf if drains else 0.0)
             self._replace(name, supervised)
 
     @by_program("stop-service")
@@ -250,6 +238,43 @@ class Engine:
             if supervised.service.state == "stopped":
                 raise RequestRefused(f"service {name} is stopped already")
             await self._halt(supervised, "by hand", drain=0.0)
+
+    @by_program("drain-service")
+    async def drain_service(self, name: str, seconds: float | None = None) -> str:
+        """Has a service take nothing new and stop once it carries nothing more; returns what was done.
+
+        :meth:`start_service` takes that back, :meth:`stop_service` does not wait, and another call sets another time.
+
+        :param seconds: after which what is left is cut; None for :attr:`drain`.
+        :raises RequestRefused: there is no such service, it does not run, or the time is none.
+        """
+        seconds = self.drain if seconds is None else seconds
+        if not 0 <= seconds <= LONGEST_DRAIN:
+            raise RequestRefused(f"a drain of {seconds:g} s is not possible", f"give 0 to {LONGEST_DRAIN:g} seconds")
+        async with self._steer():
+            supervised = self._find(name)
+            service = supervised.service
+            if service.state in ("stopped", "failed"):
+                raise RequestRefused(f"service {name} is {service.state} already")
+            supervised.leave_drain()
+            await self._take_nothing_new(supervised)
+            supervised.drain_ends = time.time() + seconds
+            supervised.drain = self._tasks.start(self._drain(supervised, seconds), f"drain of {name}")
+            begun = ServiceDraining(service=name, channels=service.channels, seconds=seconds)
+            self.node.bus.publish(begun)
+        return f"service {name}: {begun.text()}"
+
+    async def _drain(self, supervised: Supervised, seconds: float) -> None:
+        service = supervised.service
+        await until_set([service.drained], seconds)
+        async with self._steering:
+            if service.channels:
+                left = [session for session in service.attached if session.channels]
+                who = named(f"{session.identity} from {session.peer}" for session in left)
+                self.node.bus.publish(
+                    DrainCut(service=service.name, channels=service.channels, seconds=seconds, who=who)
+                )
+            await self._halt(supervised, "drained", drain=0.0)
 
     @by_program("restart-service")
     async def restart_service(self, name: str) -> None:
@@ -329,8 +354,8 @@ class Engine:
     async def apply(self, services: Mapping[str, ServiceSettings]) -> str:
         """Makes these the services: only those whose settings changed are touched.
 
-        A service that changed or went takes nothing new from now on; its channels may finish while its successor
-        runs already. Returns what was done, in a few words.
+        A service that can take its new settings in place goes on. Another that changed, or that went, takes nothing new
+        from now on; its channels may finish while its successor runs already. Returns what was done, in a few words.
 
         :raises RequestRefused: the engine is stopping, settings are wrong, or a file that a service reads again cannot
             be read; every service is as it was then.
@@ -339,30 +364,30 @@ class Engine:
             return await self._apply(services)
 
     async def _apply(self, services: Mapping[str, ServiceSettings]) -> str:
-        gone = [name for name in self.supervised if name not in services]
-        changed = [
-            name
-            for name, settings in services.items()
-            if name in self.supervised and self.supervised[name].service.settings != settings
-        ]
-        added = [name for name in services if name not in self.supervised]
-        fresh = [self._make(name, services[name]) for name in changed + added]
-        for name, supervised in self.supervised.items():  # first, so that what is refused has touched nothing
-            if name in gone or name in changed:
-                continue
+        planned = self.plan(services)
+        fresh = [self._make(name, services[name]) for name in planned.replaced + planned.added]
+        for name in planned.in_place:
+            self._make(name, services[name])  # to see that it can be made
+        for name in planned.kept + planned.in_place:  # first, so that what is refused has touched nothing
             try:
-                supervised.service.refresh()
+                self.supervised[name].service.refresh()
             except OSError as error:
                 raise RequestRefused(f"service {name} cannot read its files again: {error}") from error
-        for name in gone + changed:
+        for name in planned.in_place:
+            self.supervised[name].service.take(services[name])
+        for name in planned.removed + planned.replaced:
             supervised = self.supervised.pop(name)
-            await self._halt(supervised, "its settings changed" if name in changed else "removed", drain=self.drain)
+            cause = "its settings changed" if name in planned.replaced else "removed"
+            await self._halt(supervised, cause, drain=self.drain)
         for service in fresh:
             self._add(service)
         self._wanted = dict(services)
         self.supervised = {name: self.supervised[name] for name in services}
-        kept = len(services) - len(changed) - len(added)
-        return f"{len(added)} added, {len(changed)} changed, {len(gone)} removed, {kept} untouched"
+        return planned.summary
+
+    def plan(self, services: Mapping[str, ServiceSettings]) -> Plan:
+        """What :meth:`apply` would do with these now."""
+        return plan(self.supervised, services)
 
     def _make(self, name: str, settings: ServiceSettings) -> Service[Any]:
         try:
@@ -387,7 +412,7 @@ class Engine:
         for supervised in self.supervised.values():
             await self._take_nothing_new(supervised)
         drained = [service.drained for service in (*self.services.values(), *self._retiring)]
-        await self._until_set([*drained, node.farewells.over], drain)
+        await until_set([*drained, node.farewells.over], drain)
         for supervised in self.supervised.values():
             await self._halt(supervised, "the engine stops", drain=0.0)
         for service in list(self._retiring):
@@ -418,6 +443,7 @@ class Engine:
     async def _halt(self, supervised: Supervised, cause: str, *, drain: float) -> None:
         """Ends a service: what it still carries is cut, or with ``drain`` finishes in the background."""
         service, task = supervised.service, supervised.task
+        supervised.leave_drain()
         was_running = service.state != "stopped"
         await self._take_nothing_new(supervised)
         if drain and service.channels:
@@ -437,7 +463,7 @@ class Engine:
     async def _retire(self, supervised: Supervised, cause: str, drain: float) -> None:
         service = supervised.service
         try:
-            await self._until_set([service.drained], drain)
+            await until_set([service.drained], drain)
         finally:
             await self._end_task(supervised.task)
             service.cut_all(f"{cause}, and it did not finish in time")
@@ -448,12 +474,6 @@ class Engine:
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-
-    async def _until_set(self, events: list[asyncio.Event], seconds: float) -> None:
-        with contextlib.suppress(TimeoutError):  # what is left then is cut by the caller
-            async with asyncio.timeout(seconds):
-                for event in events:
-                    await event.wait()
 
     async def _tick(self) -> None:
         """Samples the meters every :data:`TICK`, and tells what has been counted."""

@@ -11,6 +11,7 @@ STATES = {
     "backoff": ("▲", "warning"),
     "connecting": ("◌", "busy"),
     "starting": ("◌", "busy"),
+    "draining": ("◍", "busy"),
     "stopped": ("○", "off"),
     "connected": ("●", "ok"),
     "listening": ("●", "ok"),
@@ -28,14 +29,16 @@ NOTHING = Span("·", "faint")
 
 
 def state(row: ServiceRow, now: float) -> Span:
-    """A service's state, with the seconds to the next try while it is in backoff."""
+    """A service's state, with the seconds to the next try while it is in backoff, or to the end of a drain."""
     sign, role = STATES.get(row.state, ("?", "dim"))
     left = until_retry(row, now)
     return Span(f"{sign} {row.state} {left}".rstrip(), role)
 
 
 def until_retry(row: ServiceRow, now: float) -> str:
-    """How long until a service in backoff is tried again; empty where it is not going to be."""
+    """How long until a service in backoff is tried again, or one that drains is stopped; empty where neither is."""
+    if row.state == "draining" and row.drain_ends is not None:
+        return figures.duration(max(0.0, row.drain_ends - now))
     if row.state != "backoff" or row.retry_at is None:
         return ""
     return figures.duration(max(0.0, row.retry_at - now))

@@ -43,12 +43,15 @@ COMMANDS: tuple[Command, ...] = (
     Command("start", "start_named", "Start a service", "service", needs=True),
     Command("stop", "stop_named", "Stop a service; asks first", "service", needs=True),
     Command("restart", "restart_named", "Restart a service; asks first", "service", needs=True),
+    Command(
+        "drain", "drain_named", "Let what a service carries finish, then stop it; asks first", "service", needs=True
+    ),
     Command("kick", "kick_named", "End a session; asks first", "session", needs=True),
     Command("close", "close_named", "Close a channel; asks first", "channel", needs=True),
     Command("disconnect", "disconnect_named", "Disconnect a chid; asks first", "chid", needs=True),
     Command("receivers", "receivers_named", "Change to whom a chid sends; asks first", "chid", needs=True),
     Command("retry", "retry_named", "Have a punch client look for a direct way now", "service", needs=True),
-    Command("reload", "reload", "Read the configuration again"),
+    Command("reload", "reload", "Read the configuration again; shows first what that changes, and asks"),
     Command("filter", "filter_text", "Show only rows with these words; !word hides them", "text"),
     Command("sort", "sort", "Sort by a column; again: the other way round", "column", needs=True),
     Command("level", "level_named", "Events from this level up", "level", needs=True),

@@ -40,7 +40,7 @@ from tunnelconsole.screens.spans import clean
 from tunnelconsole.screens.themes import Look
 from tunnelconsole.screens.tunnels import TunnelsPane
 from tunnelconsole.screens.widgets import chrome
-from tunnelconsole.screens.widgets.dialog import yes_or_no
+from tunnelconsole.screens.widgets.dialog import Choice, Question, yes_or_no
 from tunnelconsole.screens.widgets.lines import Lines
 from tunnelconsole.screens.widgets.prompt import Prompt
 
@@ -320,6 +320,10 @@ class Frame(App[ConsoleOutcome], inherit_bindings=False):
     async def confirm(self, title: str, sentences: Sequence[str], doing: str) -> bool:
         """Asks the operator, and waits for the answer; only to be awaited in a worker."""
         return await self.push_screen_wait(yes_or_no(title, sentences, doing))
+
+    async def inform(self, title: str, sentences: Sequence[str]) -> None:
+        """Shows what takes more than a toast, until it has been read; only to be awaited in a worker."""
+        await self.push_screen_wait(Question(title, sentences, [Choice("n", "Go on", None)]))
 
     async def ask(self, request: Request) -> Reply:
         """Asks the engine; raises what :meth:`Feed.ask` raises."""

@@ -37,6 +37,7 @@ STATES = {
     "backoff": "it failed, and is tried again in so many seconds",
     "connecting": "a client on its way to its server",
     "starting": "about to listen or to connect",
+    "draining": "it takes nothing new, and stops once what it carries is over, or in so many seconds",
     "stopped": "somebody stopped it",
     "connected": "a client that does its work",
     "listening": "a server that does its work",

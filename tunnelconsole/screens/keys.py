@@ -133,6 +133,8 @@ KEYS: tuple[Key, ...] = (
     Key(("s",), "s", "start", "start", "Start the selected service", "steer", SERVICES, footer=20),
     Key(("x", "ctrl+d"), "x", "stop", "stop", "Stop the selected service; asks first", "steer", SERVICES, footer=21),
     Key(("r",), "r", "restart", "restart", "Restart the selected service; asks first", "steer", SERVICES, footer=22),
+    Key(("f",), "f", "drain", "drain", "Let what the selected service carries finish, then stop it; asks first", "steer",
+        SERVICES, footer=23),
     Key(("x", "ctrl+d"), "x", "kick", "kick", "End the selected session; asks first", "steer",
         frozenset({"sessions"}), footer=20),
     Key(("x", "ctrl+d"), "x", "close", "close", "Close the selected channel; asks first", "steer",
@@ -145,7 +147,8 @@ KEYS: tuple[Key, ...] = (
         footer=20),
     Key(("r",), "r", "retry", "try again", "Look for a direct way at once, where a punch is on the relay", "steer",
         PUNCHES, footer=20),
-    Key(("R",), "R", "reload", "reload", "Read the configuration again", "steer", footer=60),
+    Key(("R",), "R", "reload", "reload", "Read the configuration again; shows first what that changes, and asks", "steer",
+        footer=60),
 
     Key(("down", "j"), "↓ j", "move(1)", "down", "One row down", "move"),
     Key(("up", "k"), "↑ k", "move(-1)", "up", "One row up", "move"),

@@ -81,6 +81,15 @@ class Operating(Auditing):
         """Restarts a service."""
         self._steer(self.steering.restart(name))
 
+    def action_drain(self) -> None:
+        """Drains the selected service."""
+        if name := self._service():
+            self.action_drain_named(name)
+
+    def action_drain_named(self, name: str) -> None:
+        """Drains a service."""
+        self._steer(self.steering.drain(name))
+
     def action_kick(self) -> None:
         """Ends the selected session."""
         row = self._selected()
@@ -106,7 +115,7 @@ class Operating(Auditing):
         self._steer(self.steering.close_id(key))
 
     def action_reload(self) -> None:
-        """Has the configuration read again."""
+        """Shows what a reload would change, and has the configuration read again where that is wanted."""
         self._steer(self.steering.reload())
 
     # the clients of channel servers

@@ -67,6 +67,9 @@ def facts(row: ServiceRow, scene: Scene) -> list[Fact]:
         found.append(
             Fact("next try", (Span(f"in {wait}"), Span(f", at {figures.clock(row.retry_at, scene.zone)}", "dim")))
         )
+    if row.state == "draining":
+        left = f"{figures.counted(row.channels, 'channel')} left, cut in {wait}; s takes it back, x does not wait"
+        found.append(Fact("drain", (Span(left, "busy"),)))
     found += [
         Fact("state", (cells.state(row, scene.now), since, _restarts(row))),
         Fact("address", (Span(row.address or "none", "text" if row.address else "faint"),)),

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from msgspec.structs import replace
 
-from tunnelconsole.control import figures
+from tunnelconsole.control import figures, reload_words
 from tunnelconsole.control.messages import (
     ChannelRow,
     Channels,
@@ -31,6 +31,8 @@ from tunnelconsole.control.messages import (
     Status,
     StopService,
 )
+from tunnelconsole.control.reload_words import changes_something, preview_words
+from tunnelconsole.control.steering import DrainService, PreviewReload, ReloadPreview
 from tunnelconsole.errors import TunnelConsoleError
 from tunnelconsole.screens import sending
 from tunnelconsole.screens.picture import Picture
@@ -52,6 +54,9 @@ class Operator(Protocol):
 
     async def confirm(self, title: str, sentences: Sequence[str], doing: str) -> bool:
         """Asks the operator."""
+
+    async def inform(self, title: str, sentences: Sequence[str]) -> None:
+        """Tells the operator what takes more than a toast."""
 
     def tell(self, text: str, *, hint: str = "", trouble: bool = False) -> None:
         """Shows a toast."""
@@ -127,7 +132,7 @@ class Steering:
         row = self._service(name)
         if row is None:
             return
-        if row.state not in STILL:
+        if row.state not in STILL and row.state != "draining":
             self._operator.tell(f"Service {name} runs already, it is {row.state}", hint="x stops it, r restarts it")
             return
         await self._carry_out(StartService(name))
@@ -143,6 +148,22 @@ class Steering:
         title = f"Stop service {name}: {service_cost(row)}"
         if await self._operator.confirm(title, ["It stays stopped until it is started again."], "Stop it"):
             await self._carry_out(StopService(name))
+
+    async def drain(self, name: str) -> None:
+        """Lets what a service carries finish, and then stops it."""
+        row = self._service(name)
+        if row is None:
+            return
+        if row.state in STILL:
+            self._operator.tell(f"Service {name} is {row.state}, so there is nothing to drain", hint="s starts it")
+            return
+        carries = f"{figures.counted(row.sessions, 'session')}, {figures.counted(row.channels, 'channel')}"
+        sentences = [
+            "It takes nothing new. Its channels may finish for as long as drain in [engine] says; what is left is cut.",
+            "Sessions without a channel end at once. Then it is stopped; until then s takes it back.",
+        ]
+        if await self._operator.confirm(f"Drain service {name}: {carries}", sentences, "Drain it"):
+            await self._carry_out(DrainService(name))
 
     async def restart(self, name: str) -> None:
         """Stops a service and starts it again."""
@@ -311,8 +332,16 @@ class Steering:
         return reply.rows if isinstance(reply, Chids) else ()
 
     async def reload(self) -> None:
-        """Has the engine read its configuration again."""
-        await self._carry_out(ReloadConfig())
+        """Shows what would change were the configuration read again, and has that done where it is wanted."""
+        found = await self._asked(PreviewReload())
+        if not isinstance(found, ReloadPreview):
+            return
+        if found.problems:
+            await self._operator.inform("The configuration has mistakes, the old one stays", found.problems)
+        elif not changes_something(found) or await self._operator.confirm(
+            f"Reload, which {reload_words.cost(found)}", preview_words(found), "Reload"
+        ):
+            await self._carry_out(ReloadConfig())
 
     def _service(self, name: str) -> ServiceRow | None:
         row = self._operator.latest.service(name)

@@ -42,3 +42,11 @@ def make_service(name: str, settings: ServiceSettings, node: Node) -> Service[An
     :raises KeyError: the settings are of no kind listed here.
     """
     return _SERVICE_OF[type(settings)](name, settings, node)
+
+
+def kind_of(settings: ServiceSettings) -> str:
+    """The ``kind`` that a configuration names for these settings.
+
+    :raises KeyError: they are of no kind listed here.
+    """
+    return _SERVICE_OF[type(settings)].kind

@@ -46,6 +46,7 @@ L = TypeVar("L", bound=ListeningSettings)
 class ListeningService(Service[L]):
     """A server. Whoever may connect and finds a place is handed to :meth:`newcomer`."""
 
+    live_keys = Service.live_keys | {"limits.handshake_timeout"}
     system: ClassVar[System]
     """Its system, as the rights of tokens name it."""
 

@@ -69,6 +69,10 @@ class Service(ABC, Generic[S]):
     """
 
     kind: ClassVar[str]
+    live_keys: ClassVar[frozenset[str]] = frozenset(
+        {"clients_allow", "clients_deny", "limits.sessions", "limits.channels", "limits.idle_timeout"}
+    )
+    """Settings that :meth:`take` can change while the service runs, without ending anything."""
 
     def __init__(self, name: str, settings: S, node: Node) -> None:
         self.name = name
@@ -121,6 +125,18 @@ class Service(ABC, Generic[S]):
 
         :raises OSError: a file cannot be read; what was in use stays in use.
         """
+
+    def take(self, settings: S) -> None:
+        """Goes on with other settings, that differ in :attr:`live_keys` alone.
+
+        They hold for whoever comes from now on; nobody is cut because of them.
+        """
+        before, self.settings = self.settings, settings
+        self.clients = Clients(settings.clients_allow, settings.clients_deny)
+        self.gate.settings = settings.limits
+        for channel in self.node.sessions.channels.values():
+            if channel.session in self.attached and channel.idle_timeout == before.limits.idle_timeout:
+                channel.idle_timeout = settings.limits.idle_timeout
 
     @property
     def certificates(self) -> Sequence[CertificatePair]:

@@ -23,6 +23,9 @@ WIDTH = 70
 FRAME = 6
 """Cells that the frame and its padding take."""
 
+AROUND = 6
+"""Lines that the frame and its padding take, and that stay free above and below."""
+
 
 @dataclass(frozen=True)
 class Choice(Generic[Answer]):
@@ -57,6 +60,8 @@ class Question(ModalScreen[Answer], Generic[Answer], inherit_bindings=False):
         Binding("enter", "lit", show=False),
         Binding("left,up,shift+tab", "light(-1)", show=False),
         Binding("right,down,tab", "light(1)", show=False),
+        Binding("pagedown,ctrl+f", "scroll(1)", show=False),
+        Binding("pageup,ctrl+b", "scroll(-1)", show=False),
     ]
 
     def __init__(self, title: str, sentences: Sequence[str], choices: Sequence[Choice[Answer]]) -> None:
@@ -65,6 +70,9 @@ class Question(ModalScreen[Answer], Generic[Answer], inherit_bindings=False):
         self.sentences = tuple(sentences)
         self.choices = tuple(choices)
         self._lit = len(self.choices) - 1
+        self._above = 0
+        """Lines of the sentences that are scrolled out of sight."""
+        self._page = 1
         self._text = Lines()
 
     def compose(self) -> ComposeResult:
@@ -79,10 +87,22 @@ class Question(ModalScreen[Answer], Generic[Answer], inherit_bindings=False):
 
     def _show(self) -> None:
         width = min(WIDTH, max(12, int(self.app.size.width * 0.94) - FRAME))
-        lines: list[Line] = [*wrapped(self.heading, width, "strong"), ()]
+        heading, answers = [*wrapped(self.heading, width, "strong"), ()], self._answers(width)
+        said: list[Line] = []
         for sentence in self.sentences:
-            lines += [*wrapped(sentence, width, "dim"), ()]
-        self._text.show([*lines, *self._answers(width)])
+            said += [*wrapped(sentence, width, "dim"), ()]
+        room = self.app.size.height - AROUND - len(heading) - len(answers)
+        self._text.show([*heading, *self._in_sight(said, room), *answers])
+
+    def _in_sight(self, lines: list[Line], room: int) -> list[Line]:
+        """As many lines as there is room for, and what to press for the others."""
+        if len(lines) <= room:
+            return lines
+        self._page = max(1, room - 2)
+        self._above = max(0, min(self._above, len(lines) - self._page))
+        below = len(lines) - self._above - self._page
+        rest = Span(f"{self._above} lines above, {below} below: PgUp, PgDn", "faint")
+        return [*lines[self._above : self._above + self._page], (rest,), ()]
 
     def _answers(self, width: int) -> list[Line]:
         """The choices, side by side where there is room."""
@@ -116,6 +136,11 @@ class Question(ModalScreen[Answer], Generic[Answer], inherit_bindings=False):
     def action_lit(self) -> None:
         """Gives the answer that is lit."""
         self.action_answer(self._lit)
+
+    def action_scroll(self, pages: int) -> None:
+        """Shows the next page of what there is to be known, where it is long."""
+        self._above += pages * self._page
+        self._show()
 
     def action_light(self, by: int) -> None:
         """Lights the next answer."""

@@ -34,7 +34,8 @@ STEERING: dict[str, tuple[str, ...]] = {
     "receivers": (),
     "replay": (),
     "retry": (),
-    "reload": (),
+    "drain": ("--for",),
+    "reload": ("--preview", "--yes"),
     "request": ("--curl", "--reveal"),
 }
 """Commands and options for the role ``operate`` alone."""
