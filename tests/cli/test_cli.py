@@ -116,7 +116,7 @@ def test_help_names_every_command(program: Program, flag: str) -> None:
     named = re.findall(r"^  (\w+)  ", program.run(flag).ok(), re.MULTILINE)
     assert named == [
         *("attach", "check", "status", "services", "sessions", "channels", "chids", "events", "attempts", "audit"),
-        *("requests", "request", "start", "stop", "restart", "kick", "receivers", "replay", "retry", "reload"),
+        *("requests", "request", "start", "stop", "restart", "kick", "receivers", "replay", "retry", "drain", "reload"),
         *("tcp", "http", "jump", "channel", "punch", "nat"),
     ]
 
@@ -469,13 +469,37 @@ def test_reload_says_what_it_did(node: Daemon) -> None:
     assert "5 untouched" in node.ask("reload").ok()
 
 
+def test_a_preview_of_a_reload_names_what_would_change_and_who_would_be_cut_and_changes_nothing(node: Daemon) -> None:
+    good = node.config.read_text()
+    before = node.json("services")
+    with connect(node.service("fixed")["address"]) as visitor:
+        assert echoed(visitor, b"hello") == b"hello"
+        node.config.write_text(
+            good.replace("[service.fixed]", '[service.fixed]\nlimits = { handshake_timeout = "9s" }')
+        )
+        try:
+            answer = node.ask("reload", "--preview")
+            assert answer.code == 0, answer
+            assert "fixed, a jump-client: replaced (limits.handshake_timeout), 1 session ends, 1 channel" in answer.out
+            document = node.json("reload", "--preview")
+            (row,) = document["changes"]
+            assert (row["name"], row["keys"]) == ("fixed", ["limits.handshake_timeout"])
+        finally:
+            node.config.write_text(good)
+        assert echoed(visitor, b"still here") == b"still here"
+    assert [(row["name"], row["since"]) for row in node.json("services")] == [
+        (row["name"], row["since"]) for row in before
+    ]
+
+
 def test_reload_of_a_wrong_configuration_names_the_mistake(node: Daemon) -> None:
     good = node.config.read_text()
     node.config.write_text(good.replace('kind = "relay-client"', 'kind = "relay-clinet"'))
     try:
-        answer = node.ask("reload")
-        assert answer.code == 1
-        assert "service.nowhere.kind" in answer.err
+        for command in (("reload",), ("reload", "--preview")):
+            answer = node.ask(*command)
+            assert answer.code == 1
+            assert "service.nowhere.kind" in answer.err
     finally:
         node.config.write_text(good)
 

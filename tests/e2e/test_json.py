@@ -67,7 +67,7 @@ STATUS: dict[str, type | tuple[type, ...]] = {
     "cpu": (int, float),
 }
 
-STATES = {"starting", "listening", "connecting", "connected", "backoff", "stopped", "failed"}
+STATES = {"starting", "listening", "connecting", "connected", "draining", "backoff", "stopped", "failed"}
 
 LEVELS = {"debug", "info", "warning", "error"}
 

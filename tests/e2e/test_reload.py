@@ -89,7 +89,7 @@ def test_a_channel_of_an_unchanged_service_survives(node: Node) -> None:
     with connect(node.kept) as visitor:
         assert echoed(visitor, b"before") == b"before"
         before = [row["id"] for row in node.daemon.json("channels")]
-        node.reload(node.table("changed", "limits = { channels = 7 }"))
+        node.reload(node.table("changed", 'limits = { handshake_timeout = "9s" }'))
         assert "1 changed, 0 removed, 4 untouched" in node.daemon.process.err
         assert echoed(visitor, b"after") == b"after"
         assert [row["id"] for row in node.daemon.json("channels")] == before
@@ -98,7 +98,7 @@ def test_a_channel_of_an_unchanged_service_survives(node: Node) -> None:
 def test_a_channel_of_a_changed_service_finishes_while_its_successor_answers(node: Node) -> None:
     with connect(node.changed) as old:
         assert echoed(old, b"before") == b"before"
-        node.reload(node.table("changed", "limits = { channels = 7 }"))
+        node.reload(node.table("changed", 'limits = { handshake_timeout = "9s" }'))
         with connect(node.changed) as new:
             assert echoed(new, b"to the new one") == b"to the new one"
             assert echoed(old, b"still here") == b"still here"

@@ -186,6 +186,17 @@ class ScriptedEngine:
         found = [row for row in self.script.attempts if row.id == request.id]
         return Attempts(found) if found else Refused(f"there is no attempt {request.id}", "only the last are kept")
 
+    def _done(self, request: Request) -> Reply:
+        """What comes of a request that is more than a question."""
+        match request:
+            case PreviewReload():
+                return self.script.preview
+            case ReplayExchange():
+                assert self.script.replayed is not None
+                return self.script.replayed
+            case _:
+                return Done(f"carried out {type(request).__name__}")
+
     def _reply(self, writer: asyncio.StreamWriter, ask: Ask) -> None:
         script, request = self.script, ask.request
         refusal = script.refusals.get(type(request))
@@ -212,10 +223,5 @@ class ScriptedEngine:
                 self._answer(writer, ask.id, self._one(request))
             case GetEvents():
                 self._answer(writer, ask.id, Events(script.events))
-            case PreviewReload():
-                self._answer(writer, ask.id, script.preview)
-            case ReplayExchange():
-                assert script.replayed is not None
-                self._answer(writer, ask.id, script.replayed)
             case _:
-                self._answer(writer, ask.id, Done(f"carried out {type(request).__name__}"))
+                self._answer(writer, ask.id, self._done(request))

@@ -29,13 +29,13 @@ def test_who_may_only_look_is_refused_whatever_steers(action: str) -> None:
 def test_every_command_that_steers_is_known_for_it() -> None:
     steers = {command.name for command in COMMANDS if refusal(command.action, "view", files=True)[0]}
     assert steers == {
-        "start", "stop", "restart", "kick", "close", "disconnect", "receivers", "retry", "reload"
+        "start", "stop", "restart", "drain", "kick", "close", "disconnect", "receivers", "retry", "reload"
     }  # fmt: skip
 
 
 WAYS: dict[Screen, tuple[Callable[[], Script], Place, tuple[str, ...], str]] = {
-    "overview": (evening, Place("overview"), (), "s x ctrl+d r R"),
-    "services": (evening, Place("services"), ("g", *"jjjj"), "s x ctrl+d r R"),
+    "overview": (evening, Place("overview"), (), "s x ctrl+d r f R"),
+    "services": (evening, Place("services"), ("g", *"jjjj"), "s x ctrl+d r f R"),
     "sessions": (evening, Place("sessions"), (), "x ctrl+d R"),
     "channels": (evening, Place("channels"), (), "x ctrl+d R"),
     "events": (evening, Place("events"), (), "R"),
@@ -59,7 +59,7 @@ def test_every_key_that_steers_is_among_them() -> None:
 
 def changing(requests: Sequence[Request]) -> list[Request]:
     """Those that change something, or show what is hidden."""
-    looking = ("Get", "Watch")
+    looking = ("Get", "Watch", "Preview")
     return [
         request
         for request in requests

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from screens.desk import console
-from screens.rows import channel, service, session
+from screens.rows import NOW, channel, service, session
 from screens.stories import evening, quiet
 from tunnelconsole.control.messages import (
     CloseChannel,
@@ -19,6 +19,7 @@ from tunnelconsole.control.messages import (
     StartService,
     StopService,
 )
+from tunnelconsole.control.steering import DrainService, ReloadPreview, ServiceChange
 from tunnelconsole.screens.app import ConsoleOutcome
 from tunnelconsole.screens.steering import channel_cost, cost, service_cost, session_cost
 from tunnelconsole.screens.widgets.dialog import Question
@@ -48,6 +49,7 @@ def test_closing_a_channel_tells_how_much_it_has_carried() -> None:
     [
         (("2", "j", "x"), "Stop service home: cuts 3 sessions, 12 channels, 4.2 MB/s in flight", StopService("home")),
         (("2", "j", "r"), "Restart service home: cuts 3 sessions, 12 channels, 4.2 MB/s in", RestartService("home")),
+        (("2", "j", "f"), "Drain service home: 3 sessions, 12 channels", DrainService("home")),
         (("3", "x"), "Kick session s1: cuts 8 channels, 2.4 MB/s in flight", KickSession("s1")),
         (("3", "ctrl+d"), "Kick session s1: cuts 8 channels", KickSession("s1")),
         (("4", "x"), "Close channel c1: cuts 2.4 MB/s in flight, after 7.0 GiB", CloseChannel("c1")),
@@ -130,6 +132,7 @@ async def test_starting_a_service_asks_nothing(tmp_path: Path) -> None:
     [
         ("start home", "Service home runs already, it is listening"),
         ("stop old", "Service old is stopped already"),
+        ("drain old", "Service old is stopped, so there is nothing to drain"),
         ("restart old", "Service old is stopped, so there is nothing to restart"),
         ("stop nobody", "There is no service 'nobody'"),
         ("stop", "stop which service?"),
@@ -149,6 +152,70 @@ async def test_a_refusal_of_the_engine_is_a_toast_with_its_reason_and_hint(tmp_p
         await desk.press("R")
         await desk.asked(ReloadConfig())
         assert desk.toasts == ["service.home.listen: expected host:port\nmend the file"]
+
+
+def replaced(name: str) -> ServiceChange:
+    """What a reload would do to a service with a session and two channels."""
+    return ServiceChange(
+        name=name, kind="jump-server", how="replaced", keys=["secret"], sessions=1, channels=2,
+        who=["alice from 198.51.100.7:40001"],
+    )  # fmt: skip
+
+
+async def test_a_reload_shows_first_who_it_would_cut_and_asks(tmp_path: Path) -> None:
+    script = quiet()
+    script.preview = ReloadPreview(problems=[], changes=[replaced("home")], kept=1, drain=30.0)
+    async with console(tmp_path, script, size=(100, 30)) as desk:
+        await desk.press("R")
+        await desk.arrive()
+        assert "Reload, which ends 1 session with 2 channels" in desk.text()
+        assert "home, a jump-server: replaced (secret), 1 session ends, 2 channels may" in desk.text()
+        assert ReloadConfig() not in desk.engine.asked
+        await desk.press("y")
+        await desk.asked(ReloadConfig())
+
+
+async def test_a_long_preview_is_read_page_by_page(tmp_path: Path) -> None:
+    script = quiet()
+    script.preview = ReloadPreview(problems=[], changes=[replaced(f"service-{n}") for n in range(30)], drain=30.0)
+    async with console(tmp_path, script, size=(100, 24)) as desk:
+        await desk.press("R")
+        await desk.arrive()
+        assert "service-0," in desk.text()
+        assert "service-29," not in desk.text()
+        assert "Leave it as it is" in desk.text()
+        for _ in range(30):
+            await desk.press("pagedown")
+        assert "service-29," in desk.text()
+        assert "service-0," not in desk.text()
+        assert "Leave it as it is" in desk.text()
+        await desk.press("escape")
+        assert ReloadConfig() not in desk.engine.asked
+
+
+async def test_mistakes_in_the_configuration_are_shown_in_place_of_the_preview(tmp_path: Path) -> None:
+    script = quiet()
+    script.preview = ReloadPreview(problems=["service.home.listen: expected host:port", "service.more.kind: missing"])
+    async with console(tmp_path, script) as desk:
+        await desk.press("R")
+        await desk.arrive()
+        assert "The configuration has mistakes, the old one stays" in desk.text()
+        assert "service.more.kind: missing" in desk.text()
+        await desk.press("enter")
+        assert not isinstance(desk.app.screen, Question)
+        assert ReloadConfig() not in desk.engine.asked
+
+
+async def test_a_service_that_drains_shows_what_is_left_and_can_be_taken_back(tmp_path: Path) -> None:
+    script = quiet()
+    script.services = [service("home", state="draining", channels=3, drain_ends=NOW + 18.5)]
+    async with console(tmp_path, script, size=(120, 36)) as desk:
+        await desk.press("2")
+        await desk.arrive()
+        assert "draining 18s" in desk.text()
+        assert "3 channels left, cut in 18s" in desk.text()
+        await desk.press("s")
+        await desk.asked(StartService("home"))
 
 
 async def test_an_engine_that_is_away_is_told_when_it_is_needed(tmp_path: Path) -> None:

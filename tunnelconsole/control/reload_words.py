@@ -15,7 +15,7 @@ def preview_words(preview: ReloadPreview) -> list[str]:
         words.append(f"engine: {', '.join(preview.engine)} changes at once")
     if preview.restart:
         words.append(f"engine: {', '.join(preview.restart)} changes when the engine is started again")
-    kept = f"{counted(preview.kept, 'service')} {'is' if preview.kept == 1 else 'are'} kept as they are"
+    kept = f"{counted(preview.kept, 'service')} {'is kept as it is' if preview.kept == 1 else 'are kept as they are'}"
     if not words:
         words.append(f"nothing changes, {kept}")
     elif preview.kept:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import TypeGuard
 
 import msgspec
 
@@ -75,8 +76,13 @@ def _differing(before: msgspec.Struct, after: msgspec.Struct) -> Iterator[str]:
         if old == new:
             continue
         inner: list[str] = []
-        if isinstance(old, msgspec.Struct) and type(old) is type(new):
+        if _is_table(old) and type(old) is type(new):
             inner = list(_differing(old, new))
         elif isinstance(old, Mapping) and isinstance(new, Mapping):
             inner = [str(key) for key in {**old, **new} if old.get(key) != new.get(key)]
         yield from [f"{field.encode_name}.{key}" for key in inner] or [field.encode_name]
+
+
+def _is_table(value: object) -> TypeGuard[msgspec.Struct]:
+    """Whether a configuration has a table for it; an address, say, is one value, whatever it is made of."""
+    return isinstance(value, msgspec.Struct) and value.__struct_config__.forbid_unknown_fields

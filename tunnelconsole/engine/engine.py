@@ -254,8 +254,8 @@ class Engine:
         async with self._steer():
             supervised = self._find(name)
             service = supervised.service
-            if service.state in ("stopped", "failed"):
-                raise RequestRefused(f"service {name} is {service.state} already")
+            if service.state == "stopped":
+                raise RequestRefused(f"service {name} is stopped already")
             supervised.leave_drain()
             await self._take_nothing_new(supervised)
             supervised.drain_ends = time.time() + seconds

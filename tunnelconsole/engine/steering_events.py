@@ -46,7 +46,5 @@ class DrainCut(Event, frozen=True, kw_only=True):
 
     def text(self) -> str:
         channels = "1 channel" if self.channels == 1 else f"{self.channels:,} channels"
-        of = f" of {self.who}" if self.who else ""
-        return (
-            f"{channels}{of} did not finish within {self.seconds:g} s and {'is' if self.channels == 1 else 'are'} cut"
-        )
+        cut = "was cut" if self.channels == 1 else "were cut"
+        return f"{channels}{f' of {self.who}' if self.who else ''} did not finish within {self.seconds:g} s and {cut}"

@@ -44,7 +44,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("stop", "stop_named", "Stop a service; asks first", "service", needs=True),
     Command("restart", "restart_named", "Restart a service; asks first", "service", needs=True),
     Command(
-        "drain", "drain_named", "Let what a service carries finish, then stop it; asks first", "service", needs=True
+        "drain", "drain_named", "Let what a service carries finish, stop it then; asks first", "service", needs=True
     ),
     Command("kick", "kick_named", "End a session; asks first", "session", needs=True),
     Command("close", "close_named", "Close a channel; asks first", "channel", needs=True),

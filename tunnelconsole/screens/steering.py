@@ -154,8 +154,8 @@ class Steering:
         row = self._service(name)
         if row is None:
             return
-        if row.state in STILL:
-            self._operator.tell(f"Service {name} is {row.state}, so there is nothing to drain", hint="s starts it")
+        if row.state == "stopped":
+            self._operator.tell(f"Service {name} is stopped, so there is nothing to drain", hint="s starts it")
             return
         carries = f"{figures.counted(row.sessions, 'session')}, {figures.counted(row.channels, 'channel')}"
         sentences = [
