@@ -149,9 +149,8 @@ async def test_a_service_that_does_not_run_is_replaced_whatever_changes() -> Non
 
 
 def test_what_differs_is_named_by_its_path_and_no_value_is_told() -> None:
-    before = JumpServerSettings(
-        listen=ListenAddress("127.0.0.1", 1), secrets={"alice": Secret("a"), "bob": Secret("b")}
-    )
+    secrets = {"alice": Secret("a"), "bob": Secret("b")}
+    before = JumpServerSettings(listen=ListenAddress("127.0.0.1", 1), secrets=secrets)
     after = JumpServerSettings(
         listen=ListenAddress("127.0.0.1", 2),
         secrets=secrets | {"alice": Secret("hush")},
