@@ -20,6 +20,7 @@ from tunnelconsole.control.bans import BanAddress, Bans, GetBans, LiftBan
 from tunnelconsole.control.inspection import Inspection, exchange_row
 from tunnelconsole.control.inspection import Told as ToldOfExchanges
 from tunnelconsole.control.messages import MIN_INTERVAL, Watch, encode
+from tunnelconsole.control.previewing import answer_about_plans
 from tunnelconsole.control.snapshot import (
     Snapshot,
     attempt_row,
@@ -31,7 +32,7 @@ from tunnelconsole.control.snapshot import (
     history_row,
     session_row,
 )
-from tunnelconsole.control.steering import DrainService, PreviewReload, ReloadPreview
+from tunnelconsole.control.steering import ReloadPreview
 from tunnelconsole.control.token_answers import answer_about_tokens, token_row
 from tunnelconsole.engine.attempts import Attempt
 from tunnelconsole.engine.bus import Reader
@@ -144,9 +145,8 @@ class Answers:
         try:
             if isinstance(request, messages.ReplayExchange):
                 return await self._inspection.replay(request.id)
-            if isinstance(request, PreviewReload):
-                return await self._look_ahead()
             found = await answer_about_tokens(self._engine.node.tokens, request) or await self._look_up(request)
+            found = found or await answer_about_plans(self._engine, self._preview, request)
             return await self._carry_out(request) if found is None else found
         except TunnelConsoleError as error:
             return messages.Refused(error.message, error.hint)
@@ -215,8 +215,6 @@ class Answers:
             case messages.StopService(name):
                 await engine.stop_service(name)
                 return messages.Done(f"service {name} is stopped")
-            case DrainService(name, seconds):
-                return messages.Done(await engine.drain_service(name, seconds))
             case messages.RestartService(name):
                 await engine.restart_service(name)
                 return messages.Done(f"service {name} is starting again")
@@ -253,15 +251,6 @@ class Answers:
             hint = "the configuration is in force, and they are tried again; mend it and reload"
             raise RequestRefused(f"{done}; but {'; '.join(failing)}", hint)
         return messages.Done(done)
-
-    async def _look_ahead(self) -> ReloadPreview:
-        """What a reload would do.
-
-        :raises RequestRefused: there is no configuration.
-        """
-        if self._preview is None:
-            raise RequestRefused("this engine has no configuration that could be read again")
-        return await self._preview()
 
     async def _table(self, items: Sequence[T], row: Callable[[T], msgspec.Struct], at_once: int = SLICE) -> msgspec.Raw:
         """Rows as JSON; many are made a slice at a time, and other work of the loop goes on between two slices."""

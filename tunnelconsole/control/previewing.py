@@ -1,18 +1,39 @@
-"""What a reload would do, as an answer: who would be cut, and which settings are others."""
+"""What is answered to whoever plans before anything is cut: a drain, and what a reload would do and to whom."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
-from tunnelconsole.control.steering import ReloadPreview, ServiceChange
+from tunnelconsole.control.messages import Done, Request
+from tunnelconsole.control.steering import DrainService, PreviewReload, ReloadPreview, ServiceChange
 from tunnelconsole.engine.changes import changed_keys
 from tunnelconsole.engine.engine import Engine
 from tunnelconsole.engine.services.kinds import kind_of
 from tunnelconsole.engine.services.service import ServiceSettings
 from tunnelconsole.engine.sessions import Session
+from tunnelconsole.errors import RequestRefused
 
 NAMED = 5
 """Sessions of a service that are named: enough to see whose they are, and few enough to be read before an answer."""
+
+
+async def answer_about_plans(
+    engine: Engine, look_ahead: Callable[[], Awaitable[ReloadPreview]] | None, request: Request
+) -> object:
+    """The answer to a request of this kind; None to any other.
+
+    :param look_ahead: reads the configuration and says what a reload would do; None where there is nothing to be read.
+    :raises RequestRefused: it cannot be done.
+    """
+    match request:
+        case DrainService(name, seconds):
+            return Done(await engine.drain_service(name, seconds))
+        case PreviewReload():
+            if look_ahead is None:
+                raise RequestRefused("this engine has no configuration that could be read again")
+            return await look_ahead()
+        case _:
+            return None
 
 
 def preview(engine: Engine, wanted: Mapping[str, ServiceSettings]) -> ReloadPreview:
