@@ -54,8 +54,12 @@ Host *
     SendEnv COLORTERM
 """
 
-PASTE = 10_000_000
-"""Bytes of somebody who pastes the wrong thing."""
+PASTE = 4_000_000
+"""Bytes of somebody who pastes the wrong thing: twice the 2 MB that a channel takes before its window has to move. More
+takes only longer, for Textual reads a paste letter by letter."""
+
+PASTE_COST = 8_000_000
+"""Bytes of memory that it may cost the engine: a window at each side of it, and what the allocator keeps."""
 
 
 class Host:
@@ -143,15 +147,14 @@ def test_a_console_gives_way_to_the_engine(host: Host) -> None:
     assert process.nice() == min(19, engine.nice() + 10)
 
 
-def test_who_may_only_look_is_told_so_at_every_key_that_steers(host: Host) -> None:
+def test_who_may_only_look_is_told_so_at_a_key_that_steers(host: Host) -> None:
+    # Every other key and the commands: tests/screens/test_roles.py; here counts that the role arrives over SSH.
     terminal = host.console("viola")
     terminal.shows("● running", r"edge\s+● listening", within=15)
     terminal.press("2")
     terminal.shows("d hides this")
-    for keys in (["x"], ["r"], ["R"], [":", *"stop edge".replace(" ", "_"), "Enter"]):
-        terminal.press(*("Space" if key == "_" else key for key in keys))
-        terminal.shows("your role is view")
-        terminal.hides("your role is view", within=15)  # so that the next one is seen by itself
+    terminal.press("R")
+    terminal.shows("your role is view")
     assert host.daemon.service("edge")["state"] == "listening"
 
 
@@ -271,7 +274,7 @@ def test_a_terminal_of_any_size_gets_a_console(host: Host, columns: int, rows: i
         until_true(lambda: host.daemon.json("sessions") == [])
 
 
-def test_ten_megabytes_pasted_into_the_console_cost_the_engine_nothing(host: Host) -> None:
+def test_megabytes_pasted_into_the_console_cost_the_engine_nothing(host: Host) -> None:
     ssh = host.program.start_other(host.command("ssh", "alice", "-tt", "host"), stdin=subprocess.PIPE)
     assert ssh.popen.stdin is not None
     until_true(lambda: "running" in ssh.out, within=15)
@@ -282,7 +285,7 @@ def test_ten_megabytes_pasted_into_the_console_cost_the_engine_nothing(host: Hos
     ssh.popen.stdin.write(b"\x1b[201~")
     ssh.popen.stdin.flush()
     until_true(lambda: host.daemon.json("channels")[0]["bytes_in"] > PASTE, within=30)
-    assert host.daemon.json("status")["memory"] - before < 20_000_000
+    assert host.daemon.json("status")["memory"] - before < PASTE_COST
     ssh.popen.stdin.write(b"q")
     ssh.popen.stdin.flush()
     ssh.returns(30)

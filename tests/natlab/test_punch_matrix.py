@@ -1,4 +1,7 @@
-"""Every topology at every skew: how two clients end up connected, how soon, with how many SYNs, and that bytes pass."""
+"""Every topology at every skew: how two clients end up connected, how soon, with how many SYNs, and that bytes pass.
+
+That a plain dial reaches nobody in them whom it must not is in test_topologies.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,6 @@ import ipaddress
 import os
 import random
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,6 @@ import pytest
 from natlab.lab import Host, Lab
 from natlab.nat_rules import Kind
 from natlab.peers import Attempt, Meeting, Rendezvous
-from natlab.plain_sockets import PORTS, observed, punching_port
 from natlab.report import RACE, Recorder, Try
 from natlab.topologies import LONGEST_MS, TOPOLOGIES, Topology, Way
 
@@ -59,7 +59,6 @@ def test_it_is_punched(
     natlab: Build, record: Recorder, tmp_path: Path, topology: Topology, skew: str, tries: int
 ) -> None:
     lab = natlab(topology)
-    nobody_is_reached_by_a_plain_dial(lab)
     results = []
     with Rendezvous(lab, tmp_path):
         for number in range(tries):
@@ -135,18 +134,6 @@ def wrong_bytes(lab: Lab, meeting: Meeting, *, direct: bool) -> list[str]:
     if not direct and relayed < 2 * len(DATA):
         wrong.append(f"only {relayed} bytes went over the rendezvous")
     return wrong
-
-
-def nobody_is_reached_by_a_plain_dial(lab: Lab) -> None:
-    """But those whom a plain dial must reach: what connects later was punched."""
-    one, other = lab.clients
-    with observed(lab) as observatory, ExitStack() as ports, ThreadPoolExecutor() as at_once:
-        dialled = {}
-        for caller, called in ((one, other), (other, one)):
-            port = ports.enter_context(punching_port(called.namespace))
-            mapping = port.mapping(observatory, ("192.0.2.10", PORTS[0]))
-            dialled[called.name] = at_once.submit(port.is_reached, caller.namespace, mapping)
-        assert {name for name, dial in dialled.items() if dial.result()} == lab.topology.reachable
 
 
 def host_of(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:

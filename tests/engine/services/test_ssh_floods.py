@@ -23,8 +23,9 @@ from tunnelconsole.engine.services.ssh.channels import MOST_UNANSWERED
 from tunnelconsole.engine.settings import DestinationPattern, ListenAddress, Secret
 from waiting import until
 
-TURNS = 3000
-"""Turns of the loop for which a flood is watched."""
+TURNS = 300
+"""Turns of the loop for which a flood is watched: many hundred thousand packets of the smallest, and more megabytes of
+the large ones than :data:`MOST_MEMORY`, if they were kept."""
 
 BEGUN = 200
 """Packets from which on there is a flood: an honest login and a channel have a few dozen."""
