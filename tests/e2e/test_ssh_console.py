@@ -54,9 +54,9 @@ Host *
     SendEnv COLORTERM
 """
 
-PASTE = 4_000_000
-"""Bytes of somebody who pastes the wrong thing: twice the 2 MB that a channel takes before its window has to move. More
-takes only longer, for Textual reads a paste letter by letter."""
+PASTE = 3_000_000
+"""Bytes of somebody who pastes the wrong thing: more than the 2 MB that a channel takes before its window has to move.
+More takes only longer, for Textual reads a paste letter by letter."""
 
 PASTE_COST = 8_000_000
 """Bytes of memory that it may cost the engine: a window at each side of it, and what the allocator keeps."""

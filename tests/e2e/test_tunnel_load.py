@@ -111,8 +111,8 @@ async def visit(port: int, name: int, count: int) -> int:
 
 
 COUNTS = [("true", 4000), ("false", 2000)]
-"""Requests: ten batches of each visitor at least, through connections of which each is closed and opened anew. Ten times
-as many met nothing else."""
+"""Requests: five batches of each visitor at least, on connections that the service closes again and again; ten times as
+many went through the same states more often."""
 
 
 @pytest.mark.parametrize(("native", "count"), COUNTS)
