@@ -316,9 +316,8 @@ class TestMistakes:
 
     def test_a_key_like_no_other_is_answered_with_all_there_are(self, tmp_path: Path) -> None:
         (problem,) = problems(tmp_path, HOME + "limits = { zzz = 1 }")
-        assert problem == (
-            "service.home.limits.zzz: unknown key; there are channels, handshake_timeout, idle_timeout, rate, sessions"
-        )
+        known = ", ".join(sorted(LimitSettings.__struct_fields__))
+        assert problem == f"service.home.limits.zzz: unknown key; there are {known}"
 
     @pytest.mark.parametrize(
         ("line", "problem"),
@@ -983,3 +982,15 @@ def test_metrics_beyond_loopback_are_warned_of(tmp_path: Path, host: str, warned
 def test_metrics_that_are_no_address_are_a_mistake(tmp_path: Path, wrong: str) -> None:
     (problem,) = problems(tmp_path, f"[engine]\nmetrics = {wrong}\n")
     assert problem.startswith("engine.metrics: ")
+
+
+def test_what_is_limited_for_each_address_is_limited_at_servers(tmp_path: Path) -> None:
+    limits = '[service.a.limits]\nsessions_per_address = 1\nrate_per_identity = "1MB/s"\nhandshakes = 5\n'
+    server = 'version = 1\n[service.a]\nkind = "relay-server"\nlisten = "127.0.0.1:0"\n'
+    client = 'version = 1\n[service.a]\nkind = "relay-client"\nserver = "127.0.0.1:1"\ntarget = "127.0.0.1:2"\n'
+    assert read(tmp_path, server + limits).services["a"].limits.handshakes == 5
+    assert every_problem(tmp_path, client + limits) == [
+        "service.a.limits.sessions_per_address: is for servers; leave it out here",
+        "service.a.limits.rate_per_identity: is for servers; leave it out here",
+        "service.a.limits.handshakes: is for servers; leave it out here",
+    ]

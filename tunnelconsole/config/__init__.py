@@ -53,6 +53,11 @@ BYTE_ORDER_MARK = "\ufeff"
 KIND_CUTOFF = 0.85
 """How alike, from 0 to 1, two kinds are when one is a slip of the pen: ``channel-server`` is not ``relay-server``."""
 
+_LIMITS_OF_SERVERS = frozenset(
+    f"{what}_per_{whom}" for what in ("sessions", "channels", "rate") for whom in ("address", "identity")
+) | {"handshakes"}
+"""Limits that a client cannot have."""
+
 _SERVICE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _NAME_RULE = (
     "a service's name is made of 1 to 63 letters, digits, dots, dashes and underscores, "
@@ -281,10 +286,22 @@ def _service(reader: Reader, table: dict[str, object], path: str) -> tuple[dict[
         common = {field.encode_name for field in msgspec.structs.fields(ServiceSettings)}
         return reader.values(ServiceSettings, {key: rest[key] for key in rest if key in common}, path), None
     values = reader.values(KINDS[kind][0], rest, path, also=["kind"], beside={"tls": tls})
+    _check_limits(reader, kind, values, path)
     check_certificates(reader, values, path)
     check_ssh_files(reader, values, path)
     wrong = len(reader.problems) > before
     return values, None if wrong else KINDS[kind][0](**values)
+
+
+def _check_limits(reader: Reader, kind: str, values: Mapping[str, Any], path: str) -> None:
+    """What is limited for each address or identity is limited where these come to: at a server."""
+    limits = values.get("limits")
+    if limits is None or limits is WRONG or kind.endswith("-server"):
+        return
+    usual = type(limits)()
+    for key in msgspec.structs.asdict(limits):
+        if key in _LIMITS_OF_SERVERS and getattr(limits, key) != getattr(usual, key):
+            reader.wrong(f"{path}.limits.{key}", "is for servers; leave it out here")
 
 
 def _kind(reader: Reader, table: dict[str, object], path: str, known: Collection[str]) -> str | None:
