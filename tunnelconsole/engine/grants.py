@@ -129,16 +129,17 @@ class Grant:
         """What the token may do now."""
         return self.token.rights
 
-    def refuses(self, system: System, peer: str, now: float | None = None) -> str:
+    def refuses(self, system: System | None, peer: str, now: float | None = None) -> str:
         """Why it does not open this system to ``peer``, in words for its holder; "" when it does.
 
+        :param system: None for whichever it may open.
         :param peer: numeric ``host:port``.
         :param now: Unix seconds; None for the clock's.
         """
         rights = self.rights
         if over := self.token.is_over(time.time() if now is None else now):
             return over
-        if rights.kinds and system not in rights.kinds:
+        if system is not None and rights.kinds and system not in rights.kinds:
             return f"the token is not for {system}"
         if not rights.grants_client(peer):
             return "the token may not be used from this address"

@@ -121,6 +121,14 @@ class Tokens:
         holds = is_key(held.stored.verifier if held is not None else NOBODYS, secret_key(secret))
         return held.grant if held is not None and holds and self._is_current(held) else None
 
+    def vouched(self, name: str, proof: bytes) -> Grant | None:
+        """What somebody holds who has proved something else that stands for a token; None where there is no such token.
+
+        :param proof: what was proved, such as a key: tells one such session from another.
+        """
+        token = self._tokens.get(name)
+        return None if token is None else Grant(token, proof)
+
     def _is_current(self, held: _Held) -> bool:
         return held.stored.expires is None or self._clock() < held.stored.expires
 

@@ -124,7 +124,7 @@ class Door:
         """Why a key opens nothing for ``peer`` now; "" when it does, if need be together with a second factor."""
         if self.factors and not entry.key_only and not self.factors.kind(entry.identity):
             return f"the key of {entry.identity} has no one-time code or password here"
-        return self.keys.judge(entry, peer)
+        return self.keys.judge(entry, peer) or self.server.token_refuses(entry, peer)
 
     def login(self, peer: str, place: Place) -> Login:
         """Begins with somebody who has connected."""

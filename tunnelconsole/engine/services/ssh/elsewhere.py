@@ -64,6 +64,7 @@ class Elsewhere:
         server.check_forward(self._login.entry)
         if not self._login.entry.forward.may_open(host, port):
             raise RequestRefused("this key may not go there", "permitopen in its line says where it may")
+        server.check_token(self._login.entry, "jump", self._login.peer)
         if self.count >= MOST_CONNECTIONS:
             raise RequestRefused(f"{MOST_CONNECTIONS} connections go through this one already")
         if full := server.no_channel(self._login.session):
@@ -105,7 +106,8 @@ class Elsewhere:
     async def _dial(self, jump: JumpServer, host: str, port: int) -> SocketEnd:
         """:raises TunnelConsoleError: it cannot be reached, or may not be (RequestRefused)."""
         timeout = jump.settings.dial_timeout
-        permitted = jump.permitted(host, port, await resolve(host, port, timeout))
+        grant = self._server.grant_of(self._login.entry)
+        permitted = jump.permitted(host, port, await resolve(host, port, timeout), grant)
         if not permitted:
             raise RequestRefused(f"dial tcp {format_host_port(host, port)}: not allowed here")
         end = await dial_any(permitted, timeout)

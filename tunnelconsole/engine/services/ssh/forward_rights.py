@@ -67,6 +67,8 @@ class ForwardRights:
     """Where it may connect to (``-L``, ``-W``); wherever the jump server permits when empty."""
     hosts: tuple[HostPattern, ...] = ()
     """Public hostnames that it may have, reserved ones among them; any that is not reserved when empty."""
+    token: str = ""
+    """The token of this node whose rights and limits hold besides; empty for none."""
 
     def may_listen(self, host: str, port: int) -> bool:
         """Whether it may ask for this place with ``-R``, as it was asked for."""
@@ -98,6 +100,8 @@ class ForwardRights:
                 return replace(self, opens=(*self.opens, Place.parse(name, text, any_host=False)))
             case "host", str(text):
                 return replace(self, hosts=(*self.hosts, *_hosts(text)))
+            case "token", str(text) if text:
+                return replace(self, token=text)
             case _:
                 return None
 

@@ -71,6 +71,11 @@ class Entry:
     key_only: bool = False
     """Whether it needs no second factor, where others do."""
 
+    @property
+    def token(self) -> str:
+        """The token of this node that it stands for, with its rights and limits; empty for none."""
+        return self.forward.token
+
     def refuses(self, peer: str, now: float) -> str:
         """Why the key opens nothing for ``peer`` (numeric ``host:port``) at this time; "" when it does."""
         if self.expires is not None and now >= self.expires:

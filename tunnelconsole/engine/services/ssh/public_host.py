@@ -102,6 +102,9 @@ class PublicHost(PublicPlace):
         granted = entry.forward.grants(self.host)
         if entry.forward.hosts and not granted:
             raise RequestRefused(f"this key may not have {self.host}", "host in its line says which it may")
+        grant = self._server.check_token(entry, "tunnel", peer)
+        if grant is not None and not grant.rights.grants_host(self.host):
+            raise RequestRefused(f"the token is not for the host {self.host}")
         request = Request(self.host, peer, "CONNECT", self.host, ())
         # Without an identity: what is reserved for a token's is not for a key that has the same name behind it.
         _, refused = await web.admission.judge(request, "", self._owner, granted=granted)
@@ -112,6 +115,7 @@ class PublicHost(PublicPlace):
         if refused:
             raise RequestRefused(refused)
         backend = HostBackend(web, web.tunnel_of(self.host, self._owner), peer, self)
+        backend.grant = grant
         web.backends.add(backend)
         if full := web.admission.enter(backend, self._owner, entry.identity, self._url(web)):
             web.backends.discard(backend)

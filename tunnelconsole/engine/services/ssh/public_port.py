@@ -34,19 +34,23 @@ class PublicPort(PublicPlace):
 
     async def open(self) -> None:
         server, port = self._server, self.asked[1]
+        grant = server.check_token(self.login.entry, "relay", self.login.peer)
+        if port and grant is not None and not grant.rights.grants_port(port):
+            raise RequestRefused(f"the token is not for port {port}")
         visited = server.judged(self._visited)
         if port:
             server.give_way(port, self.login)
             self._listener = await server.ports.open_port(port, visited, server.exhausted)
         else:
-            self._listener = await server.ports.open(visited, server.exhausted)
+            among = grant.rights.ports if grant is not None else ()
+            self._listener = await server.ports.open(visited, server.exhausted, among)
         if full := server.no_session(self.login):  # others have come meanwhile
             self._release()
             raise RequestRefused(full)
         self.asked = (self.asked[0], self._listener.port)
         self.address = format_host_port(server.settings.public_host, self._listener.port)
         self._session = server.open_session(
-            self.login.peer, self.end, identity=self.login.entry.identity, address=self.address
+            self.login.peer, self.end, identity=self.login.entry.identity, address=self.address, grant=grant
         )
         server.public_ports[self._listener.port] = self
 

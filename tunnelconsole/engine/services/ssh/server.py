@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import msgspec
 
+from tunnelconsole.engine.grants import Grant
 from tunnelconsole.engine.limits import Place
 from tunnelconsole.engine.node import Node
 from tunnelconsole.engine.rules import Problem, Rule, above_zero, own_host
@@ -29,6 +30,7 @@ from tunnelconsole.engine.services.ssh.factor_rules import SECOND_FACTOR_RULES
 from tunnelconsole.engine.services.tunnel.target import TunnelURL
 from tunnelconsole.engine.sessions import ANONYMOUS, Channel, Flow, Session
 from tunnelconsole.engine.settings import FilePath, PortRange, Secret, TLSSettings
+from tunnelconsole.engine.token_rights import System
 from tunnelconsole.engine.transport.dialer import numeric
 from tunnelconsole.engine.transport.ends import End, SocketEnd
 from tunnelconsole.engine.transport.listener import Listener, is_loopback
@@ -195,7 +197,8 @@ class SSHServer(ListeningService[SSHServerSettings]):
 
     def let_in(self, login: Login, entry: Entry) -> Session:
         """Registers who has proven the key of ``entry``."""
-        session = self.open_session(login.peer, login.end, identity=entry.identity)
+        grant = self.grant_of(entry)
+        session = self.open_session(login.peer, login.end, identity=entry.identity, grant=grant)
         self.connections.add(login)
         self.node.bus.publish(
             LoggedIn(
@@ -260,11 +263,37 @@ class SSHServer(ListeningService[SSHServerSettings]):
         """Counts its last bytes and forgets it."""
         self.node.sessions.close_channel(channel, cause)
 
+    def grant_of(self, entry: Entry) -> Grant | None:
+        """What the token gives that a key stands for; None where it stands for none."""
+        return self.node.tokens.vouched(entry.token, entry.key) if entry.token else None
+
+    def token_refuses(self, entry: Entry, peer: str) -> str:
+        """Why a key opens nothing for ``peer`` now because of the token that it stands for; "" when it does."""
+        if not entry.token:
+            return "its line names no token, and one is needed here" if self.settings.require_token else ""
+        grant = self.grant_of(entry)
+        if grant is None:
+            return f"there is no token {entry.token[:64]}, for which its line stands"
+        return grant.refuses(None, peer)
+
     def no_session(self, login: Login) -> str:
         """Why somebody who has proven a key can have no further session now; "" when it can."""
         whole = login.proof.whole
-        identity = whole.identity if whole is not None else ANONYMOUS
-        return self.no_room(login.peer, identity, None, new_session=True, new_channel=False)
+        if whole is None:
+            return self.no_room(login.peer, ANONYMOUS, None, new_session=True, new_channel=False)
+        return self.no_room(login.peer, whole.identity, self.grant_of(whole), new_session=True, new_channel=False)
+
+    def check_token(self, entry: Entry, system: System, peer: str) -> Grant | None:
+        """What the token gives that a key stands for, for one of the systems.
+
+        :raises RequestRefused: it is not for that, or not any more.
+        """
+        if reason := self.token_refuses(entry, peer):
+            raise RequestRefused(reason)
+        grant = self.grant_of(entry)
+        if grant is not None and (reason := grant.refuses(system, peer)):
+            raise RequestRefused(reason)
+        return grant
 
     def no_console(self) -> str:
         """Why there can be no further console or command now; "" when there can."""

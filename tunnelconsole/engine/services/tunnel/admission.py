@@ -229,6 +229,7 @@ class Admission:
         shares = server.shares(rights)
         older = [] if shares else list(tunnel.backends)
         tunnel.backends = [*tunnel.backends, backend] if shares else [backend]
+        tunnel.token = backend.grant.token if backend.grant is not None else None
         server.routes.add(tunnel)
         backend.address = url
         backend.session = server.open_session(

@@ -10,6 +10,7 @@ from tunnelconsole.engine.rates import Allowance
 from tunnelconsole.engine.services.tunnel.inspector import Log
 
 if TYPE_CHECKING:
+    from tunnelconsole.engine.grants import Token
     from tunnelconsole.engine.services.tunnel.backend import Backend
 
 DOWN_TIME: Final = 5.0
@@ -54,7 +55,7 @@ class Tunnel:
     :param allowances: of the tunnel, and of its owner, where they are limited.
     """
 
-    __slots__ = ("_next", "allowances", "backends", "host", "log", "owner")
+    __slots__ = ("_next", "allowances", "backends", "host", "log", "owner", "token")
 
     def __init__(self, host: str, owner: object, allowances: Sequence[Allowance], log: Log | None) -> None:
         self.host = host
@@ -62,6 +63,8 @@ class Tunnel:
         self.backends: list[Backend] = []
         self.allowances = allowances
         self.log = log
+        self.token: Token | None = None
+        """By which its clients have it, if by one of this node."""
         self._next = 0
         """Which client is looked at first, so that equals take turns."""
 

@@ -6,7 +6,6 @@ import math
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Final
 
-from tunnelconsole.engine.grants import Token
 from tunnelconsole.engine.limits import Place
 from tunnelconsole.engine.services.tunnel.backend import Backend
 from tunnelconsole.engine.services.tunnel.hooks import NOT_JUDGED, Judge, Request, Verdict
@@ -174,7 +173,7 @@ class Visitor(HttpPump):
     def _wait_for_rate(self, tunnel: Tunnel) -> float:
         """Seconds until the next request may come; 0 for now. Sets how fast bytes may pass."""
         allowances = [*tunnel.allowances, *self._allowances]
-        token = tunnel.owner if isinstance(tunnel.owner, Token) else None
+        token = tunnel.token
         paces = [self._server.gate.pace_for(self.peer, token.name if token is not None else "")]
         if token is not None:
             paces.append(token.pace)
