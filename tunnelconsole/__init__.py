@@ -9,7 +9,8 @@ What a program of your own can use, typed, and loaded when it is first touched:
 - :class:`Engine`: any number of services on your own event loop, each described by its settings
   (:class:`JumpServerSettings` and so on), which are made of :class:`HostPort`, :class:`ListenAddress`,
   :class:`PortRange`, :class:`Secret`, :class:`TLSSettings`, and for servers that are reached through an SSH host
-  :class:`ServerAddress` and :class:`SSHSettings`.
+  :class:`ServerAddress` and :class:`SSHSettings`. Its ``tokens`` are the credentials of its servers' clients, each with
+  :class:`TokenRights`.
 - :mod:`tunnelconsole.errors`: everything that these raise on purpose.
 """
 
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
         SSHSettings,
         TLSSettings,
     )
+    from tunnelconsole.engine.token_rights import TokenRights
 
 __version__ = "0.1.0"
 
@@ -59,6 +61,7 @@ __all__ = [
     "Secret",
     "ServerAddress",
     "TLSSettings",
+    "TokenRights",
     "TunnelClientSettings",
     "TunnelServerSettings",
     "__version__",
@@ -88,6 +91,7 @@ _CLASSES = {
     "Secret": "tunnelconsole.engine.settings",
     "ServerAddress": "tunnelconsole.engine.settings",
     "TLSSettings": "tunnelconsole.engine.settings",
+    "TokenRights": "tunnelconsole.engine.token_rights",
     "TunnelClientSettings": "tunnelconsole.engine.services.tunnel.client",
     "TunnelServerSettings": "tunnelconsole.engine.services.tunnel.server",
 }

@@ -32,7 +32,6 @@ from tunnelconsole.engine.events import (
     ServiceStopped,
 )
 from tunnelconsole.engine.keeping import Keeper
-from tunnelconsole.engine.meters import TICK
 from tunnelconsole.engine.node import Node
 from tunnelconsole.engine.services.certificate_pair import CertificateWatch
 from tunnelconsole.engine.services.kinds import make_service
@@ -42,6 +41,8 @@ from tunnelconsole.engine.settings import DEFAULT_DRAIN
 from tunnelconsole.engine.steering_events import DrainCut, ServiceDraining, named
 from tunnelconsole.engine.store import StoredEvent
 from tunnelconsole.engine.supervised import LONGEST_DRAIN, Supervised, until_set
+from tunnelconsole.engine.ticking import keep_ticking
+from tunnelconsole.engine.tokens import Tokens
 from tunnelconsole.errors import ConnectFailed, CredentialsRefused, HostTaken, RequestRefused, TunnelConsoleError
 
 __all__ = ["Engine", "Supervised"]
@@ -95,6 +96,14 @@ class Engine:
         return self.node.audit
 
     @property
+    def tokens(self) -> Tokens:
+        """The credentials of clients, which may be made, changed and taken away while it runs.
+
+        :raises RuntimeError: the engine has not been started.
+        """
+        return self.node.tokens
+
+    @property
     def services(self) -> dict[str, Service[Any]]:
         """The services by name."""
         return {name: supervised.service for name, supervised in self.supervised.items()}
@@ -138,7 +147,7 @@ class Engine:
         started = f"started by {user(os.geteuid())}"
         self.audit.record(ENGINE, "start-engine", f"process {os.getpid()}", "done", started)
         self.earlier_events = self._keeper.earlier_events
-        self._tasks.start(self._tick(), "meters")
+        self._tasks.start(keep_ticking(node), "meters")
         self._tasks.start(CertificateWatch(node, lambda: self.running).run(), "certificates")
         for service in services:
             self._add(service)
@@ -474,21 +483,6 @@ class Engine:
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-
-    async def _tick(self) -> None:
-        """Samples the meters every :data:`TICK`, and tells what has been counted."""
-        last = time.monotonic()
-        while True:
-            await asyncio.sleep(TICK)
-            now = time.monotonic()
-            for _ in self.node.sessions.tick(now - last):
-                await asyncio.sleep(0)
-            last = now
-            with self.node.contain("looking at the tokens"):
-                self.node.tokens.tick()
-            self.node.bus.tell_repeated()
-            self.audit.tell_refused()
-            self.node.bans.tick()
 
     def _find(self, name: str) -> Supervised:
         if name not in self.supervised:
