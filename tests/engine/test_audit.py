@@ -128,6 +128,18 @@ async def test_what_a_program_does_that_embeds_the_engine_is_recorded_once() -> 
         ]
 
 
+async def test_a_token_that_a_program_makes_is_recorded_without_its_secret() -> None:
+    async with Engine() as engine:
+        secrets = [await engine.node.tokens.create(name="laptop"), await engine.node.tokens.rotate("laptop")]
+        await engine.node.tokens.revoke("laptop")
+        assert entries(engine.audit)[1:] == [
+            (OWN, "create-token", "laptop", "done", ""),
+            (OWN, "rotate-token", "laptop", "done", ""),
+            (OWN, "revoke-token", "laptop", "done", "token laptop revoked"),
+        ]
+        assert not any(secret in str(engine.audit.rows()) for secret in secrets)
+
+
 async def test_what_somebody_else_accounts_for_is_not_recorded_twice() -> None:
     async with Engine({"edge": RelayServerSettings(listen=FREE)}) as engine:
         await engine.settled()

@@ -278,10 +278,12 @@ class _Audited(Protocol):
     def audit(self) -> AuditTrail: ...
 
 
-def by_program(action: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+def by_program(action: str, *, says: bool = True) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Makes an entry of each call of a method of the engine that is nobody else's to account for.
 
-    The entry's object is the method's first argument where that is a text, its sentence what the method returns.
+    The entry's object is the method's first argument where that is a text.
+
+    :param says: whether what the method returns is the entry's sentence; never where that is a secret.
     """
 
     def decorate(method: Callable[P, R]) -> Callable[P, R]:
@@ -296,7 +298,7 @@ def by_program(action: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
             try:
                 with accounted_for():
                     yield
-                outcome, text = "done", next((each for each in said if isinstance(each, str)), "")
+                outcome, text = "done", next((each for each in said if says and isinstance(each, str)), "")
             except TunnelConsoleError as error:
                 outcome, text = "refused", error.message
                 raise
@@ -308,7 +310,7 @@ def by_program(action: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
             if _is_accounted_for():
                 return method(*arguments, **named)
             said: list[Any] = []
-            with recorded(arguments, said):
+            with recorded((*arguments, *named.values()), said):
                 said.append(result := method(*arguments, **named))
             return result
 
@@ -317,7 +319,7 @@ def by_program(action: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
             if _is_accounted_for():
                 return await cast(Any, method)(*arguments, **named)
             said: list[Any] = []
-            with recorded(arguments, said):
+            with recorded((*arguments, *named.values()), said):
                 said.append(result := await cast(Any, method)(*arguments, **named))
             return result
 

@@ -42,7 +42,7 @@ class Node:
         self.audit = AuditTrail(self.bus)
         self.bans = Bans(self.bus)
         self.operators = Operators()
-        self.tokens = Tokens(self.bus, state_dir)
+        self.tokens = Tokens(self.bus, state_dir, audit=self.audit)
         self.plane = Plane(self.loop)
         self.farewells = Farewells(self.loop)
         self.request_times: RequestTimes | None = None

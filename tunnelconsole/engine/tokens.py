@@ -18,6 +18,7 @@ from typing import Final
 
 import msgspec
 
+from tunnelconsole.engine.audit import AuditTrail, by_program
 from tunnelconsole.engine.bus import Bus
 from tunnelconsole.engine.grants import USE_NOTED, Grant, Token
 from tunnelconsole.engine.token_events import TokenChanged, TokenOver, TokensUnreadable
@@ -67,9 +68,13 @@ class Tokens:
 
     :param state_dir: the folder of the key for sealed secrets.
     :param clock: returns Unix seconds.
+    :param audit: where it is written down who changes them; one of their own unless given.
     """
 
-    def __init__(self, bus: Bus, state_dir: Path, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, bus: Bus, state_dir: Path, clock: Callable[[], float] = time.time, audit: AuditTrail | None = None
+    ) -> None:
+        self.audit = audit or AuditTrail(bus)
         self._bus = bus
         self._clock = clock
         self._seal = TokenSeal(state_dir)
@@ -172,6 +177,7 @@ class Tokens:
 
     # -- what is done to them --------------------------------------------------------------------------------------
 
+    @by_program("create-token", says=False)
     async def create(self, name: str, rights: TokenRights | None = None, *, expires: float | None = None) -> str:
         """Makes a token; returns its secret, which is not kept as it is, and is never shown again.
 
@@ -205,6 +211,7 @@ class Tokens:
         self._bus.publish(TokenChanged(token=name, what="created"))
         return secret
 
+    @by_program("rotate-token", says=False)
     async def rotate(self, name: str, *, overlap: float = DEFAULT_OVERLAP) -> str:
         """Gives a token another secret; returns it. Those before stay good for ``overlap`` seconds.
 
@@ -235,6 +242,7 @@ class Tokens:
         self._drop_old_secrets(self._clock())
         return secret
 
+    @by_program("change-token")
     async def change(
         self,
         name: str,
@@ -275,6 +283,7 @@ class Tokens:
         said = f"token {name} {' and '.join(done)}{_ended(ended)}{self._needs_rotation(token)}"
         return said + await self._unless_kept()
 
+    @by_program("revoke-token")
     async def revoke(self, name: str) -> str:
         """Takes a token away for good, and ends its sessions at once; returns what was done, in one sentence.
 
