@@ -14,7 +14,7 @@ from jump_peers import framed, jump_server, read_frame, through
 from left_behind import nothing_left_behind
 from loopback import calling, hears, open_descriptors, target, told
 from ports import steady_port
-from tunnelconsole.engine import backoff, floods
+from tunnelconsole.engine import backoff, floods, ticking
 from tunnelconsole.engine import engine as engine_module
 from tunnelconsole.engine.engine import Engine
 from tunnelconsole.engine.events import (
@@ -726,7 +726,7 @@ def test_an_engine_that_was_not_started_has_no_registers() -> None:
 
 
 async def test_a_flood_is_counted_while_the_engine_runs_and_when_it_stops(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_module, "TICK", 0.01)
+    monkeypatch.setattr(ticking, "TICK", 0.01)
     monkeypatch.setattr(floods, "INTERVAL", 0.05)
     async with Engine() as engine:
         for _ in range(1000):

@@ -13,8 +13,7 @@ import pytest_asyncio
 from jump_peers import jump_server, through
 from left_behind import nothing_left_behind
 from loopback import hears, target, told
-from tunnelconsole.engine import backoff, keeping, store
-from tunnelconsole.engine import engine as engine_module
+from tunnelconsole.engine import backoff, keeping, store, ticking
 from tunnelconsole.engine.engine import Engine
 from tunnelconsole.engine.events import ConfigRefused, StoreFailed, StoreRecovered
 from waiting import until
@@ -151,7 +150,7 @@ async def test_tunnels_and_their_rates_go_on_while_a_write_is_stuck(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store, "BUSY_TIMEOUT", 60.0)
-    monkeypatch.setattr(engine_module, "TICK", 0.01)
+    monkeypatch.setattr(ticking, "TICK", 0.01)
     async with target() as far, Engine({"home": jump_server()}, state_dir=tmp_path) as engine:
         await engine.settled()
         with looking(tmp_path) as other:

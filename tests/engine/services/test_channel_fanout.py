@@ -380,7 +380,7 @@ async def test_a_sender_that_leaves_does_not_take_its_last_bytes_along() -> None
 
 
 async def test_who_waits_for_a_slow_receiver_is_not_idle_but_the_receiver_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tunnelconsole.engine.engine.TICK", 0.02)
+    monkeypatch.setattr("tunnelconsole.engine.ticking.TICK", 0.02)
     async with hub(idle_timeout=Duration(0.3), buffer=BUFFER) as at, at.client("c", ["a"], timeout=0) as c:
         async with slow_client(at, "slow"), at.client("a", ["slow", "quick"]) as a, asyncio.TaskGroup() as tasks:
             sent = tasks.create_task(flood(a))
@@ -395,7 +395,7 @@ async def test_who_waits_for_a_slow_receiver_is_not_idle_but_the_receiver_is(mon
 async def test_one_to_one_who_waits_for_a_slow_receiver_is_not_idle_but_the_receiver_is(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("tunnelconsole.engine.engine.TICK", 0.02)
+    monkeypatch.setattr("tunnelconsole.engine.ticking.TICK", 0.02)
     async with (
         hub(idle_timeout=Duration(0.3)) as at,
         slow_client(at, "slow"),

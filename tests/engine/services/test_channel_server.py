@@ -22,7 +22,7 @@ from tunnelconsole.engine.wire.channel_lines import MAX_LINE
 from waiting import until
 from wire_transcripts import load, sent_by
 
-SHORT_TICK = ("tunnelconsole.engine.engine.TICK", 0.02)
+SHORT_TICK = ("tunnelconsole.engine.ticking.TICK", 0.02)
 
 
 async def test_what_one_sends_reaches_the_receivers_it_names_and_nobody_else() -> None:

@@ -291,7 +291,7 @@ async def test_each_way_out_of_the_handshake_gives_its_place_back(ending: str, m
 
 
 async def test_an_idle_channel_is_cut_with_a_reset_and_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tunnelconsole.engine.engine.TICK", 0.02)
+    monkeypatch.setattr("tunnelconsole.engine.ticking.TICK", 0.02)
     async with home(listen_only, limits=LimitSettings(idle_timeout=Duration(0.1))) as at:
         async with at.through() as caller:
             assert await caller.broken()

@@ -276,7 +276,7 @@ async def test_visitors_who_come_at_the_same_time_do_not_exceed_the_limit(native
 
 
 async def test_an_idle_visitor_is_cut_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tunnelconsole.engine.engine.TICK", 0.02)
+    monkeypatch.setattr("tunnelconsole.engine.ticking.TICK", 0.02)
     async with shop(listen_only, limits=LimitSettings(idle_timeout=Duration(0.1))) as at, at.visiting() as visitor:
         assert await visitor.broken()
         await hears(at.engine, ChannelClosed, "idle for 0.1 s")

@@ -266,7 +266,7 @@ async def test_a_kicked_backend_loses_its_visitors_and_its_port_and_others_go_on
 
 
 async def test_an_idle_visitor_is_cut_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tunnelconsole.engine.engine.TICK", 0.02)
+    monkeypatch.setattr("tunnelconsole.engine.ticking.TICK", 0.02)
     limited = LimitSettings(idle_timeout=Duration(0.1))
     async with edge(limits=limited) as at, at.backend() as (peer, address), calling(address) as visitor:
         stream_id = await peer.visitor()
