@@ -188,7 +188,7 @@ def _seconds(option: str, text: str) -> float:
     from tunnelconsole.engine.units import Duration
 
     try:
-        return Duration.parse(text)
+        return float(Duration.parse(text))
     except ValueError as error:
         raise click.UsageError(f"{option}: {error}") from error
 
