@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tunnelconsole.control.audit import AuditRow
 from tunnelconsole.control.messages import ChannelRow, ChidRow, EventRow, History, ServiceRow, SessionRow, Status
 
 NOW = 1_750_000_000.0
@@ -70,3 +71,12 @@ def status(**facts: Any) -> Status:
 def history(rate_in: list[float], rate_out: list[float], service: str = "", first: int = 0) -> History:
     """Throughput, a value a second."""
     return History(service=service, first=first, interval=1.0, rate_in=rate_in, rate_out=rate_out)
+
+
+def entry(key: int, action: str, **facts: Any) -> AuditRow:
+    """Something that root did by a command, a second after the entry before."""
+    usual: dict[str, Any] = {
+        "time": NOW - 100 + key, "who": "user root (uid 0)", "via": "command", "object": "home", "outcome": "done",
+        "text": "",
+    }  # fmt: skip
+    return AuditRow(id=key, action=action, **(usual | facts))

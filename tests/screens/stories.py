@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from attempt_rows import CONE, attempt, candidate, direct, moments, relayed
 from exchange_rows import exchange, exchange_row, message
-from screens.rows import NOW, channel, chid, event, history, service, session, status
+from screens.rows import NOW, channel, chid, entry, event, history, service, session, status
 from screens.scripted_engine import Script
 from tunnelconsole.control.messages import ChidRow
 from tunnelconsole.screens.sending import Web, receiver
@@ -268,3 +268,27 @@ def punches() -> Script:
         for name, room in names.items()
     ]  # fmt: skip
     return Script(status=status(services=3, sessions=2), services=services, attempts=attempts)
+
+
+ALICE = "ssh alice SHA256:ZvO5KjoLbNlR/9bSbgidp8Qz/aZKF+Gj5BbpdaWORms"
+
+LONG = (
+    f"the configuration has mistakes: {'; '.join(f'service.s{number}.listen: expected a port' for number in range(9))}"
+)
+
+
+def trail() -> Script:
+    """Root has stopped home, Alice was refused something, and a reload was a mistake."""
+    return Script(
+        status=status(),
+        services=[service("home", state="stopped")],
+        events=[event(1, "an entry", type="audited")],
+        audit=[
+            entry(-1, "stop-engine", who="engine", via="engine", object="process 1"),
+            entry(1, "stop-service", text="service home is stopped"),
+            entry(
+                2, "kick-session", who=ALICE, via="ssh", object="s9", outcome="refused", text="there is no session s9"
+            ),
+            entry(3, "reload-config", via="console", object="", outcome="refused", text=LONG),
+        ],
+    )

@@ -10,49 +10,18 @@ from typing import Any
 import pytest
 
 from screens.desk import Desk, console
-from screens.rows import NOW, event, service, status
+from screens.rows import entry, event
 from screens.scripted_engine import Script
-from tunnelconsole.control.audit import AuditRow, GetAudit
+from screens.stories import ALICE, trail
+from tunnelconsole.control.audit import GetAudit
 from tunnelconsole.control.messages import Refused, ReloadConfig, Watch
 from tunnelconsole.screens.auditing import ENTRIES_ASKED
-
-ALICE = "ssh alice SHA256:ZvO5KjoLbNlR/9bSbgidp8Qz/aZKF+Gj5BbpdaWORms"
-
-LONG = (
-    f"the configuration has mistakes: {'; '.join(f'service.s{number}.listen: expected a port' for number in range(9))}"
-)
-
-
-def entry(key: int, action: str, **facts: Any) -> AuditRow:
-    """Something that root did by a command, a second after the entry before."""
-    usual: dict[str, Any] = {
-        "time": NOW - 100 + key, "who": "user root (uid 0)", "via": "command", "object": "home", "outcome": "done",
-        "text": "",
-    }  # fmt: skip
-    return AuditRow(id=key, action=action, **(usual | facts))
-
-
-def story() -> Script:
-    """Root has stopped home, Alice was refused something, and a reload was a mistake."""
-    return Script(
-        status=status(),
-        services=[service("home", state="stopped")],
-        events=[event(1, "an entry", type="audited")],
-        audit=[
-            entry(-1, "stop-engine", who="engine", via="engine", object="process 1"),
-            entry(1, "stop-service", text="service home is stopped"),
-            entry(
-                2, "kick-session", who=ALICE, via="ssh", object="s9", outcome="refused", text="there is no session s9"
-            ),
-            entry(3, "reload-config", via="console", object="", outcome="refused", text=LONG),
-        ],
-    )
 
 
 @asynccontextmanager
 async def at_audit(folder: Path, script: Script | None = None, **options: Any) -> AsyncIterator[Desk]:
     """A console that shows the audit trail."""
-    async with console(folder, script or story(), **options) as desk:
+    async with console(folder, script or trail(), **options) as desk:
         await desk.command("audit")
         await desk.arrive()
         yield desk
@@ -77,7 +46,7 @@ async def test_entries_are_listed_the_newest_first(tmp_path: Path) -> None:
 
 
 async def test_it_is_reached_from_the_events_and_left_again(tmp_path: Path) -> None:
-    async with console(tmp_path, story()) as desk:
+    async with console(tmp_path, trail()) as desk:
         await desk.press("5", "a")
         assert desk.app.pane.screen_name == "audit"
         await desk.press("escape")
@@ -134,14 +103,14 @@ async def test_nothing_is_asked_where_nothing_was_done(tmp_path: Path) -> None:
 
 
 async def test_an_empty_trail_says_why(tmp_path: Path) -> None:
-    script = story()
+    script = trail()
     script.audit.clear()
     async with at_audit(tmp_path, script) as desk:
         assert "Nobody has had the engine do anything." in desk.text()
 
 
 async def test_an_engine_that_does_not_know_the_trail_is_told(tmp_path: Path) -> None:
-    script = story()
+    script = trail()
     script.refusals[GetAudit] = Refused("this is not a request", "restart the engine")
     async with at_audit(tmp_path, script) as desk:
         assert "This is not a request." in desk.text()
@@ -165,7 +134,7 @@ async def test_the_details_have_the_whole_fingerprint(tmp_path: Path) -> None:
 
 
 async def test_what_a_key_does_is_asked_for_as_a_console(tmp_path: Path) -> None:
-    async with console(tmp_path, story()) as desk:
+    async with console(tmp_path, trail()) as desk:
         await desk.press("R")
         await desk.asked(ReloadConfig())
         assert desk.engine.means == {"console"}

@@ -17,7 +17,7 @@ from syrupy.location import PyTestLocation
 import waiting
 from screens.desk import Desk, console
 from screens.scripted_engine import Script
-from screens.stories import crowded_hub, evening, hub, nothing, punches, quiet, tunnels
+from screens.stories import crowded_hub, evening, hub, nothing, punches, quiet, trail, tunnels
 from tunnelconsole.screens import themes
 from tunnelconsole.screens.places import Place
 
@@ -267,4 +267,12 @@ async def test_demonstration(tmp_path: Path, kept: SnapshotAssertion) -> None:
     script = evening()
     script.status = replace(script.status, faults=0)
     async with console(tmp_path, script, SMALL, demo=True) as desk:
+        assert await _picture(desk) == kept
+
+
+@pytest.mark.parametrize("size", [PHONE, SMALL, LARGE], ids=lambda size: f"{size[0]}x{size[1]}")
+async def test_audit(tmp_path: Path, kept: SnapshotAssertion, size: tuple[int, int]) -> None:
+    async with console(tmp_path, trail(), size) as desk:
+        await desk.command("audit")
+        await desk.arrive()
         assert await _picture(desk) == kept
