@@ -786,9 +786,43 @@ class TestMistakesInFiles:
         )
         assert every_problem(tmp_path, f"[service.a]\n{text}") == []
 
-    def test_a_client_has_no_certificate_of_its_own(self, tmp_path: Path) -> None:
-        text = '[service.a]\nkind = "relay-client"\nserver = "a:1"\ntarget = "b:2"\ntls = { certificate = "here" }'
-        assert problems(tmp_path, text) == ["service.a.tls.certificate: is for servers; leave it out here"]
+    @pytest.mark.parametrize(
+        ("tls", "problem"),
+        [
+            ('certificate = "own"', "key: missing; a certificate needs its private key"),
+            ('client_ca = "own"', "client_ca: is for servers; leave it out here"),
+            ("client_keys = {}", "client_keys: is for servers; leave it out here"),
+        ],
+    )
+    def test_a_client_has_a_whole_certificate_and_asks_nobody_for_one(
+        self, tmp_path: Path, tls: str, problem: str
+    ) -> None:
+        (tmp_path / "own").write_bytes(certificate()[0].read_bytes())
+        text = f'[service.a]\nkind = "relay-client"\nserver = "a:1"\ntarget = "b:2"\ntls = {{ {tls} }}'
+        assert problems(tmp_path, text) == [f"service.a.tls.{problem}"]
+
+    @pytest.mark.parametrize(
+        ("tls", "problem"),
+        [
+            ('client_ca = "none"', ".client_ca: cannot read {}/none: No such file or directory"),
+            ('client_ca = "empty"', ".client_ca: {}/empty cannot be used: "),
+            ("client_keys = {}", ".client_keys: is empty, so nobody could come by it"),
+            ('client_keys = { a = "zz" }', ".client_keys.a: "),
+            (f'client_keys = {{ a = "{"0" * 64}", b = "{"0" * 64}" }}', ".client_keys: two identities have the same"),
+            (f'client_keys = {{ anonymous = "{"0" * 64}" }}', ".client_keys.anonymous: the identity is "),
+            (f'client_keys = {{ "a\\u0000" = "{"0" * 64}" }}', ".client_keys."),
+        ],
+    )
+    def test_what_a_server_asks_of_its_clients_can_be_used(self, tmp_path: Path, tls: str, problem: str) -> None:
+        (tmp_path / "empty").write_text("")
+        [found] = problems(tmp_path, HOME + f"tls = {{ {tls} }}")
+        assert found.startswith(f"service.home.tls{problem.format(tmp_path)}")
+
+    def test_a_tunnel_server_asks_nobody_for_a_certificate(self, tmp_path: Path) -> None:
+        tls = f'client_keys = {{ a = "{"0" * 64}" }}'
+        text = f'[service.web]\nkind = "tunnel-server"\nlisten = "127.0.0.1:0"\ntls = {{ {tls} }}'
+        [found] = problems(tmp_path, text)
+        assert found.startswith("service.web.tls: visitors come to the same port")
 
 
 class TestWarnings:

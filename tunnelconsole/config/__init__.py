@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import msgspec
 
-from tunnelconsole.config.certificates import check_ca, check_certificates, check_pair
+from tunnelconsole.config.certificates import check_ca, check_certificates, check_clients, check_pair
 from tunnelconsole.config.leading import check_leading
 from tunnelconsole.config.listening import beyond_loopback, check_listening
 from tunnelconsole.config.reader import WRONG, Reader, key_path
@@ -332,12 +332,13 @@ def _tls(reader: Reader, kind: str | None, given: object, path: str) -> TLSSetti
         ("certificate", "key", "a certificate needs its private key"),
         ("key", "certificate", "a private key needs its certificate"),
     ):
-        if server and files.get(key) and other in files and not files[other]:
+        if files.get(key) and other in files and not files[other]:
             reader.wrong(f"{path}.{other}", f"missing; {sentence}")
-    of_server, of_client = ("certificate", "key"), ("ca", "fingerprint")
+    of_server, of_client = ("client_ca", "client_keys"), ("ca", "fingerprint")
     for key in () if kind is None else of_client if server else of_server:
-        if files.get(key):
+        if files.get(key) is not None:
             reader.wrong(f"{path}.{key}", f"is for {'clients' if server else 'servers'}; leave it out here")
     if kind is not None:
-        (check_pair if server else check_ca)(reader, files, path)
+        check_pair(reader, files, path)
+        (check_clients if server else check_ca)(reader, files, path)
     return TLSSettings(**files) if complete else None

@@ -61,6 +61,34 @@ def check_ca(reader: Reader, values: Mapping[str, Any], path: str) -> None:
         reader.wrong(key_path(path, "ca"), sentence)
 
 
+def check_clients(reader: Reader, values: Mapping[str, Any], path: str) -> None:
+    """Reads the file of ``client_ca``, and the names and keys of ``client_keys``, where these are given."""
+    from tunnelconsole.engine.transport.client_trust import wrong_with_name  # noqa: PLC0415 - as above
+    from tunnelconsole.engine.transport.tls import client_context  # noqa: PLC0415 - as above
+
+    if values.get("client_ca"):
+        file = Path(values["client_ca"])
+        sentence = _unreadable(file)
+        try:
+            if not sentence:
+                client_context(file, "")
+        except (OSError, ValueError) as error:
+            sentence = f"{file} cannot be used: {_reason(error)}; it must be a PEM file of certificates"
+        if sentence:
+            reader.wrong(key_path(path, "client_ca"), sentence)
+    keys = values.get("client_keys")
+    if keys is None:
+        return
+    where = key_path(path, "client_keys")
+    if not keys:
+        reader.wrong(where, "is empty, so nobody could come by it; name keys, or leave it out")
+    for name in keys:
+        if wrong := wrong_with_name(name):
+            reader.wrong(key_path(where, name), f"the identity {wrong}")
+    if len(set(keys.values())) < len(keys):
+        reader.wrong(where, "two identities have the same key, so nobody could tell them apart")
+
+
 def _reason(error: Exception) -> str:
     if isinstance(error, ssl.SSLError):
         return error.reason or "it is no PEM file"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 from typing import Final, Literal, get_args
 
-from tunnelconsole.engine.transport.tls import NotTLS
+from tunnelconsole.engine.transport.tls import NotTLS, brought_none, not_taken
 from tunnelconsole.engine.wire.errors import NoRoom, NotAllowed, ProtocolError, WrongCredentials
 
 RefusalKind = Literal[
@@ -34,6 +34,10 @@ def kind_of(error: ProtocolError | OSError) -> RefusalKind:
             return "protocol"
         case TimeoutError(errno=None):  # the clock; the kernel has a number for giving up
             return "timeout"
+        case OSError() if not_taken(error):
+            return "credentials"
+        case OSError() if brought_none(error):
+            return "not_allowed"
         case NotTLS() | ssl.SSLError():
             return "tls"
         case _:

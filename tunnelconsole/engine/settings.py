@@ -271,13 +271,22 @@ class TLSSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """
 
     certificate: FilePath | None = None
-    """A server's PEM file with its certificate chain."""
+    """A server's PEM file with its certificate chain, or a client's for a server that wants one."""
     key: FilePath | None = None
-    """A server's PEM file with the private key."""
+    """The PEM file with the private key to that."""
     ca: FilePath | None = None
     """A client's PEM file with the authorities to trust; the system's when unset."""
     fingerprint: Fingerprint | None = None
     """Pins the server's certificate for a client; no authority is asked then."""
+    client_ca: FilePath | None = None
+    """A server's PEM file with the authorities that sign for its clients, who then have to bring a certificate."""
+    client_keys: dict[str, Fingerprint] | None = None
+    """Public keys (the SHA-256 of the SubjectPublicKeyInfo) of clients that need no authority, by identity."""
+
+    @property
+    def asks_clients(self) -> bool:
+        """Whether clients have to bring a certificate."""
+        return self.client_ca is not None or self.client_keys is not None
 
 
 class SSHSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

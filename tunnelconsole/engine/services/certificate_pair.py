@@ -7,12 +7,15 @@ import hashlib
 import ssl
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 from weakref import WeakKeyDictionary
 
 from tunnelconsole.engine.events import CertificateRenewed, CertificateUnusable
 from tunnelconsole.engine.node import Node
 from tunnelconsole.engine.transport.tls import server_context
+
+if TYPE_CHECKING:
+    from tunnelconsole.engine.transport.client_trust import ClientTrust
 
 LOOK_AGAIN = 2.0
 """Seconds between two looks at the files. They are taken once two looks have found the same, so that a pair which is
@@ -25,23 +28,27 @@ Stamp = tuple[tuple[int, ...] | None, ...]
 class CertificatePair:
     """A certificate's file and its key's, and what was in them when they were read last.
 
+    :param clients: whose certificates are taken, where clients have to bring one; the file of their authorities is
+        looked at with the others.
+
     A path may be a symbolic link, as certbot has it: what counts is the file that it leads to.
 
     :raises OSError: one cannot be read, or they do not belong together (:class:`ssl.SSLError`).
     :raises ValueError: one is not what it should be.
     """
 
-    def __init__(self, certificate: Path, key: Path) -> None:
+    def __init__(self, certificate: Path, key: Path, clients: ClientTrust | None = None) -> None:
+        self._clients = clients
         self.certificate = certificate
         self.key = key
         self.stamp = self.look()
         self._digest = self._read_digest()
-        self.context = server_context(certificate, key)
+        self.context = self._make_context()
         """For handshakes that begin now."""
 
     def look(self) -> Stamp:
         """The files as they are at this moment, without reading them."""
-        return tuple(_stamp_of(path) for path in (self.certificate, self.key))
+        return tuple(_stamp_of(path) for path in self._paths)
 
     def refresh(self) -> bool:
         """Reads the files again where they have changed; returns whether there is something else in them.
@@ -55,7 +62,7 @@ class CertificatePair:
             digest = self._read_digest()
             # A new context each time: loading files that do not fit together into the one in use would leave it without
             # a key, and every handshake would fail.
-            context = server_context(self.certificate, self.key)
+            context = self._make_context()
         except (OSError, ValueError) as error:
             raise OSError(self.explain(error)) from error
         renewed = digest != self._digest
@@ -68,8 +75,19 @@ class CertificatePair:
         """What is wrong with the files, in a sentence."""
         return f"the certificate {self.certificate} with key {self.key} cannot be used: {reason_of(error)}"
 
+    @property
+    def _paths(self) -> tuple[Path, ...]:
+        authorities = self._clients.ca if self._clients is not None else None
+        return (self.certificate, self.key, *([authorities] if authorities is not None else ()))
+
+    def _make_context(self) -> ssl.SSLContext:
+        context = server_context(self.certificate, self.key)
+        if self._clients is not None:
+            self._clients.demand(context)
+        return context
+
     def _read_digest(self) -> bytes:
-        parts = (hashlib.sha256(path.read_bytes()).digest() for path in (self.certificate, self.key))
+        parts = (hashlib.sha256(path.read_bytes()).digest() for path in self._paths)
         return b"".join(parts)
 
 

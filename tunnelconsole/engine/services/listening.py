@@ -14,11 +14,12 @@ from tunnelconsole.engine.node import Node
 from tunnelconsole.engine.services.certificate_pair import CertificatePair
 from tunnelconsole.engine.services.proxy_headers import ProxyHeaders
 from tunnelconsole.engine.services.service import ServerTLS, Service, ServiceSettings
+from tunnelconsole.engine.sessions import ANONYMOUS
 from tunnelconsole.engine.settings import ListenAddress, ProxyNetwork
 from tunnelconsole.engine.token_rights import System
 from tunnelconsole.engine.transport.ends import End, SocketEnd
 from tunnelconsole.engine.transport.listener import Accepted, Listener
-from tunnelconsole.engine.transport.tls import NotTLS, TLSEnd, why
+from tunnelconsole.engine.transport.tls import NotTLS, TLSEnd, brought_none, not_taken, why
 from tunnelconsole.engine.wire.errors import ProtocolError
 from tunnelconsole.engine.wire.first_bytes import TLS, spoken_by
 
@@ -38,6 +39,11 @@ class ListeningSettings(ServiceSettings, frozen=True, kw_only=True):
     server listens. From all other addresses nobody is asked, nor believed."""
     require_token: bool = False
     """Whether only those are let in who prove a token of this node."""
+
+
+def proved_by_tls(end: End) -> str:
+    """The identity that the far side has proved by a client certificate, its handshake done; "" for none."""
+    return end.peer_identity if isinstance(end, TLSEnd) and end.established else ""
 
 
 L = TypeVar("L", bound=ListeningSettings)
@@ -113,6 +119,13 @@ class ListeningService(Service[L]):
             return grant.refuses(self.system, peer)
         return TOKEN_NEEDED if self.settings.require_token else ""
 
+    def identity_of(self, end: End, named: str = ANONYMOUS) -> str:
+        """Who is at an end: whom a credential of the protocol names, or else a client certificate.
+
+        :param named: by a token, or by a secret that has a name; :data:`ANONYMOUS` when none does.
+        """
+        return named if named != ANONYMOUS else proved_by_tls(end) or ANONYMOUS
+
     def explain(self, error: ProtocolError | OSError) -> str:
         """Why a newcomer was not let in, in a few words."""
         match error:
@@ -122,6 +135,10 @@ class ListeningService(Service[L]):
                 return f"no handshake within {self.settings.limits.handshake_timeout:g} s"
             case NotTLS():
                 return f"it spoke {f'plain {error.spoken}' if error.spoken else 'no TLS'} to a TLS listener; {TLS_ON}"
+            case OSError() if reason := not_taken(error):
+                return reason
+            case OSError() if brought_none(error):
+                return "it brought no client certificate, which is needed here"
             case ssl.SSLError():
                 return f"the TLS handshake failed: {why(error)}"
             case _:
@@ -136,5 +153,6 @@ class ListeningService(Service[L]):
     def _accepted(self, sock: socket.socket, peer: str) -> None:
         place = self.admit(sock, peer)
         if place is not None:
-            end = TLSEnd(sock, self._tls.context, server_side=True) if self._tls else SocketEnd(sock)
+            tls = self._tls
+            end = TLSEnd(sock, tls.context, server_side=True, identify=tls.identify) if tls else SocketEnd(sock)
             self.newcomer(end, peer, place)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from tunnelconsole.engine.node import Node
+from tunnelconsole.engine.private_files import OTHERS_ANYTHING, file_exposed
 from tunnelconsole.engine.rules import Problem, Rule, broken
 from tunnelconsole.engine.services.certificate_pair import reason_of
 from tunnelconsole.engine.services.service import Service, ServiceSettings
@@ -26,6 +27,7 @@ from tunnelconsole.engine.transport.tls import (
     client_context,
     complete_handshake,
     explain,
+    no_passphrase,
 )
 from tunnelconsole.engine.wire.first_bytes import TLS, spoken_by
 from tunnelconsole.errors import CertificateRejected, ConnectFailed
@@ -170,6 +172,36 @@ def _unexpected(task: str, error: BaseException) -> None:
     asyncio.get_running_loop().call_exception_handler({"message": f"{task} failed", "exception": error})
 
 
+def context_of(tls: TLSSettings) -> ssl.SSLContext:
+    """What a client's settings ask for.
+
+    :raises ConnectFailed: a file cannot be used, or others can read the private key.
+    """
+    try:
+        context = client_context(Path(tls.ca) if tls.ca else None, tls.fingerprint or "")
+    except OSError as error:
+        raise ConnectFailed(
+            f"the authorities in {tls.ca} cannot be used: {reason_of(error)}", "tls.ca names a PEM file"
+        ) from error
+    if tls.certificate is None and tls.key is None:
+        return context
+    if tls.certificate is None or tls.key is None:
+        raise ConnectFailed("a client certificate needs its private key, and that the certificate", "set both in tls")
+    key = Path(tls.key)
+    try:
+        exposed, mend = file_exposed(key, key.stat(), OTHERS_ANYTHING)
+        if not exposed:
+            context.load_cert_chain(tls.certificate, key, no_passphrase)
+    except OSError as error:
+        raise ConnectFailed(
+            f"the client certificate {tls.certificate} with key {tls.key} cannot be used: {reason_of(error)}",
+            "tls.certificate and tls.key name PEM files that belong together",
+        ) from error
+    if exposed:
+        raise ConnectFailed(exposed, mend)
+    return context
+
+
 class ServerDialer:
     """A client's way to its server: the address, ``connect`` in its place, TLS, and the time for it all.
 
@@ -196,12 +228,7 @@ class ServerDialer:
         self._timeout = timeout
         self._context: ssl.SSLContext | None = None
         if tls is not None:
-            try:
-                self._context = client_context(Path(tls.ca) if tls.ca else None, tls.fingerprint or "")
-            except OSError as error:
-                raise ConnectFailed(
-                    f"the authorities in {tls.ca} cannot be used: {reason_of(error)}", "tls.ca names a PEM file"
-                ) from error
+            self._context = context_of(tls)
 
     def advice(self, what: str, speaks: str, first: bytes) -> str:
         """What to do about somebody who does not answer as the server does.
@@ -247,6 +274,8 @@ class ServerDialer:
                 plain = await self._dial_plain()
                 if self._context is None or self._tls is None:
                     return plain
+                if self._tls.certificate is not None:  # files that were renewed since
+                    self._context = context_of(self._tls)
                 return await self._secure(plain, self._context, self._tls)
         except TimeoutError as error:
             undone = "the server did not answer" if plain or self._way is None else self._way.undone

@@ -405,6 +405,13 @@ class ServerTLS:
         )
 
         self._read_fingerprint = certificate_fingerprint
+        trust = None
+        if settings.asks_clients:
+            from tunnelconsole.engine.transport.client_trust import ClientTrust  # noqa: PLC0415 - as above
+
+            trust = ClientTrust(Path(settings.client_ca) if settings.client_ca else None, settings.client_keys or {})
+        self.identify = trust.identify if trust is not None else None
+        """Tells who a client is, where one has to bring a certificate."""
         own = settings.certificate is None or settings.key is None
         if settings.certificate is not None and settings.key is not None:
             certificate, key = Path(settings.certificate), Path(settings.key)
@@ -415,12 +422,13 @@ class ServerTLS:
             if own:
                 private_folder(key.parent)
                 make_self_signed(certificate, key, name)
-            self.pair = CertificatePair(certificate, key)
+            self.pair = CertificatePair(certificate, key, trust)
             self.fingerprint = self._read_fingerprint(certificate)
         except (OSError, ValueError) as error:
             raise ListenFailed(
                 f"the certificate {certificate} with key {key} cannot be used: {reason_of(error)}",
-                "both must be PEM files that belong together",
+                "both must be PEM files that belong together"
+                + (f", and {settings.client_ca} one of authorities" if settings.client_ca else ""),
             ) from error
 
     @property

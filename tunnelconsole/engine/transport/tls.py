@@ -13,6 +13,7 @@ import hashlib
 import hmac
 import socket
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 
 from tunnelconsole.engine.transport.ends import READ_SIZE, reset, wait_readable, wait_writable
@@ -27,6 +28,10 @@ _UNTRUSTED = ("ALERT_UNKNOWN_CA", "ALERT_BAD_CERTIFICATE", "ALERT_CERTIFICATE_UN
 """Alerts of who does not like our certificate (RFC 8446, section 6.2)."""
 
 
+Identify = Callable[[bytes | None], str]
+"""Tells who has proved to hold a certificate, in DER; raises :class:`ClientNotTaken` when that cannot be told."""
+
+
 class NotTLS(OSError):
     """The far side does not speak TLS.
 
@@ -39,6 +44,16 @@ class NotTLS(OSError):
         super().__init__(None, "the far side does not speak TLS")
 
 
+class ClientNotTaken(OSError):
+    """A client has done its TLS handshake, and its certificate does not tell who it is.
+
+    :param reason: why, as a sentence.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(None, reason)
+
+
 class TLSEnd:
     """One TLS connection over a non-blocking socket, as an :class:`~tunnelconsole.engine.transport.ends.End`.
 
@@ -46,13 +61,32 @@ class TLSEnd:
     :param context: from :func:`server_context` or :func:`client_context`.
     :param server_side: True on the accepting side.
     :param server_name: the name for SNI and for checking the certificate, on the connecting side.
+    :param identify: tells who has proved to hold a certificate (in DER), on an accepting side that asks for one.
     """
 
-    __slots__ = ("_ended", "_incoming", "_outgoing", "_ready", "_tls", "_unsent", "established", "heard", "socket")
+    __slots__ = (
+        "_ended",
+        "_identify",
+        "_incoming",
+        "_outgoing",
+        "_ready",
+        "_tls",
+        "_unsent",
+        "established",
+        "heard",
+        "peer_identity",
+        "socket",
+    )
     path = "tls"
 
     def __init__(
-        self, sock: socket.socket, context: ssl.SSLContext, *, server_side: bool, server_name: str | None = None
+        self,
+        sock: socket.socket,
+        context: ssl.SSLContext,
+        *,
+        server_side: bool,
+        server_name: str | None = None,
+        identify: Identify | None = None,
     ) -> None:
         self.socket = sock
         self._incoming = ssl.MemoryBIO()
@@ -63,7 +97,10 @@ class TLSEnd:
         self._unsent = b""
         self._ready = b""
         self._ended = False
+        self._identify = identify
         self.established = False
+        self.peer_identity = ""
+        """Who the far side has proved to be by a certificate, once established; "" for nobody."""
         self.heard = b""
         """The first bytes of the far side."""
 
@@ -75,11 +112,14 @@ class TLSEnd:
 
         :raises BlockingIOError: it needs more from the far side.
         :raises NotTLS: the far side speaks something else.
+        :raises ClientNotTaken: its certificate does not tell who it is.
         :raises OSError: the far side is not acceptable.
         """
         while not self.established:
             try:
                 self._tls.do_handshake()
+                if self._identify is not None:  # not before the far side has proved that it has the key
+                    self.peer_identity = self._identify(self.peer_certificate())
                 self.established = True
             except ssl.SSLWantReadError:
                 self.flush()
@@ -118,6 +158,10 @@ class TLSEnd:
                 if pieces:
                     break
                 raise ConnectionResetError("the far side closed without TLS close_notify") from error
+            except ssl.SSLError as error:  # in TLS 1.3 a client hears only now whether its certificate was taken
+                if self._tls.server_side or "ALERT" not in (error.reason or ""):
+                    raise
+                raise ConnectionResetError(None, refusal_in(error.reason)) from error
             self._ended = not piece
             pieces.append(piece)
             taken += len(piece)
@@ -239,11 +283,11 @@ def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(certificate, key, _no_passphrase)
+    context.load_cert_chain(certificate, key, no_passphrase)
     return context
 
 
-def _no_passphrase() -> str:
+def no_passphrase() -> str:
     """What OpenSSL asks for when a key is encrypted; it would ask at the terminal otherwise."""
     raise OSError(None, "the private key is encrypted; write it without a passphrase")
 
@@ -289,7 +333,38 @@ def explain(error: ssl.SSLError | NotTLS, without_tls: str) -> ConnectFailed:
             f"the server's certificate is not trusted: {error.verify_message}",
             "pin a self-signed certificate with tls.fingerprint, or name its authority with tls.ca",
         )
+    if "CERTIFICATE_REQUIRED" in (error.reason or "") or any(alert in (error.reason or "") for alert in _UNTRUSTED):
+        return ConnectFailed(refusal_in(error.reason), _SHOW_ONE)
     return ConnectFailed(f"the TLS handshake failed: {why(error)}", "is the server's listener a TLS one, on this port?")
+
+
+_SHOW_ONE = "set certificate and key in [service.NAME.tls] to ones that the server takes"
+"""What to do about a server that wants a client certificate."""
+
+
+def refusal_in(reason: str) -> str:
+    """What a server has against us, by the alert that it sent."""
+    if "CERTIFICATE_REQUIRED" in reason:
+        return f"the server wants a client certificate: {_SHOW_ONE}"
+    if any(alert in reason for alert in _UNTRUSTED) or "UNSUPPORTED_CERTIFICATE" in reason:
+        return f"the server does not take our client certificate ({reason}): {_SHOW_ONE}"
+    return f"the server ended TLS ({reason})"
+
+
+def not_taken(error: OSError) -> str:
+    """Why a server did not take a client's certificate, from its failed handshake; "" when that was not it."""
+    if isinstance(error, ClientNotTaken):
+        return str(error.strerror)
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its client certificate is not taken: {error.verify_message}"
+    if isinstance(error, ssl.SSLError) and error.reason in ("BAD_SIGNATURE", "LENGTH_MISMATCH", "WRONG_SIGNATURE_TYPE"):
+        return "it does not have the key of the client certificate that it showed"
+    return ""
+
+
+def brought_none(error: OSError) -> bool:
+    """Whether a handshake failed because a client brought no certificate, where one is needed."""
+    return isinstance(error, ssl.SSLError) and error.reason == "PEER_DID_NOT_RETURN_A_CERTIFICATE"
 
 
 def why(error: ssl.SSLError) -> str:

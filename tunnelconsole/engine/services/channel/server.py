@@ -211,7 +211,7 @@ class ChannelServer(ListeningService[ChannelServerSettings]):
                     await complete_handshake(end)
                 identity, asked = await self._hear(end, handshake)
             grant = self._judge(asked, peer)
-            identity = grant.identity if grant is not None else identity
+            identity = grant.identity if grant is not None else self.identity_of(end, identity)
             early = handshake.leftover
             newcomer = Newcomer(end, peer, identity, asked.chid, asked.receivers, asked.timeout, early, grant)
             self._let_in(newcomer, handshake)
@@ -248,7 +248,7 @@ class ChannelServer(ListeningService[ChannelServerSettings]):
                 if self.settings.require_token:
                     grant, early = await self._hear_broadcast_token(end, peer)
             chid = str(next(self._broadcast_chids))
-            identity = grant.identity if grant is not None else ANONYMOUS
+            identity = grant.identity if grant is not None else self.identity_of(end)
             full = self.no_room(peer, identity, grant, new_session=True, new_channel=True)
             if full:
                 raise NoRoom(full)

@@ -223,7 +223,7 @@ class Admission:
                 self._identity, self._grant = grant.identity, grant
                 self._send_pending()
             case Authenticated(identity):
-                self._identity = str(identity)
+                self._identity = self._server.identity_of(self._end, str(identity))
                 self._send_pending()
             case TargetAsked(host, port):
                 self._ask_for(host, port)

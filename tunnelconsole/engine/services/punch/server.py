@@ -18,7 +18,7 @@ from tunnelconsole.engine.node import Node
 from tunnelconsole.engine.punch_events import ObserverUnavailable, RoomEntered
 from tunnelconsole.engine.refusals import kind_of
 from tunnelconsole.engine.rules import Problem, Rule
-from tunnelconsole.engine.services.listening import ListeningService, ListeningSettings
+from tunnelconsole.engine.services.listening import ListeningService, ListeningSettings, proved_by_tls
 from tunnelconsole.engine.services.punch.observer import probe, seen_as
 from tunnelconsole.engine.services.punch.rooms import Room, Rooms, Seat
 from tunnelconsole.engine.settings import ListenAddress, PortRange, ProxyNetwork
@@ -228,14 +228,14 @@ class PunchServer(ListeningService[PunchServerSettings]):
             raise NotAllowed(barred)
         if grant is not None and not grant.rights.grants_room(join.room):
             raise NotAllowed("the token is not for this room")
-        identity = grant.identity if grant is not None else join.room
+        identity = grant.identity if grant is not None else proved_by_tls(end) or join.room
         full = self.no_room(peer, identity, grant, new_session=True, new_channel=False)
         if full:
             raise NoRoom(full)
         room = self.rooms.find(join, peer)
         seat = Seat(self.node.loop, EndLink(self.node.loop, end), join, peer, self._left)
         self.rooms.add(room, seat)
-        seat.session = self.open_session(peer, seat.dismiss, identity=room.name, grant=grant)
+        seat.session = self.open_session(peer, seat.dismiss, identity=identity, grant=grant)
         self.notes["rooms"] = str(len(self.rooms))
         self.node.bus.publish(
             RoomEntered(service=self.name, session=seat.session.id, peer=peer, room=room.name, seats=len(room.seats))

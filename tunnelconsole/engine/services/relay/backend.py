@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from tunnelconsole.engine.grants import Grant
 from tunnelconsole.engine.services.relay.spare import SparePool
 from tunnelconsole.engine.services.service import Start
-from tunnelconsole.engine.sessions import ANONYMOUS, Flow, Session
+from tunnelconsole.engine.sessions import Flow, Session
 from tunnelconsole.engine.transport.ends import End, SocketEnd
 from tunnelconsole.engine.transport.farewell import FAREWELL_TIME
 from tunnelconsole.engine.transport.listener import BACKLOG, Listener
@@ -62,6 +62,7 @@ class Backend:
         self._server = server
         self._peer = peer
         self._grant = grant
+        self._identity = grant.identity if grant is not None else server.identity_of(end)
         self._loop = server.node.loop
         self._key = secrets.token_bytes(KEY_LENGTH)
         self._address_stream: asyncio.Future[int] = self._loop.create_future()
@@ -135,13 +136,13 @@ class Backend:
         if self._mux.remote_leaving or not self._say(stream_id, address.encode()):
             raise ProtocolError("it left during the handshake")
         self._mux.send_eof(stream_id)
-        self._session = self._server.open_session(self._peer, self._end_session, address=address, grant=self._grant)
+        self._session = self._server.open_session(
+            self._peer, self._end_session, identity=self._identity, address=address, grant=self._grant
+        )
 
     def _no_room(self) -> str:
         """Why it cannot have a session now; "" when it can."""
-        grant, server = self._grant, self._server
-        identity = grant.identity if grant is not None else ANONYMOUS
-        return server.no_room(self._peer, identity, grant, new_session=True, new_channel=False)
+        return self._server.no_room(self._peer, self._identity, self._grant, new_session=True, new_channel=False)
 
     async def _turn_down(self, stream_id: int, reason: str) -> None:
         """Tells the backend, in place of an address, why there is none, and lets it read that."""

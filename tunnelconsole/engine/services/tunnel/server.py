@@ -79,6 +79,12 @@ def _one_tls(
     return []
 
 
+def _no_client_certificates(tls: TLSSettings | None) -> list[Problem]:
+    if tls is None or not tls.asks_clients:
+        return []
+    return [("tls", "visitors come to the same port, and have no client certificates; use tokens for its clients")]
+
+
 def _hosts(reserved: Mapping[str, str], certificates: Mapping[str, CertificateSettings]) -> list[Problem]:
     found = []
     for key, names in (("reserved", reserved), ("certificates", certificates)):
@@ -129,6 +135,7 @@ class TunnelServerSettings(ListeningSettings, frozen=True, kw_only=True):
         Rule(("certificate", "key"), _together),
         Rule(("listen_http", "certificate", "certificates", "tls"), _secure),
         Rule(("certificate", "certificates", "tls"), _one_tls),
+        Rule(("tls",), _no_client_certificates),
         Rule(("reserved", "certificates"), _hosts),
         Rule(("tokens",), _usable_tokens),
         Rule(("reserved", "tokens", "require_token"), _known_owners),
