@@ -6,7 +6,10 @@ import errno
 import json
 import os
 import re
+import ssl
+import subprocess
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,8 @@ from tunnelconsole.engine.services.kinds import KINDS
 from tunnelconsole.engine.services.listening import ListeningSettings
 from tunnelconsole.engine.services.service import ServiceSettings
 from tunnelconsole.engine.settings import PortRange, SSHSettings, TLSSettings
+from tunnelconsole.engine.transport.client_trust import ClientTrust
+from tunnelconsole.engine.transport.tls import plain_fingerprint
 from tunnelconsole.engine.units import Duration, Size
 from tunnelconsole.screens.keys import KEYS
 
@@ -193,3 +198,17 @@ def test_what_one_may_see_is_what_the_program_says(seen: str) -> None:
     assert pieces
     for piece in (part.strip(" :") for whole in pieces for part in whole.split("...")):
         assert piece in SOURCE or piece in reasons, piece
+
+
+def test_the_commands_for_client_certificates_make_what_a_server_takes(tmp_path: Path) -> None:
+    authority, listed = re.findall(r"```bash\n(.*?)```", section("Client certificates"), re.DOTALL)
+    run = partial(subprocess.run, shell=True, cwd=tmp_path, check=True, capture_output=True, text=True)
+    run(authority)
+    said = run(listed).stdout
+    trust = ClientTrust(tmp_path / "clients.pem", {"the desk": plain_fingerprint(said.split("= ")[1].strip())})
+    trust.demand(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
+    names = [
+        trust.identify(ssl.PEM_cert_to_DER_cert((tmp_path / file).read_text())) for file in ("laptop.pem", "desk.pem")
+    ]
+    assert names == ["laptop", "the desk"]
+    run("openssl verify -purpose sslclient -CAfile clients.pem laptop.pem")

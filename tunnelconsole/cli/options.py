@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
@@ -191,13 +191,27 @@ pass_shared = click.make_pass_decorator(Shared, ensure=True)
 
 
 def tls_options(command: Function) -> Function:
-    """Gives a command --tls, --fingerprint and --ca, which :func:`tls_settings` takes."""
+    """Gives a command --tls and :func:`trust_options`, which :func:`tls_settings` takes."""
     return click.option("--tls", is_flag=True, help="The server's listener is a TLS one.")(trust_options(command))
 
 
+def _keep(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
+    """Keeps what an option names until :func:`tls_settings` asks, so that no command has to hand it on."""
+    context.meta[f"{__name__}.{parameter.name}"] = value
+
+
+_OWN: Final[dict[str, Any]] = {
+    "type": click.Path(exists=True, dir_okay=False),
+    "callback": _keep,
+    "expose_value": False,
+}
+
+
 def trust_options(command: Function) -> Function:
-    """Gives a command --fingerprint and --ca."""
+    """Gives a command --fingerprint, --ca, --certificate and --key."""
     for option in (
+        click.option("--key", **_OWN, help="PEM file with the private key of --certificate."),
+        click.option("--certificate", **_OWN, help="PEM file with our certificate, for a server that wants one."),
         click.option("--ca", type=click.Path(exists=True, dir_okay=False), help="PEM file of who may vouch for it."),
         click.option("--fingerprint", metavar="SHA256", help="Pins the certificate of the server, which is a TLS one."),
     ):
@@ -304,16 +318,21 @@ def secret_of_environment(variable: str = SECRET_VARIABLE) -> Secret | None:
 
 
 def tls_settings(fingerprint: str | None, ca: str | None, *, tls: bool) -> TLSSettings | None:
-    """What --tls, --fingerprint and --ca ask for; None for no TLS.
+    """What --tls, --fingerprint, --ca, --certificate and --key ask for; None for no TLS.
 
-    :raises click.UsageError: the fingerprint is none.
-    :raises TunnelConsoleError: the file of the authorities cannot be used.
+    :raises click.UsageError: the fingerprint is none, or a certificate has no key.
+    :raises TunnelConsoleError: a file cannot be used.
     """
+    from tunnelconsole.engine.services.server_dialer import context_of
     from tunnelconsole.engine.settings import FilePath, Fingerprint, TLSSettings
     from tunnelconsole.engine.transport.tls import client_context
 
-    if not tls and fingerprint is None and ca is None:
+    kept = click.get_current_context().meta
+    own = {name: kept.get(f"{__name__}.{name}") for name in ("certificate", "key")}
+    if not tls and fingerprint is None and ca is None and not any(own.values()):
         return None
+    if sum(file is not None for file in own.values()) == 1:
+        raise click.UsageError("--certificate and --key go together")
     try:
         pin = Fingerprint.parse(fingerprint) if fingerprint is not None else None
     except ValueError as error:
@@ -324,4 +343,7 @@ def tls_settings(fingerprint: str | None, ca: str | None, *, tls: bool) -> TLSSe
         except OSError as error:  # of a file that can be read, OpenSSL says too little
             reason = error.strerror if isinstance(error, PermissionError) else "it has no certificates in PEM form"
             raise TunnelConsoleError(f"--ca: {ca} cannot be used: {reason}") from error
-    return TLSSettings(ca=FilePath(ca) if ca is not None else None, fingerprint=pin)
+    files = {name: FilePath(file) for name, file in {"ca": ca, **own}.items() if file is not None}
+    settings = TLSSettings(fingerprint=pin, **files)
+    context_of(settings)
+    return settings

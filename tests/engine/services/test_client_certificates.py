@@ -8,6 +8,7 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -70,7 +71,7 @@ async def coming(address: str, context: ssl.SSLContext) -> AsyncIterator[Caller]
         writer.transport.abort()
 
 
-async def identity_at(tls: TLSSettings, owned: Owned | None, **more: object) -> str:
+async def identity_at(tls: TLSSettings, owned: Owned | None, **more: Any) -> str:
     """As whom a jump server with these settings lets somebody in; why not, when it does not."""
     async with home(tls=tls, **more) as at, coming(at.address, showing(owned)) as caller:
         try:
