@@ -195,14 +195,14 @@ def tls_options(command: Function) -> Function:
     return click.option("--tls", is_flag=True, help="The server's listener is a TLS one.")(trust_options(command))
 
 
-def _keep(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
+def _keep_for_tls(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
     """Keeps what an option names until :func:`tls_settings` asks, so that no command has to hand it on."""
     context.meta[f"{__name__}.{parameter.name}"] = value
 
 
 _OWN: Final[dict[str, Any]] = {
     "type": click.Path(exists=True, dir_okay=False),
-    "callback": _keep,
+    "callback": _keep_for_tls,
     "expose_value": False,
 }
 
