@@ -344,6 +344,8 @@ def tls_settings(fingerprint: str | None, ca: str | None, *, tls: bool) -> TLSSe
             reason = error.strerror if isinstance(error, PermissionError) else "it has no certificates in PEM form"
             raise TunnelConsoleError(f"--ca: {ca} cannot be used: {reason}") from error
     files = {name: FilePath(file) for name, file in {"ca": ca, **own}.items() if file is not None}
-    settings = TLSSettings(fingerprint=pin, **files)
+    settings = TLSSettings(
+        fingerprint=pin, ca=files.get("ca"), certificate=files.get("certificate"), key=files.get("key")
+    )
     context_of(settings)
     return settings
