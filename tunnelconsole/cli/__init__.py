@@ -46,7 +46,7 @@ from tunnelconsole.cli.options import (
     token_option,
 )
 from tunnelconsole.cli.punch import nat, punch
-from tunnelconsole.cli.steering import drain, reload, steer
+from tunnelconsole.cli.steering import drain, limit, reload, steer
 from tunnelconsole.cli.tokens import token
 from tunnelconsole.cli.web import http, replay, request, requests
 from tunnelconsole.errors import ConfigError, TunnelConsoleError
@@ -332,6 +332,7 @@ def receivers(shared: Shared, session: str, chids: str) -> None:
 cli.add_command(replay)
 cli.add_command(retry)
 cli.add_command(drain)
+cli.add_command(limit)
 cli.add_command(reload)
 
 

@@ -53,6 +53,27 @@ def drain(shared: Shared, service: str, seconds: float | None) -> None:
     steer(shared, DrainService(service, seconds))
 
 
+@click.command(cls=Command, short_help="Change the limits of a service or a session while it runs.")
+@click.argument("target", metavar="SERVICE|SESSION")
+@click.option("--rate", default="", metavar="RATE", help="Bytes per second, both ways together, such as 10MB/s.")
+@click.option("--sessions", type=click.IntRange(min=1), metavar="N", help="At once, of a service.")
+@click.option("--channels", type=click.IntRange(min=1), metavar="N", help="At once, of a service.")
+@click.option("--none", "lifted", multiple=True, type=click.Choice(["rate", "sessions", "channels"]), help="No limit.")
+@pass_shared
+def limit(
+    shared: Shared, target: str, rate: str, sessions: int | None, channels: int | None, lifted: tuple[str, ...]
+) -> None:
+    """Change the limits of SERVICE, or the rate of SESSION, at once and for what is open; nobody is cut.
+
+    A service keeps them until it is started anew or a reload changes its settings, a session until it ends.
+    """
+    from tunnelconsole.control.steering import SetLimits
+
+    if not (rate or sessions or channels or lifted):
+        raise click.UsageError("name a limit: --rate, --sessions, --channels or --none")
+    steer(shared, SetLimits(target=target, rate=rate, sessions=sessions, channels=channels, lifted=list(lifted)))
+
+
 @click.command(cls=Command, short_help="Have the engine read its configuration again.")
 @click.option("--preview", is_flag=True, help="Print what would change and who would be cut, and change nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask, on a terminal either.")

@@ -17,7 +17,7 @@ from tunnelconsole.control.attempts import AttemptRow, Attempts, GetAttempts, Pu
 from tunnelconsole.control.audit import Audit, GetAudit, Means
 from tunnelconsole.control.bans import BanAddress, BanRow, Bans, GetBans, LiftBan
 from tunnelconsole.control.exchange_rows import ExchangeRow, HttpMessage
-from tunnelconsole.control.steering import DrainService, PreviewReload, ReloadPreview
+from tunnelconsole.control.steering import DrainService, PreviewReload, ReloadPreview, SetLimits
 from tunnelconsole.control.tokens import (
     ChangeToken,
     CreateToken,
@@ -80,6 +80,8 @@ class ServiceRow(msgspec.Struct, frozen=True, kw_only=True):
     """Where a client leads, or what a server serves, in a few words; may be empty."""
     notes: dict[str, str]
     """More facts by name, such as ``fingerprint`` (SHA-256 of a self-signed certificate)."""
+    limits: dict[str, float] = {}
+    """Limits in force: ``rate`` (bytes per second), ``sessions``, ``channels``; those that are not there are none."""
     drain_ends: float | None = None
     """When what it still carries is cut, while it is draining."""
 
@@ -101,6 +103,8 @@ class SessionRow(msgspec.Struct, frozen=True, kw_only=True):
     note: str = ""
     address: str = ""
     """Where others reach what it offers: a public ``host:port`` or URL; empty where it offers nothing."""
+    limits: dict[str, float] = {}
+    """Its own, set by hand: ``rate``; besides those of its service and its identity."""
 
 
 class ChannelRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -441,6 +445,7 @@ Request = (
     | SetReceivers | PunchAgain | ReloadConfig | StopEngine | Watch | GetAudit
     | GetTokens | CreateToken | ChangeToken | RotateToken | RevokeToken
     | GetBans | BanAddress | LiftBan | DrainService | PreviewReload
+    | SetLimits
 )  # fmt: skip
 
 MIN_INTERVAL = 0.25

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 
 from tunnelconsole.control.messages import Done, Request
-from tunnelconsole.control.steering import DrainService, PreviewReload, ReloadPreview, ServiceChange
+from tunnelconsole.control.steering import DrainService, PreviewReload, ReloadPreview, ServiceChange, SetLimits
 from tunnelconsole.engine.changes import changed_keys
 from tunnelconsole.engine.engine import Engine
+from tunnelconsole.engine.live_limits import LimitChange
 from tunnelconsole.engine.services.kinds import kind_of
 from tunnelconsole.engine.services.service import ServiceSettings
 from tunnelconsole.engine.sessions import Session
+from tunnelconsole.engine.units import Rate
 from tunnelconsole.errors import RequestRefused
 
 NAMED = 5
@@ -28,12 +30,27 @@ async def answer_about_plans(
     match request:
         case DrainService(name, seconds):
             return Done(await engine.drain_service(name, seconds))
+        case SetLimits():
+            change = LimitChange(
+                rate=_rate(request.rate),
+                sessions=request.sessions,
+                channels=request.channels,
+                lifted=request.lifted,
+            )
+            return Done(engine.set_limits(request.target, change))
         case PreviewReload():
             if look_ahead is None:
                 raise RequestRefused("this engine has no configuration that could be read again")
             return await look_ahead()
         case _:
             return None
+
+
+def _rate(text: str) -> float | None:
+    try:
+        return float(Rate.parse(text)) if text else None
+    except ValueError as error:
+        raise RequestRefused(str(error)) from error
 
 
 def preview(engine: Engine, wanted: Mapping[str, ServiceSettings]) -> ReloadPreview:

@@ -31,6 +31,7 @@ from tunnelconsole.engine.audit import AuditEntry
 from tunnelconsole.engine.bans import Ban
 from tunnelconsole.engine.bus import Record
 from tunnelconsole.engine.engine import Engine, Supervised
+from tunnelconsole.engine.live_limits import by_hand, limits_of
 from tunnelconsole.engine.meters import TICK, Meter
 from tunnelconsole.engine.services.channel.party import Party
 from tunnelconsole.engine.services.channel.server import ChannelServer
@@ -145,7 +146,8 @@ class Snapshot:
             restarts=supervised.restarts,
             exposed=service.exposed,
             target=service.target,
-            notes=service.notes,
+            notes=service.notes | ({"limits": "changed by hand"} if by_hand(service) else {}),
+            limits=limits_of(service),
             drain_ends=supervised.drain_ends,
         )
 
@@ -224,6 +226,7 @@ def session_row(session: Session) -> SessionRow:
         rate_out=session.rate_out,
         note=session.note,
         address=session.address,
+        limits={} if session.pace is None else {"rate": session.pace.rate},
     )
 
 

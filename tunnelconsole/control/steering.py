@@ -15,6 +15,19 @@ class DrainService(msgspec.Struct, frozen=True, tag="drain-service"):
     """How long it may take; None for as long as the configuration's ``drain``."""
 
 
+class SetLimits(msgspec.Struct, frozen=True, kw_only=True, tag="set-limits"):
+    """Changes limits of a service, or the rate of a session, while it runs; those that are not named stay."""
+
+    target: str
+    """A service's name, or a session's id."""
+    rate: str = ""
+    """As a configuration has it, such as ``10MB/s``; empty to leave it."""
+    sessions: int | None = None
+    channels: int | None = None
+    lifted: list[str] = []
+    """``rate``, ``sessions``, ``channels``: what shall have no limit any more."""
+
+
 class ServiceChange(msgspec.Struct, frozen=True, kw_only=True):
     """What a reload would do to one service."""
 

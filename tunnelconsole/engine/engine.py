@@ -32,6 +32,7 @@ from tunnelconsole.engine.events import (
     ServiceStopped,
 )
 from tunnelconsole.engine.keeping import Keeper
+from tunnelconsole.engine.live_limits import LimitChange, change_limits
 from tunnelconsole.engine.node import Node
 from tunnelconsole.engine.services.certificate_pair import CertificateWatch
 from tunnelconsole.engine.services.kinds import make_service
@@ -40,10 +41,10 @@ from tunnelconsole.engine.sessions import Session
 from tunnelconsole.engine.settings import DEFAULT_DRAIN
 from tunnelconsole.engine.steering_events import DrainCut, ServiceDraining, named
 from tunnelconsole.engine.store import StoredEvent
-from tunnelconsole.engine.supervised import LONGEST_DRAIN, Supervised, until_set
+from tunnelconsole.engine.supervised import LONGEST_DRAIN, Supervised, failing, until_set
 from tunnelconsole.engine.ticking import keep_ticking
 from tunnelconsole.engine.tokens import Tokens
-from tunnelconsole.errors import ConnectFailed, CredentialsRefused, HostTaken, RequestRefused, TunnelConsoleError
+from tunnelconsole.errors import CredentialsRefused, HostTaken, RequestRefused, TunnelConsoleError
 
 __all__ = ["Engine", "Supervised"]
 
@@ -163,13 +164,7 @@ class Engine:
 
         :param within: seconds that their first start may take; what is not known by then is not told.
         """
-        found = [self.supervised[name] for name in names if name in self.supervised]
-        await until_set([each.service.settled for each in found if each.task is not None], within)
-        return [
-            f"service {each.service.name}: {each.service.error}"
-            for each in found
-            if each.service.state in ("backoff", "failed") and not isinstance(each.error, ConnectFailed)
-        ]
+        return await failing([self.supervised[name] for name in names if name in self.supervised], within)
 
     def _add(self, service: Service[Any]) -> None:
         supervised = self.supervised[service.name] = Supervised(service)
@@ -332,6 +327,14 @@ class Engine:
             if session in service.attached:
                 return service.set_receivers(session, receivers)
         raise RequestRefused(f"session {session_id} is about to end", "list the sessions again")
+
+    @by_program("set-limits")
+    def set_limits(self, target: str, change: LimitChange) -> str:
+        """Changes the limits of a service, or of a session by its id, for open channels too; returns what is in force.
+
+        :raises RequestRefused: there is neither, or it cannot be.
+        """
+        return change_limits(target, change, self.services, self.running)
 
     @by_program("punch-again")
     def punch_again(self, name: str) -> str:

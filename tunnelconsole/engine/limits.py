@@ -198,6 +198,23 @@ class Gate:
             )
         )
 
+    @property
+    def rate(self) -> float | None:
+        """Bytes per second of the whole service that are in force; None for no limit."""
+        return None if self.pace is None else self.pace.rate
+
+    def set_rate(self, rate: float | None) -> None:
+        """Has flows to come keep to another rate of the whole service, in bytes per second; None for no limit.
+
+        Those there are have to be told: see :meth:`~tunnelconsole.engine.services.service.Service.repace`.
+        """
+        if rate is None:
+            self.pace = None
+        elif self.pace is None:
+            self.pace = Pace(rate)
+        else:
+            self.pace.set_rate(rate)
+
     def count_session(self, peer: str, identity: str, more: int) -> None:
         """Somebody has one session more (1) or less (-1)."""
         if self.addresses.limited:

@@ -17,6 +17,7 @@ from tunnelconsole.engine.events import (
     SessionOpened,
 )
 from tunnelconsole.engine.meters import Meter, Meters
+from tunnelconsole.engine.transport.pacing import Pace
 
 if TYPE_CHECKING:
     from tunnelconsole.engine.grants import Grant
@@ -69,6 +70,7 @@ class Session:
         "kind",
         "meter",
         "note",
+        "pace",
         "peer",
         "rate_in",
         "rate_out",
@@ -99,6 +101,8 @@ class Session:
         self.grant = grant
         self.note = ""
         """What is not as it should be with the remote party, in a word; empty when all is well."""
+        self.pace: Pace | None = None
+        """What all its flows keep to together, besides what others have to; None for no limit of its own."""
         self.since = time.time()
         self.channels = 0
         self.bytes_in = 0
@@ -135,6 +139,7 @@ class Channel:
         "id",
         "idle_timeout",
         "label",
+        "other_pace",
         "peer",
         "rate_in",
         "rate_out",
@@ -151,6 +156,8 @@ class Channel:
         self.peer = peer
         self.flow = flow
         self.idle_timeout = idle_timeout
+        self.other_pace: Pace | None = None
+        """What its flow keeps to because of somebody else than the session's party; None for nothing."""
         self.held_up: Callable[[], bool] | None = None
         """Says whether the remote party has more to send that others do not take yet: then it is not idle."""
         self.since = time.time()

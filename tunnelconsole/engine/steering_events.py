@@ -34,6 +34,18 @@ class ServiceDraining(Event, frozen=True, kw_only=True):
         return f"takes nothing new; {channels} may finish within {self.seconds:g} s, then it stops"
 
 
+class LimitsChanged(Event, frozen=True, kw_only=True):
+    """An operator changed the limits of a service or a session while it runs."""
+
+    type: ClassVar[str] = "limits-changed"
+    level: ClassVar[Level] = "info"
+    limits: str
+    """Those in force, in a few words."""
+
+    def text(self) -> str:
+        return f"{'the session' if self.session else 'the service'} now has {self.limits}"
+
+
 class DrainCut(Event, frozen=True, kw_only=True):
     """The time of a drain is over, and what was left has been cut."""
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 from tunnelconsole.engine.services.service import Service, State
+from tunnelconsole.errors import ConnectFailed
 
 LONGEST_DRAIN = 7 * 86400.0
 """Seconds that a drain may be given: whoever has begun one has forgotten it by then."""
@@ -49,3 +50,13 @@ async def until_set(events: Iterable[asyncio.Event], seconds: float) -> None:
         async with asyncio.timeout(None if math.isinf(seconds) else seconds):
             for event in events:
                 await event.wait()
+
+
+async def failing(found: Sequence[Supervised], within: float) -> list[str]:
+    """Why those of these do not run that cannot; see :meth:`~tunnelconsole.engine.engine.Engine.failing`."""
+    await until_set([each.service.settled for each in found if each.task is not None], within)
+    return [
+        f"service {each.service.name}: {each.service.error}"
+        for each in found
+        if each.service.state in ("backoff", "failed") and not isinstance(each.error, ConnectFailed)
+    ]

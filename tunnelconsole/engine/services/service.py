@@ -29,6 +29,7 @@ from tunnelconsole.engine.transport.ends import End
 from tunnelconsole.engine.transport.listener import Accepted, Listener, is_loopback, listen
 from tunnelconsole.engine.transport.pacing import Pace, together
 from tunnelconsole.engine.transport.pump import Finished
+from tunnelconsole.engine.transport.repacing import Paced
 from tunnelconsole.errors import ListenFailed, RequestRefused
 
 Start = Callable[[Finished], Flow]
@@ -69,8 +70,10 @@ class Service(ABC, Generic[S]):
     """
 
     kind: ClassVar[str]
+    shares_rates: ClassVar[bool] = True
+    """Whether each address and identity may have a rate of its own here; else the service has one alone."""
     live_keys: ClassVar[frozenset[str]] = frozenset(
-        {"clients_allow", "clients_deny", "limits.sessions", "limits.channels", "limits.idle_timeout"}
+        {"clients_allow", "clients_deny", "limits.sessions", "limits.channels", "limits.rate", "limits.idle_timeout"}
     )
     """Settings that :meth:`take` can change while the service runs, without ending anything."""
 
@@ -134,6 +137,9 @@ class Service(ABC, Generic[S]):
         before, self.settings = self.settings, settings
         self.clients = Clients(settings.clients_allow, settings.clients_deny)
         self.gate.settings = settings.limits
+        if self.gate.rate != settings.limits.rate:
+            self.gate.set_rate(settings.limits.rate)
+            self.repace()
         for channel in self.node.sessions.channels.values():
             if channel.session in self.attached and channel.idle_timeout == before.limits.idle_timeout:
                 channel.idle_timeout = settings.limits.idle_timeout
@@ -219,9 +225,18 @@ class Service(ABC, Generic[S]):
         self.node.sessions.close_channel(channel, cause)
 
     def carry(
-        self, session: Session, label: str, start: Start, ended: Callable[[str], None], visitor: str = ""
+        self,
+        session: Session,
+        label: str,
+        start: Start,
+        ended: Callable[[str], None],
+        visitor: str = "",
+        other_pace: Pace | None = None,
     ) -> Flow:
-        """Starts a flow and keeps it registered as a channel of ``session`` until it ends; then calls ``ended``."""
+        """Starts a flow and keeps it registered as a channel of ``session`` until it ends; then calls ``ended``.
+
+        :param other_pace: what the flow keeps to besides what the session has to.
+        """
 
         def finished(reason: str) -> None:
             self.close_channel(channel, reason)
@@ -229,6 +244,7 @@ class Service(ABC, Generic[S]):
 
         flow = start(finished)
         channel = self.open_channel(session, label, flow, visitor)
+        channel.other_pace = other_pace
         return flow
 
     def carry_alone(
@@ -273,7 +289,26 @@ class Service(ABC, Generic[S]):
 
         :param visitor: whose it is, where that is not the session's peer.
         """
-        return self.pace_for(visitor or session.peer, session.identity, session.grant)
+        own = self.gate.pace
+        if self.shares_rates:
+            own = self.pace_for(visitor or session.peer, session.identity, session.grant)
+        return together((own, session.pace)) if session.pace is not None else own
+
+    def repace(self, session: Session | None = None) -> None:
+        """Has every open channel keep to the rates that hold now, of one session when given.
+
+        Nobody is cut: a flow that has had no rate is copied under one from the next byte on, and one without any
+        more goes on through the kernel.
+        """
+        for channel in list(self.node.sessions.channels.values()):
+            if channel.session in self.attached and session in (None, channel.session):
+                with self.node.contain(f"another rate for channel {channel.id}", self.name):
+                    self.repace_channel(channel)
+
+    def repace_channel(self, channel: Channel) -> None:
+        """The same for one channel."""
+        if isinstance(channel.flow, Paced):
+            channel.flow.set_pace(together((self.pace_in(channel.session, channel.peer), channel.other_pace)))
 
     def admit(self, sock: socket.socket, peer: str) -> Place | None:
         """A place for whoever has connected, to be held until its handshake is done; None once it is turned away."""

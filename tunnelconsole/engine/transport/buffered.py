@@ -29,6 +29,7 @@ class BufferedHalf(Half):
         "_pending",
         "_source",
         "_source_ended",
+        "_waits_for_rate",
         "_writing",
     )
 
@@ -54,11 +55,21 @@ class BufferedHalf(Half):
         self._end_passed_on = False
         self._input = InputWatch(loop, source.fileno(), self._readable)
         self._next_read = 0.0
+        self._waits_for_rate = False
         self._writing = False
 
     def start(self, early: bytes) -> None:
         self._take(early)
         self._pause = self._loop.call_soon(self._resume)
+
+    def set_pace(self, pace: Pace | None) -> None:
+        """Keeps to another rate from now on, whatever the one before had it wait for; None for no limit."""
+        self._pace = pace
+        self._next_read = 0.0
+        if self._pause is not None and self._waits_for_rate:
+            self._pause.cancel()
+            self._waits_for_rate = False
+            self._pause = self._loop.call_soon(self._resume)
 
     def _take(self, data: bytes) -> None:
         """Keeps what came for delivery, and with a rate the time from which more may be read."""
@@ -71,6 +82,7 @@ class BufferedHalf(Half):
     def _resume(self) -> None:
         """Delivers what is pending, then reads: first what the source holds already, then as it comes."""
         self._pause = None
+        self._waits_for_rate = False
         if self._deliver():
             self._readable()
 
@@ -98,6 +110,7 @@ class BufferedHalf(Half):
         if wait > 0:
             self._input.stop()
             self._pause = self._loop.call_later(wait, self._resume)
+            self._waits_for_rate = True
         elif self._source.holds_input():
             self._input.stop()
             self._pause = self._loop.call_soon(self._resume)

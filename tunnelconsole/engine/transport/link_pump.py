@@ -77,6 +77,14 @@ class LinkPump:
             self.reason = self.reason or reason
             self._end(broken=True)
 
+    def set_pace(self, pace: Pace | None) -> None:
+        """Keeps to another rate from now on, whatever the one before had it wait for; None for no limit."""
+        self._pace = pace
+        for direction in (self._from_left, self._from_right):
+            if direction.pause is not None:
+                direction.pause.cancel()
+                self._go_on(direction)
+
     def stop_receiving(self) -> None:
         """Takes no more from ``right``: the pump ends once what ``left`` sent has been delivered."""
         self._from_right.stop()

@@ -30,6 +30,11 @@ class Pace:
         self._tokens = rate * BURST_SECONDS
         self.set_rate(rate)
 
+    @property
+    def rate(self) -> float:
+        """Bytes per second that it holds to."""
+        return self._rate
+
     def set_rate(self, rate: float) -> None:
         """Holds to another rate from now on, in bytes per second, above 0."""
         self._rate = rate

@@ -15,6 +15,7 @@ from tunnelconsole.engine.transport.ends import End, SocketEnd
 from tunnelconsole.engine.transport.half import Half
 from tunnelconsole.engine.transport.pacing import Pace
 from tunnelconsole.engine.transport.plane import CAN_SPLICE, Plane
+from tunnelconsole.engine.transport.repacing import repaced
 
 Finished = Callable[[str], None]
 """Told once, when both directions have ended and both ends are closed: the reason, or "" for an orderly end."""
@@ -32,7 +33,7 @@ class Pump:
     :param finished: see :data:`Finished`; never called from within the constructor.
     """
 
-    __slots__ = ("_ended", "_finished", "_loop", "left", "left_to_right", "reason", "right", "right_to_left")
+    __slots__ = ("_ended", "_finished", "_loop", "_plane", "left", "left_to_right", "reason", "right", "right_to_left")
     undelivered = None
     """Nobody can tell: TCP does not say whether what was sent has been read."""
 
@@ -47,6 +48,7 @@ class Pump:
         early_right: bytes = b"",
         pace: Pace | None = None,
     ) -> None:
+        self._plane = plane
         self._loop = plane.loop
         self._finished = finished
         self.reason = ""
@@ -91,6 +93,13 @@ class Pump:
         self.left_to_right.cut()
         self.right_to_left.cut()
         self._end(broken=True)
+
+    def set_pace(self, pace: Pace | None) -> None:
+        """Keeps to another rate from now on; None for no limit."""
+        if not self._ended:
+            left, right = self.left, self.right
+            self.left_to_right = repaced(self.left_to_right, self._plane, left, right, pace, passes_end=True)
+            self.right_to_left = repaced(self.right_to_left, self._plane, right, left, pace, passes_end=True)
 
     def stop_receiving(self) -> None:
         """Takes no more from ``right``: the pump ends once what ``left`` sent has been delivered."""

@@ -139,6 +139,18 @@ class StreamPump:
             self._wait_to_write(wanted=False)
         self._check_over()
 
+    def set_pace(self, pace: Pace | None) -> None:
+        """Keeps to another rate from now on, whatever the one before had it wait for; None for no limit."""
+        self._pace = pace
+        if self.over or (self._read_pause is not None and self._read_pause is self._write_pause):
+            return  # it has not begun
+        if self._read_pause is not None:
+            self._read_pause.cancel()
+            self._read_pause = self._loop.call_soon(self._read_on)
+        if self._write_pause is not None:
+            self._write_pause.cancel()
+            self._write_pause = self._loop.call_soon(self._deliver)
+
     def abort(self, reason: str) -> None:
         """Cuts both directions now, with a reset to both sides."""
         if not self.over:

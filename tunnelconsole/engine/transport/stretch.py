@@ -128,6 +128,15 @@ class Stretch:
             self._pipe = None
             self._in_pipe = 0
 
+    def end_early(self) -> None:
+        """Moves nothing more once what is in the pipe has arrived; the owner is told as of any end."""
+        if self.over:
+            return
+        self._left = 0
+        if not self._in_pipe:
+            self.stop()
+            self._owner.stretch_moved(self, 0)
+
     def stop(self) -> None:
         """Moves nothing more; what is in the pipe is lost. Safe to repeat."""
         if self.over:

@@ -17,6 +17,7 @@ from tunnelconsole.engine.transport.ends import End, SocketEnd
 from tunnelconsole.engine.transport.half import Half
 from tunnelconsole.engine.transport.pacing import Pace
 from tunnelconsole.engine.transport.plane import CAN_SPLICE, Plane
+from tunnelconsole.engine.transport.repacing import repaced
 
 SILENCE = 5.0
 """Seconds without a byte for it after which a program that has closed its sending side is taken to be gone; nothing
@@ -79,11 +80,13 @@ class Bridge:
     __slots__ = (
         "_deaf",
         "_ended",
+        "_hub",
         "_left",
         "_local",
         "_loop",
         "_others",
         "_over",
+        "_plane",
         "_timer",
         "_to_hub",
         "_to_local",
@@ -101,6 +104,8 @@ class Bridge:
         pace: Pace | None = None,
         others: Callable[[], bool] | None = None,
     ) -> None:
+        self._plane = plane
+        self._hub = hub
         self._loop = plane.loop
         self._others = others
         self._local = local
@@ -131,6 +136,15 @@ class Bridge:
     def bytes_out(self) -> int:
         """Bytes that went to it."""
         return self._to_local.total - len(self._left)
+
+    def set_pace(self, pace: Pace | None) -> None:
+        """Keeps to another rate from now on; None for no limit."""
+        if not self._over:
+            local, hub = self._local, self._hub
+            self._to_hub = repaced(self._to_hub, self._plane, local, hub, pace, passes_end=False)
+            self._to_local = repaced(self._to_local, self._plane, hub, local, pace, passes_end=False)
+            spliced = isinstance(self._to_hub, AdaptiveHalf) and CAN_SPLICE
+            self.path = "splice" if spliced else "tcp" if isinstance(self._to_hub, AdaptiveHalf) else hub.path
 
     def abort(self, reason: str) -> None:
         """Ends it now, with a reset to the local end; what it sent before still goes out."""

@@ -142,6 +142,11 @@ class Hub:
         if self._splices and self.routes.targets(sender) is not targets:  # somebody went meanwhile
             self._review_one(sender)
 
+    def paced_anew(self, sender: Party) -> None:
+        """``sender`` is held to another rate, or to none: with one it cannot be spliced."""
+        if self._splices:
+            self._review_one(sender)
+
     def pause_after(self, sender: Party, size: int) -> float:
         """Seconds to read nothing from a sender of whom so many bytes were just read."""
         return sender.pace.take(size, self.loop.time()) if sender.pace is not None else 0.0
@@ -234,7 +239,7 @@ class Hub:
     def _review_one(self, sender: Party) -> None:
         receiver = self.routes.sole_receiver(sender)
         direct = sender.direct_out
-        if direct is not None and direct.receiver is not receiver:
+        if direct is not None and (direct.receiver is not receiver or sender.pace is not None):
             self._part(direct)
             direct = None
         if direct is not None or receiver is None or sender.pace is not None:

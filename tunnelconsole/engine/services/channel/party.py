@@ -167,6 +167,16 @@ class Party:
         else:
             self._input.start()
 
+    def set_pace(self, pace: Pace | None) -> None:
+        """Keeps what it sends to another rate from now on; None for no limit."""
+        self.pace = pace
+        if self.over or self.ended:
+            return
+        if self._pause is not None:
+            self._stop_pausing()
+            self.read_on()
+        self._hub.paced_anew(self)
+
     def hand_over(self) -> bytes:
         """Lets somebody else read from it from now on, at once; returns what is to come before that."""
         self._stop_pausing()

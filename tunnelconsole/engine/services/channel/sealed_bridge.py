@@ -119,6 +119,11 @@ class SealedBridge:
             return ""
         return self.reason or "the other end has not confirmed that it has all that was sent"
 
+    def set_pace(self, pace: Pace | None) -> None:
+        """Keeps to another rate from now on; None for no limit."""
+        self._to_hub.set_pace(pace)
+        self._to_local.set_pace(pace)
+
     def abort(self, reason: str) -> None:
         """Ends it now, with a reset to the local end; the other end is told, unless it has all that it can have."""
         self._end("" if self._accounts is not None and self._accounts.done else reason)

@@ -80,6 +80,7 @@ class PunchClient(Service[PunchClientSettings], PairingUser):
     """One end of a punched connection."""
 
     kind = "punch-client"
+    shares_rates = False
 
     def __init__(self, name: str, settings: PunchClientSettings, node: Node) -> None:
         super().__init__(name, settings, node)
@@ -249,7 +250,7 @@ class Link:
         """Pipes a stream to an end as a channel."""
 
         def start(finished: Finished) -> StreamPump:
-            return self.streams.join(stream_id, end, finished, early=early, pace=self._client.gate.pace)
+            return self.streams.join(stream_id, end, finished, early=early, pace=self._client.pace_in(self.session))
 
         def ended(reason: str) -> None:
             self._flows.discard(flow)

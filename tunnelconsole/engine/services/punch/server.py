@@ -21,6 +21,7 @@ from tunnelconsole.engine.rules import Problem, Rule
 from tunnelconsole.engine.services.listening import ListeningService, ListeningSettings, proved_by_tls
 from tunnelconsole.engine.services.punch.observer import probe, seen_as
 from tunnelconsole.engine.services.punch.rooms import Room, Rooms, Seat
+from tunnelconsole.engine.sessions import Channel
 from tunnelconsole.engine.settings import ListenAddress, PortRange, ProxyNetwork
 from tunnelconsole.engine.transport.ends import End, SocketEnd, receive, send_all
 from tunnelconsole.engine.transport.link import EndLink
@@ -137,6 +138,10 @@ class PunchServer(ListeningService[PunchServerSettings]):
             await super().run()
         finally:  # also where the observers could listen and the service could not
             self.stop_accepting()
+
+    def repace_channel(self, channel: Channel) -> None:
+        if isinstance(channel.flow, Pump):
+            channel.flow.set_pace(together((self.pace_in(channel.session), channel.other_pace)))
 
     def stop_accepting(self) -> None:
         super().stop_accepting()
@@ -291,10 +296,8 @@ class PunchServer(ListeningService[PunchServerSettings]):
                 seat.notice(f"there is no relay: {full}")
             return
 
-        paces = [self.pace_in(first.session)]
-        if second.session is not None and second.session.grant is not None:
-            paces.append(second.session.grant.token.pace)
-        pace = together(paces)
+        others = second.session.grant.token.pace if second.session and second.session.grant else None
+        pace = together((self.pace_in(first.session), others))
 
         def start(finished: Finished) -> Pump:
             return Pump(
@@ -315,7 +318,7 @@ class PunchServer(ListeningService[PunchServerSettings]):
         for seat in (first, second):
             if seat.cut_relay is not None:
                 seat.cut_relay("another relay takes its place")
-        flow = self.carry(first.session, f"room {first.room.name}", start, ended, second.peer)
+        flow = self.carry(first.session, f"room {first.room.name}", start, ended, second.peer, others)
         first.cut_relay = second.cut_relay = cut = flow.abort
 
     async def _observe(self, end: SocketEnd, peer: str) -> None:

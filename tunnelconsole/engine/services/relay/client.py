@@ -25,6 +25,7 @@ from tunnelconsole.engine.transport.dialer import dial
 from tunnelconsole.engine.transport.early_stream import EarlyStream
 from tunnelconsole.engine.transport.ends import End, SocketEnd, receive, send_all
 from tunnelconsole.engine.transport.mux import Mux, QuietUser
+from tunnelconsole.engine.transport.pacing import Pace
 from tunnelconsole.engine.transport.pump import Finished, Pump
 from tunnelconsole.engine.transport.stream_pump import StreamPump
 from tunnelconsole.engine.units import Duration
@@ -84,6 +85,7 @@ class RelayClient(ClientService[RelayClientSettings]):
     """Attaches a target to a relay server, the original program included."""
 
     kind = "relay-client"
+    shares_rates = False
 
     def __init__(self, name: str, settings: RelayClientSettings, node: Node) -> None:
         super().__init__(name, settings, node, settings.server)
@@ -196,6 +198,9 @@ class Attachment:
         self._drop_spare()
         if not self._flows:
             self.close("")
+
+    def _pace(self) -> Pace | None:
+        return None if self._session is None else self._client.pace_in(self._session)
 
     def _server_leaves(self) -> None:
         """The server stops, or was configured anew."""
@@ -335,7 +340,7 @@ class Attachment:
         if target is None:
             end.abort()
             return
-        plane, pace = self._client.node.plane, self._client.gate.pace
+        plane, pace = self._client.node.plane, self._pace()
         self._carry(visitor, lambda finished: Pump(plane, end, target, finished, early_left=early, pace=pace))
 
     def _opened(self, stream_id: int) -> None:
@@ -363,7 +368,7 @@ class Attachment:
             return
 
         def start(finished: Finished) -> StreamPump:
-            early, ended, pace = visitor.early, visitor.ended, self._client.gate.pace
+            early, ended, pace = visitor.early, visitor.ended, self._pace()
             return StreamPump(
                 self._loop, self._mux, stream_id, target, finished, early=early, early_end=ended, pace=pace
             )

@@ -35,6 +35,7 @@ STEERING: dict[str, tuple[str, ...]] = {
     "replay": (),
     "retry": (),
     "drain": ("--for",),
+    "limit": ("--rate", "--sessions", "--channels", "--none"),
     "reload": ("--preview", "--yes"),
     "request": ("--curl", "--reveal"),
 }

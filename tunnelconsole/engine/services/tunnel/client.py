@@ -159,6 +159,7 @@ class TunnelClient(ClientService[TunnelClientSettings]):
     """Gives a web service a public hostname at a tunnel server, the original program included."""
 
     kind = "tunnel-client"
+    shares_rates = False
 
     def __init__(self, name: str, settings: TunnelClientSettings, node: Node) -> None:
         super().__init__(name, settings, node, settings.server.address, secure=settings.server.scheme == "https")

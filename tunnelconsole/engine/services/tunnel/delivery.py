@@ -61,7 +61,7 @@ class Delivery(HttpPump):
     def __init__(self, attachment: Attachment, link: Link) -> None:
         client = attachment.client
         super().__init__(client.node, link, ServiceExchanges(client.settings.server.scheme, client.told))
-        self.pace = client.gate.pace
+        self.pace = client.pace_in(attachment.session) if attachment.session is not None else client.gate.pace
         self._attachment = attachment
         self._client = client
         self._request: RequestReady | None = None

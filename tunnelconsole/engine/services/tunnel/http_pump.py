@@ -225,6 +225,22 @@ class HttpPump(ABC):
             self._slow_down(self.pace, len(data))
         self.go_on(events)
 
+    def set_pace(self, pace: Pace | None) -> None:
+        """Keeps to another rate from now on, whatever the one before had it wait for; None for no limit."""
+        self.pace = pace
+        if self._ended:
+            return
+        if self._raw is not None:
+            self._raw.set_pace(pace)
+            return
+        if pace is not None:  # the kernel keeps to no rate
+            for stretch in (self._down, self._up):
+                if stretch is not None:
+                    stretch.end_early()
+        if self._resting is not None:
+            self._resting.cancel()
+            self._rested()
+
     def receive_from_upstream(self, data: bytes) -> list[Event]:
         """Takes bytes of an answer."""
         return self.exchanges.receive_from_upstream(data)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from tunnelconsole.engine.node import Node
-from tunnelconsole.engine.sessions import Flow
 from tunnelconsole.engine.transport.link import EndLink, JoinableLink, Link
 from tunnelconsole.engine.transport.link_pump import LinkPump
 from tunnelconsole.engine.transport.pacing import Pace
@@ -19,7 +18,7 @@ class RawFlow:
     """
 
     def __init__(self, node: Node, upstream: Link, visitor: Link, finished: Finished, pace: Pace | None) -> None:
-        self._flow: Flow
+        self._flow: Pump | StreamPump | LinkPump
         self._upstream_is_right = False
         if isinstance(upstream, EndLink) and isinstance(visitor, EndLink):
             self._flow = Pump(node.plane, upstream.release(), visitor.release(), finished, pace=pace)
@@ -47,6 +46,10 @@ class RawFlow:
     def path(self) -> str:
         """How bytes travel."""
         return self._flow.path
+
+    def set_pace(self, pace: Pace | None) -> None:
+        """Keeps to another rate from now on; None for no limit."""
+        self._flow.set_pace(pace)
 
     def abort(self, reason: str) -> None:
         """Cuts both directions now, with a reset to both sides."""

@@ -32,6 +32,7 @@ from tunnelconsole.engine.services.tunnel.hooks import Hooks
 from tunnelconsole.engine.services.tunnel.inspector import Inspector
 from tunnelconsole.engine.services.tunnel.routes import Routes, Tunnel
 from tunnelconsole.engine.services.tunnel.visitor import Visitor
+from tunnelconsole.engine.sessions import Channel
 from tunnelconsole.engine.settings import FilePath, ListenAddress, NetworkPattern, Secret, TLSSettings
 from tunnelconsole.engine.transport.ends import End, SocketEnd
 from tunnelconsole.engine.transport.link import EndLink
@@ -244,6 +245,11 @@ class TunnelServer(ListeningService[TunnelServerSettings]):
             self._sweeping.cancel()
             for visitor in list(self.visitors):
                 visitor.abort("the service stopped")
+
+    def repace_channel(self, channel: Channel) -> None:
+        flow = channel.flow
+        if isinstance(flow, Visitor):
+            flow.repace()
 
     def stop_accepting(self) -> None:
         super().stop_accepting()

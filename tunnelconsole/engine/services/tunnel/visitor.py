@@ -7,6 +7,7 @@ from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Final
 
 from tunnelconsole.engine.limits import Place
+from tunnelconsole.engine.rates import Allowance
 from tunnelconsole.engine.services.tunnel.backend import Backend
 from tunnelconsole.engine.services.tunnel.hooks import NOT_JUDGED, Judge, Request, Verdict
 from tunnelconsole.engine.services.tunnel.http_pump import HttpPump, label_of
@@ -16,7 +17,7 @@ from tunnelconsole.engine.services.tunnel.raw import RawFlow
 from tunnelconsole.engine.services.tunnel.routes import Tunnel
 from tunnelconsole.engine.sessions import Channel
 from tunnelconsole.engine.transport.link import Link
-from tunnelconsole.engine.transport.pacing import together
+from tunnelconsole.engine.transport.pacing import Pace, together
 from tunnelconsole.engine.transport.stream_link import StreamLink
 from tunnelconsole.engine.wire.http.exchange import (
     IDEMPOTENT,
@@ -60,6 +61,7 @@ class Visitor(HttpPump):
         "_extended",
         "_failed",
         "_failure",
+        "_held_by",
         "_hooked",
         "_place",
         "_progress",
@@ -76,6 +78,8 @@ class Visitor(HttpPump):
         self._server = server
         self.peer = peer
         self._allowances = server.allowances_of(peer)
+        self._held_by: tuple[Token | None, list[Allowance]] = (None, [])
+        """What the rate of the request under way is made of."""
         self._place: Place | None = place
         place.lost = self.abort
         self._request: RequestReady | None = None
@@ -174,15 +178,27 @@ class Visitor(HttpPump):
         """Seconds until the next request may come; 0 for now. Sets how fast bytes may pass."""
         allowances = [*tunnel.allowances, *self._allowances]
         token = tunnel.token
+        if token is not None and token.allowance is not None:
+            allowances.append(token.allowance)
+        now = self._node.loop.time()
+        wait = max((allowance.take_request(now) for allowance in allowances), default=0.0)
+        self._held_by = (token, allowances)
+        self.pace = self._own_pace()
+        return wait
+
+    def _own_pace(self) -> Pace | None:
+        """What the request under way has to keep to, as things stand."""
+        token, allowances = self._held_by
         paces = [self._server.gate.pace_for(self.peer, token.name if token is not None else "")]
         if token is not None:
             paces.append(token.pace)
-            if token.allowance is not None:
-                allowances.append(token.allowance)
-        now = self._node.loop.time()
-        wait = max((allowance.take_request(now) for allowance in allowances), default=0.0)
-        self.pace = together([*paces, *(allowance.pace for allowance in allowances)])
-        return wait
+        if self._channel is not None:
+            paces.append(self._channel.session.pace)
+        return together([*paces, *(allowance.pace for allowance in allowances)])
+
+    def repace(self) -> None:
+        """Keeps to what holds now."""
+        self.set_pace(self._own_pace())
 
     def _ask(self) -> list[Event]:
         """Leads the request to one of the tunnel's clients."""
@@ -230,6 +246,8 @@ class Visitor(HttpPump):
         self._backend = backend
         backend.callers.add(self)
         self._channel = self._server.open_channel(backend.session, label, self, self.peer)
+        if backend.session.pace is not None:
+            self.pace = self._own_pace()
         return ""
 
     def _leave_channel(self, cause: str) -> None:
