@@ -14,7 +14,7 @@ from tunnelconsole.control.attempts import GetAttempts, PunchAgain
 from tunnelconsole.control.bans import BanAddress, LiftBan
 from tunnelconsole.control.client import ControlClient
 from tunnelconsole.control.roles import READING, refusal
-from tunnelconsole.control.steering import DrainService
+from tunnelconsole.control.steering import DrainService, SetLimits
 from tunnelconsole.control.tokens import ChangeToken, CreateToken, RevokeToken, RotateToken
 from tunnelconsole.engine.engine import Engine
 from tunnelconsole.engine.services.relay.server import RelayServerSettings
@@ -25,6 +25,7 @@ STEERING: list[messages.Request] = [
     messages.StopService("edge"),
     messages.RestartService("edge"),
     DrainService("edge"),
+    SetLimits(target="edge", sessions=1),
     messages.KickSession("s1"),
     messages.CloseChannel("c1"),
     messages.SetReceivers("s1", []),

@@ -5,17 +5,22 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable
+from functools import partial
 from typing import TypeVar
 
 import pytest
 
+from channel_client_peers import ends
 from channel_peers import hub
 from jump_peers import ask, home, jump_server
 from loopback import hears
+from relay_peers import shop
+from tunnel_peers import HOST, app, ok
 from tunnelconsole.engine.engine import Engine
 from tunnelconsole.engine.limits import LimitSettings
 from tunnelconsole.engine.live_limits import LimitChange
 from tunnelconsole.engine.sessions import Flow
+from tunnelconsole.engine.settings import Secret
 from tunnelconsole.engine.steering_events import LimitsChanged
 from tunnelconsole.engine.transport.plane import CAN_SPLICE
 from tunnelconsole.engine.units import Rate
@@ -42,16 +47,23 @@ def flow_at(engine: Engine, service: str) -> Flow:
     return flow
 
 
-async def while_rates_change(engine: Engine, target: str, service: str, moving: Awaitable[T]) -> T:
-    """Has a flow go on from rate to rate: each time it has moved something, and in the end it is free."""
+async def while_rates_change(
+    engine: Engine, target: str, service: str, moving: Awaitable[T], whole: int = 2 * len(SOME)
+) -> T:
+    """Has a flow go on from rate to rate: each time it has moved something, and in the end it is free.
+
+    :param whole: bytes after which nothing more comes.
+    """
     flow = flow_at(engine, service)
+
+    def moved_on(before: int) -> bool:
+        return flow.bytes_in + flow.bytes_out > before or before >= whole
 
     async def change() -> None:
         for rate in (SLOW, None, FAST, SLOW, FAST, None, SLOW):
-            moved = flow.bytes_in + flow.bytes_out
+            before = flow.bytes_in + flow.bytes_out
             engine.set_limits(target, FREE if rate is None else LimitChange(rate=rate))
-            whole = 2 * len(SOME)
-            await until(lambda moved=moved: flow.bytes_in + flow.bytes_out > moved or moved >= whole)  # type: ignore[misc]
+            await until(partial(moved_on, before))
         engine.set_limits(target, FREE)
 
     answer, _ = await asyncio.gather(moving, change())
@@ -141,6 +153,35 @@ async def test_a_session_has_no_sessions_and_nobody_has_no_limits() -> None:
             at.engine.set_limits(session, LimitChange(channels=1))
         with pytest.raises(RequestRefused, match="there is no service and no session s99"):
             at.engine.set_limits("s99", LimitChange(rate=1.0))
+
+
+@pytest.mark.parametrize("native", [True, False], ids=["native", "yamux"])
+@pytest.mark.parametrize("service", ["edge", "shop"])
+async def test_a_visitor_through_relay_goes_on_from_rate_to_rate(native: bool, service: str) -> None:
+    async with shop(native=native) as at, at.visiting() as visitor:
+        engine = at.engine if service == "shop" else at.edge.engine
+        await until(lambda: list(engine.node.sessions.channels))
+        assert await while_rates_change(engine, service, service, visitor.exchange(SOME)) == SOME
+
+
+@pytest.mark.parametrize("key", [None, Secret("only the two of us know")], ids=["plain", "sealed"])
+async def test_a_channel_client_goes_on_from_rate_to_rate(key: Secret | None) -> None:
+    async with ends(key=key) as (both, _), both.calling() as caller:
+        await caller.send(b"first")
+        assert await caller.read(5) == b"first"
+        moving = asyncio.gather(caller.send(SOME), caller.read(len(SOME)))
+        _, received = await while_rates_change(both.engine, "laptop", "laptop", moving)
+        assert received == SOME
+
+
+@pytest.mark.parametrize("service", ["web", "app"])
+async def test_a_long_answer_through_a_tunnel_goes_on_from_rate_to_rate(service: str) -> None:
+    async with app(lambda _: ok(SOME), server={"inspect": False}, inspect=False) as at, at.visiting() as visitor:
+        engine = at.engine if service == "app" else at.web.engine
+        await visitor.send(f"GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
+        await until(lambda: list(engine.node.sessions.channels))
+        got = await while_rates_change(engine, service, service, visitor.response(), len(SOME))
+        assert got.body == SOME
 
 
 async def test_one_to_one_at_a_channel_server_comes_under_a_rate_and_gets_free() -> None:

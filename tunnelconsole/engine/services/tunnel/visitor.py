@@ -6,6 +6,7 @@ import math
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Final
 
+from tunnelconsole.engine.grants import Token
 from tunnelconsole.engine.limits import Place
 from tunnelconsole.engine.rates import Allowance
 from tunnelconsole.engine.services.tunnel.backend import Backend
