@@ -116,9 +116,8 @@ def test_help_names_every_command(program: Program, flag: str) -> None:
     named = re.findall(r"^  (\w+)  ", program.run(flag).ok(), re.MULTILINE)
     assert named == [
         *("attach", "check", "status", "services", "sessions", "channels", "chids", "events", "attempts", "audit"),
-        *("requests", "request", "start", "stop", "restart", "kick", "receivers", "replay", "retry", "drain", "limit"),
-        "reload",
-        *("tcp", "http", "jump", "channel", "punch", "nat"),
+        *("bans", "ban", "unban", "requests", "request", "start", "stop", "restart", "kick", "receivers", "replay"),
+        *("retry", "drain", "limit", "reload", "tcp", "http", "jump", "channel", "punch", "nat", "token"),
     ]
 
 
