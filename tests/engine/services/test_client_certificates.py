@@ -15,7 +15,8 @@ import pytest
 from client_certificates import Authority, Owned, self_signed
 from jump_peers import SECRET, ask, home
 from loopback import Caller, hears, told
-from tunnelconsole.engine.events import PeerRefused, SessionOpened
+from relay_peers import edge, shop_at
+from tunnelconsole.engine.events import BackendAttached, PeerRefused, SessionOpened
 from tunnelconsole.engine.services.server_dialer import ServerDialer
 from tunnelconsole.engine.settings import FilePath, Fingerprint, HostPort, Secret, TLSSettings
 from tunnelconsole.engine.transport.client_trust import first_certificate
@@ -234,6 +235,15 @@ async def test_our_client_shows_its_certificate_and_hears_why_it_is_not_taken(
             with pytest.raises(ConnectionResetError, match=words):
                 await receive(end, 100)
             end.abort()
+
+
+async def test_a_relay_client_is_who_its_certificate_says(authority: Authority, laptop: Owned) -> None:
+    async with edge(tls=asking(authority)) as at:
+        pin = at.service.notes["fingerprint"]
+        async with shop_at(at, tls=laptop.settings(pin)) as shop:
+            await shop.serves()
+            assert (await hears(at.engine, BackendAttached)).identity == "laptop"
+            assert {session.identity for session in at.service.attached} == {"laptop"}
 
 
 async def test_a_private_key_that_others_can_read_is_not_used(authority: Authority) -> None:
