@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tunnelconsole.control.audit import AuditRow
+from tunnelconsole.control.bans import BanRow
 from tunnelconsole.control.messages import ChannelRow, ChidRow, EventRow, History, ServiceRow, SessionRow, Status
 
 NOW = 1_750_000_000.0
@@ -47,6 +48,15 @@ def chid(name: str, *receivers: str, **facts: Any) -> ChidRow:
         "rate_out": 0.0, "waiting": 0, "dropped": 0, "undelivered": 0, "ended": False, "waits_for": "", "path": "tcp",
     }  # fmt: skip
     return ChidRow(chid=name, receivers=list(receivers), **(usual | facts))
+
+
+def ban(address: str, **facts: Any) -> BanRow:
+    """One that guessed the secret of home a minute ago, for ten minutes."""
+    usual: dict[str, Any] = {
+        "service": "home", "reason": "wrong secret", "failures": 10, "turned_away": 0, "since": NOW - 60,
+        "until": NOW + 540,
+    }  # fmt: skip
+    return BanRow(address=address, **(usual | facts))
 
 
 def event(key: int, text: str, **facts: Any) -> EventRow:

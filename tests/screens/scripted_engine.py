@@ -14,6 +14,7 @@ from attempt_rows import brief
 from tunnelconsole.control import messages
 from tunnelconsole.control.attempts import AttemptRow, Attempts, GetAttempts
 from tunnelconsole.control.audit import Audit, AuditRow, GetAudit, Means
+from tunnelconsole.control.bans import BanRow
 from tunnelconsole.control.exchange_rows import ExchangeRow
 from tunnelconsole.control.messages import (
     Answer,
@@ -72,6 +73,7 @@ class Script:
     attempts: list[AttemptRow] = field(default_factory=list)
     """As they are asked for; updates have them in brief."""
     audit: list[AuditRow] = field(default_factory=list)
+    bans: list[BanRow] = field(default_factory=list)
     events: list[EventRow] = field(default_factory=list)
     history: History = field(default_factory=lambda: History(interval=1.0, rate_in=[], rate_out=[]))
     histories: list[History] = field(default_factory=list)
@@ -144,6 +146,7 @@ class ScriptedEngine:
             channels=[row for row in script.channels if of in ("", row.service)] if "channels" in topics else None,
             chids=[row for row in script.chids if of in ("", row.service)] if "chids" in topics else None,
             exchanges=Exchanges(script.exchanges, script.missed) if "exchanges" in topics else None,
+            bans=script.bans if "bans" in topics else None,
             attempts=list(map(brief, script.attempts)) if "attempts" in topics else None,
             events=Events(fresh, self.dropped) if "events" in topics else None,
             history=script.history if "history" in topics else None,

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from attempt_rows import CONE, attempt, candidate, direct, moments, relayed
 from exchange_rows import exchange, exchange_row, message
-from screens.rows import NOW, channel, chid, entry, event, history, service, session, status
+from screens.rows import NOW, ban, channel, chid, entry, event, history, service, session, status
 from screens.scripted_engine import Script
 from tunnelconsole.control.messages import ChidRow
 from tunnelconsole.screens.sending import Web, receiver
@@ -17,6 +17,19 @@ from tunnelconsole.screens.sending import Web, receiver
 def quiet() -> Script:
     """One service, nobody attached."""
     return Script(status=status(), services=[service("home")])
+
+
+def guessed() -> Script:
+    """Two addresses guessed secrets, and an operator has banned a third."""
+    return Script(
+        status=status(),
+        services=[service("home")],
+        bans=[
+            ban("192.0.2.7", turned_away=1234),
+            ban("2001:db8:0:1::/64", since=NOW - 600, until=NOW + 1800, failures=25, turned_away=3),
+            ban("203.0.113.9", service="", reason="by hand", failures=0, since=NOW - 7200, until=NOW + 500_000),
+        ],
+    )
 
 
 def nothing() -> Script:

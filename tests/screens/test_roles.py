@@ -10,7 +10,7 @@ import pytest
 
 from screens.desk import Desk, console
 from screens.scripted_engine import Script
-from screens.stories import evening, hub, punches, tunnels
+from screens.stories import evening, guessed, hub, punches, tunnels
 from tunnelconsole.control.messages import Request, Role
 from tunnelconsole.screens.commands import COMMANDS
 from tunnelconsole.screens.keys import KEYS, Screen
@@ -29,7 +29,8 @@ def test_who_may_only_look_is_refused_whatever_steers(action: str) -> None:
 def test_every_command_that_steers_is_known_for_it() -> None:
     steers = {command.name for command in COMMANDS if refusal(command.action, "view", files=True)[0]}
     assert steers == {
-        "start", "stop", "restart", "drain", "kick", "close", "disconnect", "receivers", "retry", "reload"
+        "start", "stop", "restart", "drain", "kick", "close", "disconnect", "receivers", "retry", "reload",
+        "ban", "unban",
     }  # fmt: skip
 
 
@@ -46,6 +47,7 @@ WAYS: dict[Screen, tuple[Callable[[], Script], Place, tuple[str, ...], str]] = {
     "attempt": (punches, Place("attempt", attempt="p5"), (), "r R"),
     "help": (evening, Place("help"), (), "R"),
     "audit": (evening, Place("audit"), (), "R"),
+    "bans": (guessed, Place("bans"), (), "u n R"),
 }
 """The story and the place in it of each screen, the keys that select something, and the keys that steer there."""
 

@@ -21,7 +21,7 @@ def _seconds(context: click.Context, parameter: click.Parameter, value: str) -> 
     from tunnelconsole.engine.units import Duration
 
     try:
-        return Duration.parse(value)
+        return float(Duration.parse(value))
     except ValueError as error:
         raise click.BadParameter(str(error), context, parameter) from error
 

@@ -19,6 +19,7 @@ from textual.screen import Screen
 
 from tunnelconsole.control.attempts import AttemptRow
 from tunnelconsole.control.audit import AuditRow
+from tunnelconsole.control.bans import BanRow
 from tunnelconsole.control.exchange_rows import ExchangeRow
 from tunnelconsole.control.messages import (
     LEVELS,
@@ -30,11 +31,11 @@ from tunnelconsole.control.messages import (
     SessionRow,
 )
 from tunnelconsole.screens import keys, themes
+from tunnelconsole.screens.banning import Banning
 from tunnelconsole.screens.chids import LIST_BELOW, ChidsPane
 from tunnelconsole.screens.commands import COMMANDS, NotACommand, parse
 from tunnelconsole.screens.events import EventsPane
 from tunnelconsole.screens.frame import ConsoleOutcome
-from tunnelconsole.screens.operating import Operating
 from tunnelconsole.screens.pane import TablePane
 from tunnelconsole.screens.places import Place
 from tunnelconsole.screens.steering import engine_cost
@@ -49,7 +50,7 @@ PLAIN_NAME = re.compile(r"[\w.-]+")
 """Names of services that the palette offers: it would read brackets in others as markup."""
 
 
-class ConsoleApp(Operating):
+class ConsoleApp(Banning):
     """The console of one engine; its parameters are those of :class:`~tunnelconsole.screens.frame.Frame`."""
 
     # With priority each key does its work before the next one is looked at, so that what is typed ahead, or comes in
@@ -124,6 +125,8 @@ class ConsoleApp(Operating):
             self.go(Place("sessions", row.service))
         elif isinstance(row, EventRow):
             self.tell("This event belongs to no service")
+        elif isinstance(row, BanRow):
+            self.tell("A ban has nothing inside", hint="u lifts it")
         elif isinstance(row, ChannelRow):
             self.tell("A channel has nothing inside", hint="y copies where it leads, x closes it")
 

@@ -11,7 +11,7 @@ from typing import Literal
 
 from tunnelconsole.screens.keys import SCREENS
 
-Takes = Literal["", "service", "session", "channel", "chid", "theme", "column", "level", "text"]
+Takes = Literal["", "service", "session", "channel", "chid", "address", "theme", "column", "level", "text"]
 """What may stand after a command's name."""
 
 
@@ -39,6 +39,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("requests", "show('tunnels')", "The same as :tunnels", "service"),
     Command("punches", "show('punches')", "Hole punches that were tried; of one service when named", "service"),
     Command("audit", "show('audit')", "Who had the engine do what, and what came of it"),
+    Command("bans", "show('bans')", "Which addresses are banned, why, and until when"),
     Command("help", "show('help')", "Keys and commands"),
     Command("start", "start_named", "Start a service", "service", needs=True),
     Command("stop", "stop_named", "Stop a service; asks first", "service", needs=True),
@@ -51,6 +52,8 @@ COMMANDS: tuple[Command, ...] = (
     Command("disconnect", "disconnect_named", "Disconnect a chid; asks first", "chid", needs=True),
     Command("receivers", "receivers_named", "Change to whom a chid sends; asks first", "chid", needs=True),
     Command("retry", "retry_named", "Have a punch client look for a direct way now", "service", needs=True),
+    Command("ban", "ban_named", "Ban an address for an hour, or for the time behind it", "text", needs=True),
+    Command("unban", "unban_named", "Let a banned address connect again", "address", needs=True),
     Command("reload", "reload", "Read the configuration again; shows first what that changes, and asks"),
     Command("filter", "filter_text", "Show only rows with these words; !word hides them", "text"),
     Command("sort", "sort", "Sort by a column; again: the other way round", "column", needs=True),

@@ -21,6 +21,7 @@ from tunnelconsole.control.messages import LEVELS, MIN_INTERVAL, Events, Reply, 
 from tunnelconsole.screens import copying, themes
 from tunnelconsole.screens.attempt import AttemptPane
 from tunnelconsole.screens.audit import AuditPane
+from tunnelconsole.screens.bans import BansPane
 from tunnelconsole.screens.channels import ChannelsPane
 from tunnelconsole.screens.chids import ChidsPane
 from tunnelconsole.screens.commands import Takes, complete
@@ -68,7 +69,7 @@ TOAST, TROUBLE_TOAST = 4.0, 9.0
 
 PANES: tuple[type[Pane], ...] = (
     OverviewPane, ServicesPane, SessionsPane, ChannelsPane, EventsPane, ChidsPane, TunnelsPane, PunchesPane, HelpPane,
-    RequestPane, AttemptPane, AuditPane,
+    RequestPane, AttemptPane, AuditPane, BansPane,
 )  # fmt: skip
 """The screens, in the order of their tabs."""
 
@@ -389,6 +390,7 @@ class Frame(App[ConsoleOutcome], inherit_bindings=False):
             "session": [row.id for row in picture.sessions or ()],
             "channel": [row.id for row in picture.channels or ()],
             "chid": [row.chid for row in picture.chids or ()],
+            "address": [row.address for row in picture.bans or ()],
             "theme": themes.names(),
             "column": self.pane.column_names(),
             "level": LEVELS,

@@ -22,12 +22,13 @@ Screen = Literal[
     "request",
     "attempt",
     "audit",
+    "bans",
 ]
 """The names of the screens, in the order of their tabs."""
 
 ALL: tuple[Screen, ...] = get_args(Screen)
 
-INSIDE: dict[Screen, Screen] = {"request": "tunnels", "attempt": "punches", "audit": "events"}
+INSIDE: dict[Screen, Screen] = {"request": "tunnels", "attempt": "punches", "audit": "events", "bans": "sessions"}
 """Screens that are reached through another one, whose tab they have."""
 
 SCREENS: tuple[Screen, ...] = tuple(screen for screen in ALL if screen not in INSIDE)
@@ -51,13 +52,14 @@ GROUPS: dict[Group, str] = {
 }
 """The groups of the help screen, with their headings."""
 
-TABLES: frozenset[Screen] = frozenset(SCREENS) - {"help"} | {"audit"}
+TABLES: frozenset[Screen] = frozenset(SCREENS) - {"help"} | {"audit", "bans"}
 LISTS: frozenset[Screen] = TABLES - {"overview"}
 CHIDS: frozenset[Screen] = frozenset({"chids"})
 SERVICES: frozenset[Screen] = frozenset({"overview", "services"})
 REQUEST: frozenset[Screen] = frozenset({"request"})
 REQUESTS: frozenset[Screen] = REQUEST | {"tunnels"}
 PUNCHES: frozenset[Screen] = frozenset({"punches", "attempt"})
+BANS: frozenset[Screen] = frozenset({"bans"})
 EVERYWHERE: frozenset[Screen] = frozenset(ALL)
 
 
@@ -99,6 +101,8 @@ KEYS: tuple[Key, ...] = (
     _go(7, "tunnels", "Which requests came through tunnels, and how they were answered"),
     _go(8, "punches", "Which hole punches were tried, and what they came to"),
     Key(("a",), "a", "show('audit')", "audit", "Who had the engine do what", "go", frozenset({"events"}), footer=21),
+    Key(("b",), "b", "show('bans')", "bans", "Which addresses are banned", "go", frozenset({"sessions", "events"}),
+        footer=22),
     Key(("question_mark",), "?", "show('help')", "help", "This help", "go", footer=90),
     Key(("enter",), "Enter", "open", "open",
         "Into the selected row: a service's sessions, a session's channels, a request, a punch, an entry", "go", TABLES,
@@ -147,6 +151,9 @@ KEYS: tuple[Key, ...] = (
         footer=20),
     Key(("r",), "r", "retry", "try again", "Look for a direct way at once, where a punch is on the relay", "steer",
         PUNCHES, footer=20),
+    Key(("u",), "u", "unban", "lift", "Let the selected address connect again", "steer", BANS, footer=20),
+    Key(("n",), "n", "ban", "ban", "Ban an address by hand; :ban ADDRESS 7d says for how long", "steer", BANS,
+        footer=21),
     Key(("R",), "R", "reload", "reload", "Read the configuration again; shows first what that changes, and asks",
         "steer", footer=60),
 
@@ -194,6 +201,13 @@ KEYS: tuple[Key, ...] = (
     _sort("P", "peer", "what was reached", "punches"),
     _sort("H", "here", "NAT here", "punches"),
     _sort("E", "there", "NAT there", "punches"),
+    _sort("N", "address", "address", "bans"),
+    _sort("S", "service", "service", "bans"),
+    _sort("E", "reason", "reason", "bans"),
+    _sort("F", "failures", "failures", "bans"),
+    _sort("W", "turned_away", "who was turned away most", "bans"),
+    _sort("A", "since", "since when", "bans"),
+    _sort("L", "left", "how long still", "bans"),
     _sort("W", "who", "who it was", "audit"),
     _sort("V", "via", "through what", "audit"),
     _sort("A", "action", "action", "audit"),

@@ -10,6 +10,7 @@ from operator import attrgetter
 from typing import NamedTuple
 
 from tunnelconsole.control.attempts import AttemptRow
+from tunnelconsole.control.bans import BanRow
 from tunnelconsole.control.exchange_rows import ExchangeRow
 from tunnelconsole.control.messages import (
     ChannelRow,
@@ -92,6 +93,7 @@ class Picture:
     chids: tuple[ChidRow, ...] | None = None
     exchanges: tuple[ExchangeRow, ...] | None = None
     attempts: tuple[AttemptRow, ...] | None = None
+    bans: tuple[BanRow, ...] | None = None
     history: History | None = None
     events: tuple[EventRow, ...] = ()
     """Oldest first."""
@@ -195,6 +197,7 @@ class Gathering:
             chids=None if update.chids is None else tuple(update.chids),
             exchanges=None if update.exchanges is None else tuple(self._exchanges.values()),
             attempts=None if update.attempts is None else tuple(update.attempts),
+            bans=None if update.bans is None else tuple(update.bans),
             history=update.history,
             events=self._all_events,
             warned=self._warned,
