@@ -14,6 +14,7 @@ from typing import Any, Final, cast
 import asyncssh
 from asyncssh.connection import SSHConnection
 
+from tunnelconsole.engine.transport.link import nobody_told
 from tunnelconsole.engine.transport.ssh_channel import MAX_PACKET, WINDOW, ChannelLink, EndingChannel
 
 MOST_UNSENT: Final = 1024 * 1024
@@ -151,7 +152,7 @@ class LeanConnection(SSHConnection):
 
     # -- channels --------------------------------------------------------------------------------------------------
 
-    def new_link(self, opened: Callable[[], None] = lambda: None) -> ChannelLink:
+    def new_link(self, opened: Callable[[], None] = nobody_told) -> ChannelLink:
         """A link for a channel that is about to be opened; see :class:`ChannelLink`."""
         link = ChannelLink(self._loop, self, opened, gone=lambda: self.forget(link))
         self.links.add(link)

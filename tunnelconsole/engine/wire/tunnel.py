@@ -38,6 +38,7 @@ from tunnelconsole.engine.wire.http.head import (
     parse_response,
     serialize,
 )
+from tunnelconsole.engine.wire.printable import printable
 from tunnelconsole.engine.wire.tunnel_lines import MAX_WANTED
 
 #: What a tunnel's client and one of its data connections ask for.
@@ -371,9 +372,7 @@ class ConnectAnswer:
 
     def _refuse(self) -> None:
         text = " ".join(self._reason[:MAX_REASON].decode("utf-8", "replace").split())
-        # It will be shown on a terminal.
-        reason = "".join(letter if letter.isprintable() else "?" for letter in text)
-        self._event = Refused(self._status, reason or f"the tunnel server answered {self._status}")
+        self._event = Refused(self._status, printable(text) or f"the tunnel server answered {self._status}")
 
 
 def _check_key(key: bytes) -> bytes:

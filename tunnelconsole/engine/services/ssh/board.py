@@ -9,6 +9,8 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Final
 
+from tunnelconsole.engine.wire.printable import printable
+
 if TYPE_CHECKING:
     import asyncssh
 
@@ -49,8 +51,7 @@ class Board:
         if self._channel.is_closing():
             return
         # What a visitor asked for is in it: no control character of theirs reaches the terminal.
-        plain = "".join(letter if letter.isprintable() else "?" for letter in line)
-        self._channel.write((plain + ("\r\n" if self._terminal else "\n")).encode())
+        self._channel.write((printable(line) + ("\r\n" if self._terminal else "\n")).encode())
 
     def typed(self, data: bytes) -> None:
         """Takes what was typed."""

@@ -14,6 +14,7 @@ from tunnelconsole.engine.transport.link_pump import LinkPump
 from tunnelconsole.engine.transport.pump import Finished
 from tunnelconsole.engine.transport.ssh_channel import MAX_PACKET, WINDOW, ChannelLink
 from tunnelconsole.engine.wire.hostport import parse_peer
+from tunnelconsole.engine.wire.printable import printable
 
 if TYPE_CHECKING:
     from tunnelconsole.engine.services.ssh.connection import Login
@@ -85,7 +86,7 @@ class Channels:
         if link.closed:
             return
         if reason:
-            failed("".join(letter if letter.isprintable() else "?" for letter in reason[:LONGEST_REASON]))
+            failed(printable(reason[:LONGEST_REASON]))
         else:
             got(link)
 

@@ -8,6 +8,7 @@ from typing import NamedTuple, Self
 
 from tunnelconsole.engine.hosts import HostPattern
 from tunnelconsole.engine.wire.hostport import format_host_port
+from tunnelconsole.engine.wire.printable import printable
 
 HIGHEST_PORT = 65535
 """Ports have 16 bits."""
@@ -19,8 +20,7 @@ LONGEST_SHOWN = 64
 
 def shown(host: str, port: int) -> str:
     """What was asked for, fit to be shown."""
-    plain = "".join(letter if letter.isprintable() else "?" for letter in host[:LONGEST_SHOWN])
-    return format_host_port(plain, port)
+    return format_host_port(printable(host[:LONGEST_SHOWN]), port)
 
 
 class NotAKey(ValueError):
