@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sysconfig
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,9 @@ from cryptography.hazmat.primitives.twofactor.totp import TOTP
 
 import system_tools
 from echo import EchoServer, connect, echoed
-from installed import Daemon, Done, Program
+from installed import Daemon, Program
 from ports import steady_port
+from ssh_operators import Operators
 from terminal import Terminal
 from waiting import until_true
 
@@ -39,21 +40,6 @@ kind = "relay-server"
 listen = "127.0.0.1:0"
 """
 
-CONFIG = """\
-Host *
-    HostName 127.0.0.1
-    Port {port}
-    User ops
-    IdentitiesOnly yes
-    UserKnownHostsFile {folder}/known_hosts
-    GlobalKnownHostsFile none
-    StrictHostKeyChecking accept-new
-    BatchMode yes
-    ConnectTimeout 10
-    LogLevel ERROR
-    SendEnv COLORTERM
-"""
-
 PASTE = 3_000_000
 """Bytes of somebody who pastes the wrong thing: more than the 2 MB that a channel takes before its window has to move.
 More takes only longer, for Textual reads a paste letter by letter."""
@@ -62,31 +48,15 @@ PASTE_COST = 8_000_000
 """Bytes of memory that it may cost the engine: a window at each side of it, and what the allocator keeps."""
 
 
-class Host:
+class Host(Operators):
     """An engine with an SSH server, and two operators."""
 
     def __init__(self, program: Program, more: str = "") -> None:
-        self.program = program
-        self.port = steady_port()
-        self.folder = program.folder
-        for name in ("alice", "viola"):
-            keygen = [system_tools.path_of("ssh-keygen"), "-q", "-t", "ed25519", "-N", "", "-C", name]
-            subprocess.run([*keygen, "-f", str(self.folder / name)], check=True)
-        alice, viola = ((self.folder / f"{name}.pub").read_text() for name in ("alice", "viola"))
+        super().__init__(program, "alice", "viola")
         self.daemon = Daemon(program, SERVICES.format(port=self.port, more=more))
-        (self.daemon.folder / "operators").write_text(f'{alice}role="view" {viola}')
-        (self.folder / "ssh_config").write_text(CONFIG.format(port=self.port, folder=self.folder))
+        self.let_in(self.daemon.folder, f'{self.line("alice")}role="view" {self.line("viola")}')
         self.daemon.start()
         self._terminals: list[Terminal] = []
-
-    def command(self, tool: str, who: str, *arguments: str) -> list[str]:
-        """A command line for ssh and its like."""
-        options = ["-F", str(self.folder / "ssh_config"), "-i", str(self.folder / who)]
-        return [system_tools.path_of(tool), *options, *arguments]
-
-    def run(self, who: str, *arguments: str, tool: str = "ssh", env: Mapping[str, str] | None = None) -> Done:
-        """Runs it to its end."""
-        return self.program.run_other(self.command(tool, who, *arguments), env=env)
 
     def console(self, who: str = "alice", *options: str, columns: int = 120, rows: int = 36) -> Terminal:
         """A terminal in which ssh shows the console."""

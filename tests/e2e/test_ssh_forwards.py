@@ -6,7 +6,6 @@ import hashlib
 import re
 import signal
 import socket
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import system_tools
 from installed import Daemon, Process, Program
 from origins import HELLO, WebOrigin, web_origin
 from ports import steady_port
+from ssh_operators import Operators
 from sshd import TOOLS, Sshd
 from terminal import Terminal
 from waiting import until_true
@@ -40,41 +40,19 @@ authorized_keys = "operators"
 forward = true
 """
 
-CONFIG = """\
-Host host
-    HostName 127.0.0.1
-    Port {port}
-    User ops
-    IdentityFile {folder}/alice
-    UserKnownHostsFile {folder}/known_hosts
 
-Host *
-    IdentitiesOnly yes
-    GlobalKnownHostsFile none
-    StrictHostKeyChecking accept-new
-    BatchMode yes
-    ConnectTimeout 10
-    LogLevel INFO
-"""
-
-
-class Shore:
+class Shore(Operators):
     """An engine that forwards for SSH clients, and a web service that it does not know of."""
 
     def __init__(self, program: Program, origin: WebOrigin) -> None:
-        self.program = program
+        # The key is in the configuration: ssh gives the one of its command line to no host that it jumps through.
+        super().__init__(program, "alice", more=f"IdentityFile {program.folder}/alice", level="INFO")
         self.origin = origin
-        self.port, self.web_port = steady_port(), steady_port()
+        self.web_port = steady_port()
         self.sshd = Sshd(program, steady_port())
-        self.folder = program.folder
-        keygen = [system_tools.path_of("ssh-keygen"), "-q", "-t", "ed25519", "-N", "", "-C", "alice"]
-        subprocess.run([*keygen, "-f", str(self.folder / "alice")], check=True)
         ports = {"web": self.web_port, "target": origin.port, "port": self.port, "sshd": self.sshd.port}
         self.daemon = Daemon(program, SERVICES.format(**ports))
-        (self.daemon.folder / "operators").write_text((self.folder / "alice.pub").read_text())
-        (self.daemon.folder / "operators").chmod(0o600)
-        self.ssh_config = self.folder / "forwards_config"
-        self.ssh_config.write_text(CONFIG.format(port=self.port, folder=self.folder))
+        self.let_in(self.daemon.folder, self.line("alice"))
         self.daemon.start()
 
     def ssh(self, *arguments: str) -> list[str]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 import pytest
 
 import system_tools
-from installed import Daemon, Done, Program
-from ports import steady_port
+from installed import Daemon, Program
+from ssh_operators import Operators
 from terminal import Terminal
 from waiting import until_true
 
@@ -32,46 +31,16 @@ cat = ["{cat}"]
 gone = ["/no/such/program"]
 """
 
-CONFIG = """\
-Host *
-    HostName 127.0.0.1
-    Port {port}
-    User ops
-    IdentitiesOnly yes
-    UserKnownHostsFile {folder}/known_hosts
-    GlobalKnownHostsFile none
-    StrictHostKeyChecking accept-new
-    BatchMode yes
-    LogLevel ERROR
-"""
 
-
-class Host:
+class Host(Operators):
     """An engine with an SSH server that runs programs."""
 
     def __init__(self, program: Program) -> None:
-        self.program = program
-        self.folder = program.folder
-        port = steady_port()
-        for name in ("alice", "viola"):
-            keygen = [system_tools.path_of("ssh-keygen"), "-q", "-t", "ed25519", "-N", "", "-C", name]
-            subprocess.run([*keygen, "-f", str(self.folder / name)], check=True)
-        alice, viola = ((self.folder / f"{name}.pub").read_text() for name in ("alice", "viola"))
+        super().__init__(program, "alice", "viola")
         tools = {"sh": system_tools.path_of("sh"), "cat": system_tools.path_of("cat"), "sftp": SFTP_SERVER}
-        self.daemon = Daemon(program, SERVICES.format(port=port, **tools))
-        (self.daemon.folder / "operators").write_text(f'{alice}role="view" {viola}')
-        (self.daemon.folder / "operators").chmod(0o600)
-        (self.folder / "ssh_config").write_text(CONFIG.format(port=port, folder=self.folder))
+        self.daemon = Daemon(program, SERVICES.format(port=self.port, **tools))
+        self.let_in(self.daemon.folder, f'{self.line("alice")}role="view" {self.line("viola")}')
         self.daemon.start()
-
-    def command(self, tool: str, who: str, *arguments: str) -> list[str]:
-        """A command line."""
-        options = ["-F", str(self.folder / "ssh_config"), "-i", str(self.folder / who)]
-        return [system_tools.path_of(tool), *options, *arguments]
-
-    def run(self, who: str, *arguments: str, tool: str = "ssh", stdin: str = "") -> Done:
-        """Runs it to its end."""
-        return self.program.run_other(self.command(tool, who, *arguments), stdin=stdin)
 
 
 @pytest.fixture

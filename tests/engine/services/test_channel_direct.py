@@ -25,7 +25,7 @@ from waiting import until
 
 SPLICED = "splice" if CAN_SPLICE else "tcp"
 
-SCHEDULES = 60
+SCHEDULES = 20
 """Random schedules in one test; there are :data:`SEEDS` of them for each loop."""
 
 SEEDS = 10

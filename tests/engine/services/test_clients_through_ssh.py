@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -51,18 +51,6 @@ pytestmark = pytest.mark.system(*TOOLS)
 
 SECRET = Secret("only for this test")
 TWENTY_MB = BULK * 3 + bytes(2_000_000)
-
-
-@pytest.fixture(scope="module")
-def shared_gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gate]:
-    with gate_in(tmp_path_factory.mktemp("g")) as gate:
-        yield gate
-
-
-@pytest.fixture
-def gate(shared_gate: Gate) -> Gate:
-    """An SSH host that lets everything through."""
-    return shared_gate
 
 
 @asynccontextmanager

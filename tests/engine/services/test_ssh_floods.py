@@ -118,7 +118,10 @@ async def test_visitors_for_whom_a_client_opens_no_channel_are_turned_away_at_la
         assert desk.server.opening == 0
 
 
-async def test_who_connects_and_leaves_again_and_again_takes_no_descriptors(tmp_path: Path) -> None:
+async def test_who_connects_and_leaves_again_and_again_takes_no_descriptors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tunnelconsole.engine.services.ssh.throttle.LONGEST_WAIT", 0.5)  # which the last of them wait
     async with shore(tmp_path) as desk:
         before = open_descriptors()
         for _ in range(400):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -42,18 +42,6 @@ TWENTY_MB = BULK * 3 + bytes(2_000_000)
 PIECE = 64 * 1024
 DISCONNECT = 1
 """Number of a message (RFC 4253, section 11.1)."""
-
-
-@pytest.fixture(scope="module")
-def shared_gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gate]:
-    with gate_in(tmp_path_factory.mktemp("g")) as gate:
-        yield gate
-
-
-@pytest.fixture
-def gate(shared_gate: Gate) -> Gate:
-    """An SSH host that lets everything through."""
-    return shared_gate
 
 
 @asynccontextmanager
@@ -354,7 +342,7 @@ async def test_what_an_ssh_host_says_at_the_end_is_final_by_its_kind_and_not_by_
 
 async def test_an_encrypted_key_needs_its_passphrase_which_is_never_shown(gate: Gate, tmp_path: Path) -> None:
     sealed = tmp_path / "sealed"
-    asyncssh.read_private_key(gate.sshd.identity).write_private_key(sealed, passphrase="open sesame")
+    asyncssh.read_private_key(gate.sshd.identity).write_private_key(sealed, passphrase="open sesame", rounds=1)
     sealed.chmod(0o600)
     given = gate.settings(identity=sealed)
     assert f"the private key {sealed} is encrypted" in str(await refusal(gate, nobody(), given))
