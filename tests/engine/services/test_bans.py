@@ -5,20 +5,27 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
+import asyncssh
 import pytest
 
 from jump_peers import Home, ask, framed, home, read_frame
-from loopback import FREE, hears, told
+from loopback import FREE, calling, hears, told
+from relay_peers import edge
+from ssh_peers import new_key, ssh_desk
+from tunnel_peers import web
 from tunnelconsole.engine.ban_events import AddressBanned
 from tunnelconsole.engine.events import PeerRefused
 from tunnelconsole.engine.limits import LimitSettings
 from tunnelconsole.engine.services.relay.server import RelayServerSettings
-from tunnelconsole.engine.settings import NetworkPattern
+from tunnelconsole.engine.settings import NetworkPattern, ProxyNetwork, Secret
 from tunnelconsole.engine.units import Duration, Frequency
 
 GUESSER = "127.0.0.2"
+
+HEADER = b"PROXY TCP4 %s 198.51.100.2 56324 443\r\n"
 
 ONE_EXEMPT = (NetworkPattern("127.0.0.1/32"),)
 """So that another loopback address can be banned."""
@@ -120,3 +127,47 @@ async def test_whoever_begins_too_many_handshakes_waits(host: str) -> None:
         assert await is_turned_away(at, host)
         assert (await hears(at.engine, PeerRefused, "handshakes_per_address")).kind == "rate"
         assert not await is_turned_away(at, "127.0.0.3")
+
+
+async def test_behind_a_proxy_the_visitor_is_banned_and_not_the_proxy() -> None:
+    """Both come from the address of the proxy, which is trusted to say who they are."""
+    limits, proxies = LimitSettings(ban_after=1), (ProxyNetwork(GUESSER),)
+    async with home(limits=limits, proxy_protocol_from=proxies) as at:
+        async with at.calling(from_host=GUESSER) as guesser:
+            await guesser.send(HEADER % b"203.0.113.7")
+            await read_frame(guesser)
+            await guesser.send(framed(b"a guess"))
+            assert await guesser.read_to_end()
+        async with at.calling(from_host=GUESSER) as guesser:
+            await guesser.send(HEADER % b"203.0.113.7")
+            assert await guesser.read_to_end() == b""
+        async with at.calling(from_host=GUESSER) as other:
+            await other.send(HEADER % b"203.0.113.8")
+            assert not await ask(other, at.far.address)
+        (banned,) = told(at.engine, AddressBanned)
+        assert banned.address == "203.0.113.7"
+
+
+async def test_who_is_banned_is_turned_away_at_public_ports_too() -> None:
+    async with edge(limits=LimitSettings(bans_exempt=ONE_EXEMPT)) as at, at.backend() as (_, address):
+        at.engine.node.bans.ban(GUESSER, 60.0)
+        async with calling(address, GUESSER) as visitor:
+            assert await visitor.read_to_end() == b""
+        assert (await hears(at.engine, PeerRefused)).kind == "banned"
+
+
+async def test_at_a_tunnel_server_an_unknown_token_is_a_guess_and_none_at_all_is_not() -> None:
+    async with web(tokens={"alice": Secret("hers")}) as at:
+        for fields in ((), ("Authorization: Bearer a-guess",)):
+            async with at.asking("app.example.net", *fields) as (caller, first):
+                assert first == b"HTTP/1.1 400"
+                assert b"token" in await caller.read_to_end()
+        assert [event.kind for event in told(at.engine, PeerRefused)] == ["not_allowed", "credentials"]
+
+
+async def test_at_an_ssh_server_a_key_that_nobody_knows_is_a_guess(tmp_path: Path) -> None:
+    async with ssh_desk(tmp_path) as desk:
+        with pytest.raises(asyncssh.PermissionDenied):
+            async with desk.connect(new_key("mallory")):
+                pass
+        assert (await hears(desk.engine, PeerRefused)).kind == "credentials"
