@@ -58,7 +58,10 @@ def test_every_sort_key_names_a_column_of_its_screens() -> None:
 
 
 def test_a_key_of_other_screens_says_what_it_does_there() -> None:
-    assert keys.elsewhere("l") == "l does nothing on this screen. It means level on events"
+    assert (
+        keys.elsewhere("l")
+        == "l does nothing on this screen. It means level on events; limits on overview, services and sessions"
+    )
     assert "kick on sessions" in keys.elsewhere("x")
 
 

@@ -35,9 +35,9 @@ def test_every_command_that_steers_is_known_for_it() -> None:
 
 
 WAYS: dict[Screen, tuple[Callable[[], Script], Place, tuple[str, ...], str]] = {
-    "overview": (evening, Place("overview"), (), "s x ctrl+d r f R"),
-    "services": (evening, Place("services"), ("g", *"jjjj"), "s x ctrl+d r f R"),
-    "sessions": (evening, Place("sessions"), (), "x ctrl+d R"),
+    "overview": (evening, Place("overview"), (), "s x ctrl+d r f l R"),
+    "services": (evening, Place("services"), ("g", *"jjjj"), "s x ctrl+d r f l R"),
+    "sessions": (evening, Place("sessions"), (), "x ctrl+d l R"),
     "channels": (evening, Place("channels"), (), "x ctrl+d R"),
     "events": (evening, Place("events"), (), "R"),
     "chids": (hub, Place("chids"), (), "x ctrl+d e R"),

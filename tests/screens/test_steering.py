@@ -19,8 +19,9 @@ from tunnelconsole.control.messages import (
     StartService,
     StopService,
 )
-from tunnelconsole.control.steering import DrainService, ReloadPreview, ServiceChange
+from tunnelconsole.control.steering import DrainService, ReloadPreview, ServiceChange, SetLimits
 from tunnelconsole.screens.app import ConsoleOutcome
+from tunnelconsole.screens.limiting import OF_SERVICE, OF_SESSION, read_limits
 from tunnelconsole.screens.steering import channel_cost, cost, service_cost, session_cost
 from tunnelconsole.screens.widgets.dialog import Question
 
@@ -216,6 +217,31 @@ async def test_a_service_that_drains_shows_what_is_left_and_can_be_taken_back(tm
         assert "3 channels left, cut in 18s" in desk.text()
         await desk.press("s")
         await desk.asked(StartService("home"))
+
+
+async def test_the_limits_of_a_service_are_written_and_set(tmp_path: Path) -> None:
+    script = quiet()
+    script.services = [service("home", limits={"rate": 1_000_000.0})]
+    async with console(tmp_path, script) as desk:
+        await desk.press("2")
+        await desk.arrive()
+        await desk.press("l")
+        assert "limits of home:" in desk.text()
+        assert "rate 1000000B/s, sessions none, channels none" in desk.text()
+        await desk.press("ctrl+u", *"rate 2MB/s, channels none", "enter")
+        await desk.asked(SetLimits(target="home", rate="2MB/s", lifted=["channels"]))
+
+
+@pytest.mark.parametrize("text", ["", "rate", "speed 5", "sessions -1", "channels ٣"])
+def test_limits_that_cannot_be_read_are_told(text: str) -> None:
+    with pytest.raises(ValueError, match=r"is none of|no limit is named|is no whole number"):
+        read_limits("home", text, OF_SERVICE)
+
+
+def test_a_session_has_a_rate_alone() -> None:
+    assert read_limits("s1", "rate 1MB/s", OF_SESSION) == SetLimits(target="s1", rate="1MB/s")
+    with pytest.raises(ValueError, match="'sessions 5' is none of rate"):
+        read_limits("s1", "sessions 5", OF_SESSION)
 
 
 async def test_an_engine_that_is_away_is_told_when_it_is_needed(tmp_path: Path) -> None:

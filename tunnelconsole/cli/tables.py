@@ -28,6 +28,7 @@ from tunnelconsole.control.messages import (
     Status,
     Watch,
 )
+from tunnelconsole.screens.limiting import in_words
 from tunnelconsole.screens.spans import clean
 
 Row = TypeVar("Row")
@@ -87,6 +88,7 @@ SERVICES: tuple[Column[ServiceRow], ...] = (
     Column("RATE IN", lambda row, now: rate(row.rate_in), right=True),
     Column("RATE OUT", lambda row, now: rate(row.rate_out), right=True),
     Column("EXPOSED", lambda row, now: "yes" if row.exposed else "-", shown=lambda rows: any(r.exposed for r in rows)),
+    Column("AT MOST", lambda row, now: in_words(row.limits) or "-", shown=lambda rows: any(r.limits for r in rows)),
     Column("ERROR", lambda row, now: row.error or "", shown=lambda rows: any(r.error for r in rows)),
 )
 
@@ -103,6 +105,7 @@ SESSIONS: tuple[Column[SessionRow], ...] = (
     Column("RATE IN", lambda row, now: rate(row.rate_in), right=True),
     Column("RATE OUT", lambda row, now: rate(row.rate_out), right=True),
     Column("ADDRESS", lambda row, now: row.address or "-", shown=lambda rows: any(r.address for r in rows)),
+    Column("AT MOST", lambda row, now: in_words(row.limits) or "-", shown=lambda rows: any(r.limits for r in rows)),
     Column("NOTE", lambda row, now: row.note or "-", shown=lambda rows: any(r.note for r in rows)),
 )
 

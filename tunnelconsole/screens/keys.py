@@ -139,6 +139,8 @@ KEYS: tuple[Key, ...] = (
     Key(("r",), "r", "restart", "restart", "Restart the selected service; asks first", "steer", SERVICES, footer=22),
     Key(("f",), "f", "drain", "drain", "Let the selected service finish what it carries, then stop it; asks first",
         "steer", SERVICES, footer=23),
+    Key(("l",), "l", "limits", "limits", "Change the limits of the selected service or session; nobody is cut", "steer",
+        SERVICES | {"sessions"}, footer=24),
     Key(("x", "ctrl+d"), "x", "kick", "kick", "End the selected session; asks first", "steer",
         frozenset({"sessions"}), footer=20),
     Key(("x", "ctrl+d"), "x", "close", "close", "Close the selected channel; asks first", "steer",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tunnelconsole.control.messages import ChannelRow, ChidRow, Role, ServiceRow, SessionRow
-from tunnelconsole.screens import sending
+from tunnelconsole.screens import limiting, sending
 from tunnelconsole.screens.auditing import Auditing
 from tunnelconsole.screens.preferences import PreferencesFile
 from tunnelconsole.screens.roles import refusal
@@ -32,6 +32,7 @@ class Operating(Auditing):
         self.files = files
         self.steering = Steering(self)
         self._edited: ChidRow | None = None
+        self._limited: tuple[str, Sequence[str]] | None = None
 
     def permits(self, action: str) -> bool:
         """Whether this console does what a key or a command asks for; says why not."""
@@ -89,6 +90,28 @@ class Operating(Auditing):
     def action_drain_named(self, name: str) -> None:
         """Drains a service."""
         self._steer(self.steering.drain(name))
+
+    def action_limits(self) -> None:
+        """Asks for the limits of the selected service or session."""
+        row = self._selected()
+        if isinstance(row, ServiceRow):
+            self._ask_limits(row.name, row.limits, limiting.OF_SERVICE)
+        elif isinstance(row, SessionRow):
+            self._ask_limits(row.id, row.limits, limiting.OF_SESSION)
+        else:
+            self.tell("Nothing is selected that has limits")
+
+    def _ask_limits(self, target: str, limits: Mapping[str, float], names: Sequence[str]) -> None:
+        self._edited, self._limited = None, (target, names)
+        self.prompt.ask(f"limits of {target}:", limiting.written(limits, names), lambda _: [])
+
+    def _take_limits(self, target: str, names: Sequence[str], text: str) -> None:
+        try:
+            request = limiting.read_limits(target, text, names)
+        except ValueError as error:
+            self.tell(f"The limits of {target} stay as they are: {error}", trouble=True)
+            return
+        self._steer(self.steering.limit(request))
 
     def action_kick(self) -> None:
         """Ends the selected session."""
@@ -168,7 +191,7 @@ class Operating(Auditing):
         if why := why_receivers_stay(row, self.latest.service(row.service)):
             self.tell(why)
             return
-        self._edited = row
+        self._edited, self._limited = row, None
         complete = partial(sending.complete_receivers, known=self._receivers_known(row))
         self.prompt.ask(f"{row.chid} sends to, {sending.ALL} for all:", sending.written(row.receivers), complete)
 
@@ -177,7 +200,11 @@ class Operating(Auditing):
         return sorted({*there} - {row.chid} | {*row.receivers}, key=sending.natural)
 
     def on_prompt_answered(self, message: Prompt.Answered) -> None:
-        """Receivers were written."""
+        """Receivers were written, or limits."""
+        limited, self._limited = self._limited, None
+        if limited is not None:
+            self._take_limits(*limited, message.text)
+            return
         row, self._edited = self._edited, None
         if row is None:
             return

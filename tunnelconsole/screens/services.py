@@ -12,6 +12,7 @@ from tunnelconsole.control.messages import ServiceRow, Status
 from tunnelconsole.screens import cells, measures
 from tunnelconsole.screens.columns import Column, Order
 from tunnelconsole.screens.keys import Screen
+from tunnelconsole.screens.limiting import in_words
 from tunnelconsole.screens.pane import Fact, Scene, SideBySide, TablePane, Value
 from tunnelconsole.screens.picture import UP, Flow
 from tunnelconsole.screens.spans import Line, Span
@@ -75,6 +76,7 @@ def facts(row: ServiceRow, scene: Scene) -> list[Fact]:
         Fact("address", (Span(row.address or "none", "text" if row.address else "faint"),)),
         Fact("exposed", (Span("other machines can reach it", "notice"),) if row.exposed else ()),
         Fact("kind", (Span(row.kind),)),
+        Fact("at most", (Span(in_words(row.limits)),) if row.limits else ()),
         Fact("leads to", (Span(row.target),)),
         measures.moved(row),
         *(Fact(name, (Span(text),)) for name, text in sorted(row.notes.items())),

@@ -10,6 +10,7 @@ from tunnelconsole.control.messages import SessionRow, Status
 from tunnelconsole.screens import cells, measures
 from tunnelconsole.screens.columns import Column, Order
 from tunnelconsole.screens.keys import Screen
+from tunnelconsole.screens.limiting import in_words
 from tunnelconsole.screens.pane import Fact, Scene, TablePane, Value
 from tunnelconsole.screens.spans import Line, Span
 
@@ -72,6 +73,7 @@ class SessionsPane(TablePane[SessionRow]):
             Fact("service", (Span(row.service), Span(f"  {row.kind}", "dim"))),
             *([Fact("reached at", (Span(row.address, "strong"),))] if row.address else []),
             *([Fact("note", (Span(row.note, "warning"),))] if row.note else []),
+            *([Fact("at most", (Span(in_words(row.limits)),))] if row.limits else []),
             measures.since(row, scene),
             Fact("channels", (Span(figures.count(row.channels)),)),
             measures.moving(row),

@@ -32,7 +32,7 @@ from tunnelconsole.control.messages import (
     StopService,
 )
 from tunnelconsole.control.reload_words import changes_something, preview_words
-from tunnelconsole.control.steering import DrainService, PreviewReload, ReloadPreview
+from tunnelconsole.control.steering import DrainService, PreviewReload, ReloadPreview, SetLimits
 from tunnelconsole.errors import TunnelConsoleError
 from tunnelconsole.screens import sending
 from tunnelconsole.screens.picture import Picture
@@ -164,6 +164,10 @@ class Steering:
         ]
         if await self._operator.confirm(f"Drain service {name}: {carries}", sentences, "Drain it"):
             await self._carry_out(DrainService(name))
+
+    async def limit(self, request: SetLimits) -> None:
+        """Changes limits of a service or a session, which cuts nobody."""
+        await self._carry_out(request)
 
     async def restart(self, name: str) -> None:
         """Stops a service and starts it again."""
