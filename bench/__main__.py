@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from bench import consoles, table
+from bench import consoles, limits, table
 from bench.contenders import CONTENDERS
 from bench.flow import Flow, build
 from bench.measures import FULL, QUICK
@@ -28,12 +28,13 @@ REPORT = HERE.parent / "docs" / "benchmarks.md"
     "--only",
     default="",
     metavar="NAMES",
-    help=f"Contenders to measure besides direct, separated by semicolons; {consoles.NAME!r}: that part.",
+    help=f"Contenders to measure besides direct, between semicolons; {consoles.NAME!r}, {limits.NAME!r}: these parts.",
 )
 def main(quick: bool, only: str) -> None:
     """Measures TunnelConsole side by side with the peers that are installed."""
     chosen = [name.strip() for name in only.split(";") if name.strip()]
-    known = [*(contender.name for contender in CONTENDERS), consoles.NAME]
+    parts = {consoles.NAME, limits.NAME}
+    known = [*(contender.name for contender in CONTENDERS), *sorted(parts)]
     if strange := [name for name in chosen if name not in known]:
         raise click.UsageError(f"no contender is named {strange[0]}; there are: {'; '.join(known)}")
     direct, *others = CONTENDERS
@@ -48,10 +49,12 @@ def main(quick: bool, only: str) -> None:
                 flow, Path(folder), QUICK if quick else FULL, [direct, *(each for each in wanted if not each.missing())]
             )
             run.results.absent.extend(each.name for each in wanted if each.missing())
-            if chosen != [consoles.NAME]:
+            if not chosen or not parts.issuperset(chosen):
                 run.run()
             if not chosen or consoles.NAME in chosen:
                 run.run_consoles()
+            if not chosen or limits.NAME in chosen:
+                run.run_limits()
             report = table.render(run.results)
             print(report)
             if quick or chosen:

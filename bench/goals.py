@@ -8,6 +8,7 @@ from statistics import median
 
 from bench.consoles import AT_ONCE, BESIDE, UPDATES, Churn, Consoles, Crowd
 from bench.contenders import OUR_SSH, SSHD
+from bench.limits import WINDOW
 from bench.measures import (
     BULK_DOWN,
     BULK_UP,
@@ -85,6 +86,16 @@ def _of_sshd(figure: Figure) -> Callable[[Results], float | None]:
 
 def _milliseconds(values: list[float]) -> float | None:
     return 1000 * median(values) if values else None
+
+
+def _farthest(results: Results) -> float | None:
+    if results.limits is None or not results.limits.kept:
+        return None
+    return 100 * max(kept.farthest for kept in results.limits.kept)
+
+
+def _revoked(results: Results) -> float | None:
+    return None if results.limits is None else _milliseconds(results.limits.revoked_seconds)
 
 
 SHARE = "{:.2f} of direct"
@@ -184,6 +195,8 @@ GOALS = (
         False,
         "{:.1f} KiB",
     ),
+    Goal(f"a rate, farthest off over {WINDOW:g} s", _farthest, 5, False, "{:.1f} %"),
+    Goal("a token is revoked, its visitors are cut", _revoked, 1000, False, "{:.0f} ms"),
     Goal("ssh -R to ours, bulk to the target", _of_sshd(BULK_UP), 0.3, True, "{:.2f} of sshd"),
     Goal("ssh -R to ours, bulk from the target", _of_sshd(BULK_DOWN), 0.3, True, "{:.2f} of sshd"),
 )

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from statistics import median
 
 from bench.consoles import Consoles
+from bench.limits import Limits
 from bench.measures import Effort, Figure, Idle, Taken, Wear
 from bench.route import Contender
 
@@ -43,6 +44,8 @@ class Results:
     first_paint_seconds: list[float] = field(default_factory=list)
     consoles: Consoles | None = None
     """What consoles over SSH cost; None where that was not measured."""
+    limits: Limits | None = None
+    """How limits hold; None where that was not measured."""
     failures: list[Failure] = field(default_factory=list)
     absent: list[str] = field(default_factory=list)
     """Contenders whose programs are not installed."""

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-from bench import consoles, openssh
+from bench import consoles, limits, openssh
 from bench.console import first_paint_seconds, status_seconds
 from bench.flow import Flow
 from bench.measures import MEASUREMENTS, Effort, hold_idle, iperf3, take_wear
@@ -76,6 +76,15 @@ class Run:
             self._failed(contender, what, error)
 
         self.results.consoles = consoles.take_all(self._flow, self._folder, self._effort, failed, tell)
+
+    def run_limits(self) -> None:
+        """Measures how limits hold; what fails is noted, and the rest goes on."""
+        contender = Contender(limits.NAME, lambda *_: Route(0), (), ours=True)
+
+        def failed(what: str, error: BenchError) -> None:
+            self._failed(contender, what, error)
+
+        self.results.limits = limits.take_all(self._folder, self._effort, failed, tell)
 
     def _check_sink(self, sink: int) -> None:
         try:

@@ -15,6 +15,7 @@ import psutil
 from bench.consoles import BESIDE, UPDATES
 from bench.contenders import CONTENDERS
 from bench.goals import GOALS
+from bench.limits import WINDOW
 from bench.measures import CONNECTION_THREADS, HTTP_FIGURES, TCP_FIGURES, Effort, Figure
 from bench.processes import BenchError
 from bench.results import Results
@@ -45,6 +46,7 @@ def render(results: Results) -> str:
         _wear(results),
         _iperf3(results),
         _consoles(results),
+        _limits(results),
         _goals(results),
         _notes(results),
     ]
@@ -152,6 +154,25 @@ def _consoles(results: Results) -> str:
         left = f"{churn.processes} processes, {churn.sessions} sessions, {churn.descriptors} descriptors"
         rows.append([f"{churn.opened} opened and closed leave", f"{left}, {churn.grown / 1024:,.0f} KiB"])
     return _table(["consoles over SSH", ""], rows)
+
+
+def _limits(results: Results) -> str:
+    limits = results.limits
+    if limits is None:
+        return ""
+    rows = [
+        [
+            f"{kept.rate / 1e6:g} MB/s over {kept.channels} channels, in {len(kept.measured)} windows of {WINDOW:g} s",
+            f"{_spread([value / 1e6 for value in kept.measured], 2)} MB/s",
+            f"{100 * kept.farthest:.1f} %",
+            f"{kept.evenness:.2f}",
+        ]
+        for kept in limits.kept
+    ]
+    if limits.revoked_seconds:
+        until_cut = _spread([1000 * seconds for seconds in limits.revoked_seconds], 0)
+        rows.append(["a token is revoked by the command: until its visitors are cut", f"{until_cut} ms", "", ""])
+    return _table(["limits", "measured", "farthest off", "slowest channel to fastest"], rows)
 
 
 def _spread(values: Sequence[float], digits: int) -> str:
