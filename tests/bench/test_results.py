@@ -10,6 +10,7 @@ from bench import table
 from bench.consoles import Churn, Consoles, Crowd
 from bench.contenders import CONTENDERS
 from bench.goals import GOALS
+from bench.limits import Kept, Limits
 from bench.measures import (
     BULK_UP,
     CONNECTIONS,
@@ -85,12 +86,23 @@ def test_what_consoles_over_ssh_cost_is_a_table_of_its_own() -> None:
     ]
 
 
+def test_how_limits_hold_is_a_table_of_its_own() -> None:
+    kept = [Kept(1e6, 1, [0.9e6, 1.04e6, 1e6], 1.0), Kept(1e7, 4, [1e7], 0.5)]
+    report = table.render(Results(QUICK, "direct", limits=Limits(kept, [0.2, 0.4])))
+    assert "1 MB/s over 1 channels, in 3 windows of 5 s" in report
+    assert "10.0 %" in report
+    assert "300 (200–400) ms" in report
+    missed = [line for line in report.splitlines() if "**missed**" in line]
+    assert [line.split("|")[1].strip() for line in missed] == ["a rate, farthest off over 5 s"]
+
+
 def test_every_goal_can_be_reached_by_what_is_measured() -> None:
     everything = Results(QUICK, "direct", status_seconds=[0.1], first_paint_seconds=[0.5])
     everything.tunnel_bytes = 16384
     everything.wear = Wear(1_000_000, 10_000, 9_900, 4096)
     everything.idle["jump"] = Idle(1000, 3, 2048, 0.1, 0)
     everything.consoles = _consoles()
+    everything.limits = Limits([Kept(1e6, 1, [1e6], 1.0)], [0.3])
     figures = dict.fromkeys(FIGURES, 1.0)
     everything.rounds = {contender.name: [figures] for contender in CONTENDERS}
     assert [goal.what for goal in GOALS if goal.reached(everything) is None] == []

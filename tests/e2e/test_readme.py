@@ -53,7 +53,10 @@ SAYS = {
     "wait": "",
     "curl": PAGE,
     "printf": PAGE,
-    "tunnelconsole check": "config ok: 8 services\n",
+    "tunnelconsole check": "config ok: 9 services\n",
+    "tunnelconsole token list": "alice",
+    "tunnelconsole token change": "token alice changed",
+    "tunnelconsole token revoke": "token alice revoked, and 1 sessions of it ended",
     "tunnelconsole status": "version",
     "tunnelconsole channel": "",
     "tunnelconsole punch": "",
@@ -212,6 +215,15 @@ def test_its_sections_are_in_the_order_in_which_a_newcomer_asks() -> None:
     assert titles == ["Two commands", "The tunnels", "How it compares", "Where to read on"]
 
 
-@pytest.mark.parametrize("file", sorted({*re.findall(r"\]\(([^):]+)\)", README)}))
-def test_what_it_links_to_is_there(file: str) -> None:
-    assert (ROOT / file).exists()
+def slug(title: str) -> str:
+    """The name that a heading has in a link."""
+    return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("link", sorted({*re.findall(r"\]\(([^):]+)\)", README)}))
+def test_what_it_links_to_is_there(link: str) -> None:
+    file, _, part = link.partition("#")
+    path = ROOT / (file or "README.md")
+    assert path.exists()
+    if part:
+        assert part in map(slug, re.findall(r"^#+ (.*)$", path.read_text(), re.MULTILINE))
