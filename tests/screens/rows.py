@@ -7,6 +7,7 @@ from typing import Any
 from tunnelconsole.control.audit import AuditRow
 from tunnelconsole.control.bans import BanRow
 from tunnelconsole.control.messages import ChannelRow, ChidRow, EventRow, History, ServiceRow, SessionRow, Status
+from tunnelconsole.control.tokens import SecretRow, TokenRow
 
 NOW = 1_750_000_000.0
 """The present of every test: 2025-06-15 15:06:40 UTC."""
@@ -90,3 +91,12 @@ def entry(key: int, action: str, **facts: Any) -> AuditRow:
         "text": "",
     }  # fmt: skip
     return AuditRow(id=key, action=action, **(usual | facts))
+
+
+def token(name: str, **facts: Any) -> TokenRow:
+    """A token for everything, made a month ago, and never used."""
+    usual: dict[str, Any] = {
+        "state": "active", "created": NOW - 30 * 86400, "expires": None, "last_used": None, "sessions": 0,
+        "channels": 0, "bytes_today": 0, "rights": {}, "secrets": [SecretRow(created=NOW - 30 * 86400, expires=None)],
+    }  # fmt: skip
+    return TokenRow(name=name, **(usual | facts))

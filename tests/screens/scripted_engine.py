@@ -49,6 +49,7 @@ from tunnelconsole.control.messages import (
     Watch,
 )
 from tunnelconsole.control.steering import PreviewReload, ReloadPreview
+from tunnelconsole.control.tokens import CreateToken, GetTokens, RotateToken, TokenMade, TokenRow, Tokens
 
 
 @dataclass
@@ -74,6 +75,9 @@ class Script:
     """As they are asked for; updates have them in brief."""
     audit: list[AuditRow] = field(default_factory=list)
     bans: list[BanRow] = field(default_factory=list)
+    tokens: list[TokenRow] = field(default_factory=list)
+    secret: str = "tc_not-a-real-secret"
+    """Of every token that is made or rotated."""
     events: list[EventRow] = field(default_factory=list)
     history: History = field(default_factory=lambda: History(interval=1.0, rate_in=[], rate_out=[]))
     histories: list[History] = field(default_factory=list)
@@ -148,6 +152,7 @@ class ScriptedEngine:
             exchanges=Exchanges(script.exchanges, script.missed) if "exchanges" in topics else None,
             bans=script.bans if "bans" in topics else None,
             attempts=list(map(brief, script.attempts)) if "attempts" in topics else None,
+            tokens=script.tokens if "tokens" in topics else None,
             events=Events(fresh, self.dropped) if "events" in topics else None,
             history=script.history if "history" in topics else None,
             histories=script.histories if "histories" in topics else None,
@@ -179,8 +184,19 @@ class ScriptedEngine:
             with contextlib.suppress(ConnectionError):
                 await writer.wait_closed()
 
-    def _one(self, request: GetExchange | GetAttempts | GetAudit) -> Reply:
-        """What is opened by its id, or the audit trail."""
+    def _about_token(self, request: GetTokens | CreateToken | RotateToken) -> Reply:
+        """Its row, or its secret."""
+        name = request.name
+        if isinstance(request, GetTokens):
+            named = [row for row in self.script.tokens if row.name == name]
+            return Tokens(named) if named else Refused(f"there is no token {name}")
+        what = "created" if isinstance(request, CreateToken) else "rotated"
+        return TokenMade(name=name, secret=self.script.secret, text=f"token {name} {what}")
+
+    def _one(self, request: GetExchange | GetAttempts | GetAudit | GetTokens | CreateToken | RotateToken) -> Reply:
+        """What is opened by its id, what is about a token, or the audit trail."""
+        if isinstance(request, GetTokens | CreateToken | RotateToken):
+            return self._about_token(request)
         if isinstance(request, GetAudit):
             return Audit(self.script.audit)
         if isinstance(request, GetExchange):
@@ -222,7 +238,7 @@ class ScriptedEngine:
                 self._answer(writer, ask.id, Chids([row for row in script.whole_chids if row.session == session]))
             case GetChids():
                 self._answer(writer, ask.id, Chids(script.chids))
-            case GetExchange() | GetAttempts() | GetAudit():
+            case GetExchange() | GetAttempts() | GetAudit() | GetTokens() | CreateToken() | RotateToken():
                 self._answer(writer, ask.id, self._one(request))
             case GetEvents():
                 self._answer(writer, ask.id, Events(script.events))

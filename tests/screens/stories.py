@@ -8,9 +8,10 @@ from msgspec.structs import replace
 
 from attempt_rows import CONE, attempt, candidate, direct, moments, relayed
 from exchange_rows import exchange, exchange_row, message
-from screens.rows import NOW, ban, channel, chid, entry, event, history, service, session, status
+from screens.rows import NOW, ban, channel, chid, entry, event, history, service, session, status, token
 from screens.scripted_engine import Script
 from tunnelconsole.control.messages import ChidRow
+from tunnelconsole.control.tokens import SecretRow
 from tunnelconsole.screens.sending import Web, receiver
 
 
@@ -304,4 +305,40 @@ def trail() -> Script:
             ),
             entry(3, "reload-config", via="console", object="", outcome="refused", text=LONG),
         ],
+    )
+
+
+def credentials() -> Script:
+    """Tokens in every state: one in use and near its quota, one about to expire, one being rotated, and some over."""
+    rotated = [SecretRow(created=NOW - 40 * 86400, expires=NOW + 7200), SecretRow(created=NOW - 3600, expires=None)]
+    tokens = [
+        token("alice", expires=NOW + 29 * 86400, last_used=NOW - 300, sessions=2, channels=7, bytes_today=9_900_000_000,
+              rights={"kinds": ["relay", "tunnel"], "hosts": ["*.alice.example.net"],
+                      "ports": ["7001-7010", "9000-9000"], "rate": 1_000_000.0, "sessions": 5,
+                      "bytes_per_day": 10 << 30}),
+        token("build-farm", last_used=NOW - 7200, rights={"kinds": ["jump"], "destinations": ["*.example.com:443"],
+                                                          "clients": ["192.0.2.0/24"]}),
+        token("contractor", expires=NOW + 30 * 3600, last_used=NOW - 90_000, bytes_today=52 << 20,
+              rights={"kinds": ["channel"], "chids": ["desk", "lab-*"], "requests": 2.5}),
+        token("intern", state="disabled", expires=NOW + 60 * 86400, rights={"kinds": ["punch"], "rooms": ["lab"]}),
+        token("mirror", state="exhausted", expires=NOW + 400 * 86400, last_used=NOW - 1200, bytes_today=1 << 30,
+              rights={"bytes_per_day": 1 << 30}),
+        token("moving", secrets=rotated, last_used=NOW - 60),
+        token("old", state="expired", expires=NOW - 86400 * 3),
+        token("setup", state="used", last_used=NOW - 86400 * 12, rights={"one_time": True, "sessions": 1}),
+    ]  # fmt: skip
+    sessions = [
+        session("s1", service="edge", kind="relay-server", identity="alice", token="alice", channels=5, since=NOW - 300,
+                bytes_in=9_000_000_000, bytes_out=890_000_000, rate_in=850_000.0),
+        session("s2", service="web", kind="tunnel-server", identity="alice", token="alice", channels=2,
+                peer="[2001:db8::17]:40002", since=NOW - 90_000, bytes_in=40_000, bytes_out=9 << 20),
+        session("s3", identity="alice", peer="203.0.113.9:40003"),  # by a secret in the configuration, of the same name
+    ]  # fmt: skip
+    services = [
+        service("home", sessions=1),
+        service("edge", kind="relay-server", address="127.0.0.1:7000", sessions=1),
+        service("web", kind="tunnel-server", address="127.0.0.1:8080", sessions=1),
+    ]
+    return Script(
+        status=status(services=3, sessions=3, channels=7), services=services, sessions=sessions, tokens=tokens
     )

@@ -89,7 +89,7 @@ async def test_tab_shows_the_next_screen_and_shift_tab_the_one_before(tmp_path: 
 async def test_tab_leaves_out_a_screen_about_services_that_there_are_none_of(tmp_path: Path) -> None:
     async with console(tmp_path, evening()) as desk:
         await desk.press("5", "tab")
-        assert desk.app.place == Place("help")
+        assert desk.app.place == Place("tokens")
     async with console(tmp_path, hub()) as desk:
         await desk.press("5", "tab")
         assert desk.app.place == Place("chids")
@@ -372,7 +372,7 @@ async def test_tabs_whose_names_do_not_fit_are_shortened_alike(tmp_path: Path) -
     script.services += [service("web", kind="tunnel-server"), service("nat", kind="punch-server")]
     async with console(tmp_path, script, (80, 24)) as desk:
         words = desk.text().splitlines()[1].split()
-        assert words[:6] == ["1", "overview", "2", "servic", "3", "sessio"]
+        assert words[:6] == ["1", "overview", "2", "serv", "3", "sess"]
         assert words[-2:] == ["?", "help"]
 
 

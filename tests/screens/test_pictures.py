@@ -13,11 +13,14 @@ from msgspec.structs import replace
 from pytest_textual_snapshot import SVGImageExtension
 from syrupy.assertion import SnapshotAssertion
 from syrupy.location import PyTestLocation
+from textual.widgets import Input
 
 import waiting
 from screens.desk import Desk, console
 from screens.scripted_engine import Script
-from screens.stories import crowded_hub, evening, hub, nothing, punches, quiet, trail, tunnels
+from screens.stories import credentials, crowded_hub, evening, hub, nothing, punches, quiet, trail, tunnels
+from tunnelconsole.control.messages import Refused
+from tunnelconsole.control.tokens import CreateToken
 from tunnelconsole.screens import themes
 from tunnelconsole.screens.places import Place
 
@@ -144,6 +147,53 @@ async def test_punch_without_colour(tmp_path: Path, kept: SnapshotAssertion) -> 
         assert await _picture(desk) == kept
 
 
+@pytest.mark.parametrize("size", [PHONE, SMALL, USUAL, LARGE], ids=lambda size: f"{size[0]}x{size[1]}")
+async def test_tokens(tmp_path: Path, kept: SnapshotAssertion, size: tuple[int, int]) -> None:
+    async with console(tmp_path, credentials(), size) as desk:
+        await desk.command("tokens")
+        await desk.arrive()
+        assert await _picture(desk) == kept
+
+
+@pytest.mark.parametrize("size", [SMALL, USUAL], ids=lambda size: f"{size[0]}x{size[1]}")
+async def test_token(tmp_path: Path, kept: SnapshotAssertion, size: tuple[int, int]) -> None:
+    async with console(tmp_path, credentials(), size) as desk:
+        await desk.command("tokens alice")
+        await desk.arrive()
+        assert await _picture(desk) == kept
+
+
+@pytest.mark.parametrize("size", [PHONE, SMALL, USUAL], ids=lambda size: f"{size[0]}x{size[1]}")
+async def test_token_being_changed(tmp_path: Path, kept: SnapshotAssertion, size: tuple[int, int]) -> None:
+    async with console(tmp_path, credentials(), size) as desk:
+        await desk.command("tokens alice")
+        await desk.arrive()
+        await desk.press("e", "down")
+        desk.app.screen.query_one("#field-hosts", Input).cursor_blink = False
+        await desk.press("down", "up")
+        assert await _picture(desk) == kept
+
+
+async def test_token_refused_at_its_form_without_colour(tmp_path: Path, kept: SnapshotAssertion) -> None:
+    script = credentials()
+    message = 'a token cannot have these rights: rate: "fast" is not a rate; write one as "10MB/s"'
+    script.refusals[CreateToken] = Refused(message)
+    async with console(tmp_path, script, SMALL, no_color=True) as desk:
+        await desk.command("create dave")
+        desk.app.screen.query_one("#field-rate", Input).cursor_blink = False
+        await desk.press("ctrl+s")
+        await waiting.until(lambda: "is not a rate" in desk.text())
+        assert await _picture(desk) == kept
+
+
+async def test_secret_of_a_token(tmp_path: Path, kept: SnapshotAssertion) -> None:
+    async with console(tmp_path, credentials(), SMALL) as desk:
+        await desk.command("rotate alice")
+        await desk.press("enter")
+        await waiting.until(lambda: "tc_" in desk.text())
+        assert await _picture(desk) == kept
+
+
 async def test_request_further_down(tmp_path: Path, kept: SnapshotAssertion) -> None:
     async with console(tmp_path, tunnels(), SMALL) as desk:
         desk.app.go(Place("request", "web", request="x5"))
@@ -175,7 +225,9 @@ async def test_theme(tmp_path: Path, kept: SnapshotAssertion, theme: str) -> Non
         assert await _picture(desk) == kept
 
 
-@pytest.mark.parametrize("screen", ["overview", "services", "sessions", "channels", "events", "chids", "tunnels"])
+@pytest.mark.parametrize(
+    "screen", ["overview", "services", "sessions", "channels", "events", "chids", "tunnels", "tokens"]
+)
 async def test_empty(tmp_path: Path, kept: SnapshotAssertion, screen: str) -> None:
     async with console(tmp_path, nothing(), SMALL) as desk:
         await desk.command(screen)

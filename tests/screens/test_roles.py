@@ -10,7 +10,7 @@ import pytest
 
 from screens.desk import Desk, console
 from screens.scripted_engine import Script
-from screens.stories import evening, guessed, hub, punches, tunnels
+from screens.stories import credentials, evening, guessed, hub, punches, tunnels
 from tunnelconsole.control.messages import Request, Role
 from tunnelconsole.screens.commands import COMMANDS
 from tunnelconsole.screens.keys import KEYS, Screen
@@ -31,6 +31,7 @@ def test_every_command_that_steers_is_known_for_it() -> None:
     assert steers == {
         "start", "stop", "restart", "drain", "kick", "close", "disconnect", "receivers", "retry", "reload",
         "ban", "unban",
+        "create", "rotate", "revoke",
     }  # fmt: skip
 
 
@@ -48,6 +49,8 @@ WAYS: dict[Screen, tuple[Callable[[], Script], Place, tuple[str, ...], str]] = {
     "help": (evening, Place("help"), (), "R"),
     "audit": (evening, Place("audit"), (), "R"),
     "bans": (guessed, Place("bans"), (), "u n R"),
+    "tokens": (credentials, Place("tokens"), (), "c e r o x ctrl+d R"),
+    "token": (credentials, Place("token", token="alice"), (), "e r o x ctrl+d R"),
 }
 """The story and the place in it of each screen, the keys that select something, and the keys that steer there."""
 

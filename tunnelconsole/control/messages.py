@@ -105,6 +105,8 @@ class SessionRow(msgspec.Struct, frozen=True, kw_only=True):
     """Where others reach what it offers: a public ``host:port`` or URL; empty where it offers nothing."""
     limits: dict[str, float] = {}
     """Its own, set by hand: ``rate``; besides those of its service and its identity."""
+    token: str = ""
+    """The token that it came in with, which is its identity; empty where it was let in by something else."""
 
 
 class ChannelRow(msgspec.Struct, frozen=True, kw_only=True):

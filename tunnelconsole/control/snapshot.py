@@ -227,6 +227,7 @@ def session_row(session: Session) -> SessionRow:
         note=session.note,
         address=session.address,
         limits={} if session.pace is None else {"rate": session.pace.rate},
+        token="" if session.grant is None else session.grant.identity,
     )
 
 

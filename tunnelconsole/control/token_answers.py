@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import msgspec
 
 from tunnelconsole.control.messages import Done, Request
+from tunnelconsole.control.token_words import NEVER, WRONG_EXPIRY, WRONG_OVERLAP, WRONG_RIGHTS
 from tunnelconsole.control.tokens import (
     ChangeToken,
     CreateToken,
@@ -21,7 +25,11 @@ from tunnelconsole.engine.grants import Token, today
 from tunnelconsole.engine.token_rights import decode_rights, encode_rights
 from tunnelconsole.engine.tokens import DEFAULT_OVERLAP
 from tunnelconsole.engine.tokens import Tokens as Register
+from tunnelconsole.engine.units import Duration
 from tunnelconsole.errors import RequestRefused
+
+LATEST: Final = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
+"""Unix seconds of the last day that can be written as a date."""
 
 
 async def answer_about_tokens(register: Register, request: Request) -> Tokens | TokenMade | Done | None:
@@ -34,16 +42,17 @@ async def answer_about_tokens(register: Register, request: Request) -> Tokens | 
             found = [register.find(name)] if name else sorted(register, key=lambda token: token.name)
             return Tokens([token_row(register, token) for token in found])
         case CreateToken(name, given, expires):
-            secret = await register.create(name, _rights(given), expires=expires)
+            secret = await register.create(name, _rights(given), expires=read_expiry(expires, time.time()))
             return TokenMade(name=name, secret=secret, text=f"token {name} created")
         case RotateToken(name, overlap):
-            seconds = DEFAULT_OVERLAP if overlap is None else overlap
+            seconds = read_overlap(overlap)
             secret = await register.rotate(name, overlap=seconds)
-            until = f"stays good for {seconds:g} s" if seconds > 0 else "is good for nothing any more"
-            return TokenMade(name=name, secret=secret, text=f"token {name} rotated; what it had before {until}")
+            before = f"stays good for {seconds:g} s" if seconds > 0 else "is good for nothing any more"
+            return TokenMade(name=name, secret=secret, text=f"token {name} rotated; what it had before {before}")
         case ChangeToken(name, given, expires, disabled):
             rights = _rights(encode_rights(register.find(name).rights) | given) if given else None
-            return Done(await register.change(name, rights=rights, expires=expires, disabled=disabled))
+            until = msgspec.UNSET if expires is msgspec.UNSET else read_expiry(expires, time.time())
+            return Done(await register.change(name, rights=rights, expires=until, disabled=disabled))
         case RevokeToken(name):
             return Done(await register.revoke(name))
         case _:
@@ -54,7 +63,50 @@ def _rights(given: dict[str, Any]) -> Any:
     try:
         return decode_rights({key: value for key, value in given.items() if value is not None})
     except ValueError as error:
-        raise RequestRefused(f"a token cannot have these rights: {error}") from error
+        raise RequestRefused(f"{WRONG_RIGHTS}{error}") from error
+
+
+def read_expiry(given: float | str | None, now: float) -> float | None:
+    """When a token is to expire, in Unix seconds; None for never.
+
+    :param given: as in :class:`~tunnelconsole.control.tokens.CreateToken`.
+    :raises RequestRefused: it is no time, or none that a calendar has.
+    """
+    if isinstance(given, str):
+        given = _written_expiry(given.strip(), now)
+    if given is not None and not given <= LATEST:
+        raise RequestRefused(f"{WRONG_EXPIRY}it is too far away", f"{NEVER} is for a token that does not expire")
+    return given
+
+
+def _written_expiry(text: str, now: float) -> float | None:
+    if text.lower() in ("", NEVER):
+        return None
+    try:
+        return now + Duration.parse(text)
+    except ValueError:
+        pass  # a date, then
+    try:
+        time = datetime.fromisoformat(text.removesuffix("UTC").rstrip())
+        return (time if time.tzinfo is not None else time.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        raise RequestRefused(
+            f'{WRONG_EXPIRY}"{text[:64]}" is no time',
+            f'write "90d" from now on, "2026-12-31 18:00" in UTC, or "{NEVER}"',
+        ) from None
+
+
+def read_overlap(given: float | str | None) -> float:
+    """For how many seconds an old secret stays good.
+
+    :raises RequestRefused: it is no duration.
+    """
+    if given is None:
+        return DEFAULT_OVERLAP
+    try:
+        return Duration.parse(given) if isinstance(given, str) else given
+    except ValueError as error:
+        raise RequestRefused(f"{WRONG_OVERLAP}{error}") from None
 
 
 def token_row(register: Register, token: Token) -> TokenRow:

@@ -10,7 +10,43 @@ from tunnelconsole.control.tokens import TokenRow
 LISTS = ("kinds", "hosts", "ports", "chids", "rooms", "destinations", "clients")
 """The rights that are lists, in the order in which they are told."""
 
+SCOPE = (*LISTS, "one_time")
+"""The rights whose change ends the sessions of a token; see :data:`tunnelconsole.engine.tokens.SCOPE`."""
+
 NEVER = "never"
+
+WRONG_RIGHTS = "a token cannot have these rights: "
+"""Stands before the right, a colon, and what is wrong with it."""
+
+WRONG_EXPIRY = "a token cannot expire then: "
+WRONG_OVERLAP = "the old secret cannot stay good so long: "
+"""Stand before what is wrong."""
+
+STATES = {
+    "exhausted": "its bytes of today are used up; it is good again after midnight in UTC",
+    "expired": "its time is over",
+    "disabled": "somebody made it good for nothing, until it is enabled again",
+    "used": "it was for one session, and has been used",
+    "active": "it is good",
+}
+"""What each state of a token means, the worst first."""
+
+ANY = {
+    "kinds": "every system",
+    "hosts": "any hostname",
+    "ports": "any port",
+    "chids": "any chid",
+    "rooms": "any room",
+    "destinations": "anywhere",
+    "clients": "anywhere",
+    "rate": "no limit",
+    "sessions": "no limit",
+    "channels": "no limit",
+    "requests": "no limit",
+    "bytes_per_day": "no limit",
+    "one_time": "no: as often as one likes",
+}
+"""What a token may where a right says nothing, for every right, in the order in which they are told."""
 
 
 def expiry_words(expires: float | None, now: float) -> str:
@@ -32,6 +68,31 @@ def today_words(row: TokenRow) -> str:
     """What it has moved today, and of how much: ``1.2 MiB``, ``1.2 MiB of 10 GiB``."""
     used, most = figures.size(row.bytes_today), row.rights.get("bytes_per_day")
     return f"{used} of {figures.size(most)}" if most else used
+
+
+def right_words(key: str, value: Any) -> str:
+    """One right in words: ``relay, tunnel``, ``1.0 MB/s``, ``no limit``.
+
+    :param key: one of :data:`ANY`.
+    :param value: as in :class:`~tunnelconsole.control.tokens.TokenRow`; None where it says nothing.
+    """
+    if not value:
+        return ANY[key]
+    if key in LISTS:
+        return ", ".join(map(str, value))
+    if key == "rate":
+        return f"{figures.rate(value)}, all its channels together"
+    if key == "requests":
+        return f"{value:g} a second"
+    if key == "bytes_per_day":
+        return f"{figures.size(value)}, both ways together"
+    return "yes: for one session only" if key == "one_time" else f"{figures.count(value)} at once"
+
+
+def share_of_today(row: TokenRow) -> float | None:
+    """What part of its bytes of today a token has moved, from 0 to 1; None where it may move as many as it likes."""
+    most = row.rights.get("bytes_per_day")
+    return min(1.0, row.bytes_today / most) if most else None
 
 
 def rights_words(rights: dict[str, Any]) -> str:

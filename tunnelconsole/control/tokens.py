@@ -64,8 +64,8 @@ class CreateToken(msgspec.Struct, frozen=True, tag="create-token"):
     name: str
     rights: dict[str, Any]
     """As in :class:`TokenRow`; rates, sizes and durations may be text, as in the configuration."""
-    expires: float | None = None
-    """Unix seconds; None: never."""
+    expires: float | str | None = None
+    """Unix seconds; None: never; or written: ``90d`` from now on, ``2026-12-31 18:00`` in UTC, ``never``."""
 
 
 class ChangeToken(msgspec.Struct, frozen=True, tag="change-token"):
@@ -74,8 +74,8 @@ class ChangeToken(msgspec.Struct, frozen=True, tag="change-token"):
     name: str
     rights: dict[str, Any] = {}
     """What is given is changed; None takes a limit away."""
-    expires: float | msgspec.UnsetType | None = msgspec.UNSET
-    """Unix seconds; None: never; left out: as it is."""
+    expires: float | str | msgspec.UnsetType | None = msgspec.UNSET
+    """As in :class:`CreateToken`; left out: as it is."""
     disabled: bool | None = None
 
 
@@ -83,8 +83,8 @@ class RotateToken(msgspec.Struct, frozen=True, tag="rotate-token"):
     """Gives a token another secret; answered with :class:`TokenMade`."""
 
     name: str
-    overlap: float | None = None
-    """Seconds for which the old one stays good; None: a day."""
+    overlap: float | str | None = None
+    """Seconds for which the old one stays good, or a duration such as ``24h``; None: a day."""
 
 
 class RevokeToken(msgspec.Struct, frozen=True, tag="revoke-token"):

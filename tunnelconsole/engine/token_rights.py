@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fnmatch
 import functools
+import math
+import re
 from collections.abc import Sequence
 from typing import Any, ClassVar, Final, Literal
 
@@ -34,7 +36,7 @@ def _not_too_many(*patterns: Sequence[object]) -> list[Problem]:
 
 
 def _no_negative(**counts: float) -> list[Problem]:
-    return [(key, "must be 0 or more") for key, count in counts.items() if count < 0]
+    return [(key, "must be 0 or more") for key, count in counts.items() if not 0 <= count < math.inf]
 
 
 def _counts(sessions: int, channels: int, requests: float) -> list[Problem]:
@@ -141,7 +143,7 @@ def decode_rights(plain: dict[str, Any]) -> TokenRights:
 
     Durations, sizes and rates may be numbers, or text as in the configuration.
 
-    :raises ValueError: something in it is wrong; the text names the key.
+    :raises ValueError: something in it is wrong; the text begins with the key: ``rate: "fast" is not a rate``.
     """
     given = dict(plain)
     if isinstance(given.get("ports"), list | tuple):
@@ -149,7 +151,7 @@ def decode_rights(plain: dict[str, Any]) -> TokenRights:
     try:
         rights = msgspec.convert(given, TokenRights, dec_hook=_decode, strict=False)
     except msgspec.ValidationError as error:
-        raise ValueError(str(error).replace("`", "")) from error
+        raise ValueError(_with_its_key(str(error).replace("`", ""))) from error
     found = rights.problems()
     if found:
         key, sentence = found[0]
@@ -157,8 +159,32 @@ def decode_rights(plain: dict[str, Any]) -> TokenRights:
     return rights
 
 
+_AT_ITS_KEY = re.compile(r"(?P<what>.*) - at \$\.(?P<key>\w+)(\[\d+\])?", re.DOTALL)
+
+_PLAINLY = (
+    (re.compile(r"Invalid enum value (.*)"), rf"\1 is not a system that takes tokens: {', '.join(SYSTEMS)}"),
+    (re.compile(r"Expected int, got .*"), "a whole number is expected"),
+    (re.compile(r"Expected float, got .*"), "a number is expected"),
+)
+"""What a person is told in place of what msgspec says."""
+
+
+def _with_its_key(error: str) -> str:
+    """What msgspec says of a value, with the key before it."""
+    found = _AT_ITS_KEY.fullmatch(error)
+    if found is None:
+        return error
+    what = found["what"]
+    for said, plainly in _PLAINLY:
+        what = said.sub(plainly, what)
+    return f"{found['key']}: {what}"
+
+
 def _ports(given: object) -> PortRange:
-    ports = PortRange.parse(str(given))
+    try:
+        ports = PortRange.parse(str(given))
+    except ValueError:
+        raise ValueError(f'ports: "{given}" is not a range of ports; write one as "7001-7020" or "9000"') from None
     if not ports.first:
         raise ValueError(f'ports: "{given}" is not a range of ports; leave ports out for any')
     return ports

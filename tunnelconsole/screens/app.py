@@ -30,6 +30,7 @@ from tunnelconsole.control.messages import (
     ServiceRow,
     SessionRow,
 )
+from tunnelconsole.control.tokens import TokenRow
 from tunnelconsole.screens import keys, themes
 from tunnelconsole.screens.banning import Banning
 from tunnelconsole.screens.chids import LIST_BELOW, ChidsPane
@@ -107,28 +108,35 @@ class ConsoleApp(Banning):
     def action_open(self) -> None:
         """Goes into the selected row."""
         row = self._selected()
-        if isinstance(row, ServiceRow):
-            self.go(Place("sessions", row.name))
-        elif isinstance(row, SessionRow):
-            self.go(Place("channels", row.service, row.id))
-        elif isinstance(row, ExchangeRow):
-            self.go(Place("request", row.service, request=row.id))
-        elif isinstance(row, AttemptRow):
-            self.go(Place("attempt", row.service, attempt=row.id))
+        if (place := self._inside(row)) is not None:
+            self.go(place)
         elif isinstance(row, AuditRow):
             self.show_entry(row)
-        elif isinstance(row, ChidRow) or (
-            isinstance(row, EventRow) and row.session and self.latest.session(row.session)
-        ):
-            self.go(Place("channels", row.service, row.session))
-        elif isinstance(row, EventRow) and row.service:
-            self.go(Place("sessions", row.service))
         elif isinstance(row, EventRow):
             self.tell("This event belongs to no service")
         elif isinstance(row, BanRow):
             self.tell("A ban has nothing inside", hint="u lifts it")
         elif isinstance(row, ChannelRow):
             self.tell("A channel has nothing inside", hint="y copies where it leads, x closes it")
+
+    def _inside(self, row: object) -> Place | None:
+        """The place that Enter leads to from a row; None where that is no place."""
+        match row:
+            case ServiceRow():
+                return Place("sessions", row.name)
+            case SessionRow():
+                return Place("channels", row.service, row.id)
+            case ExchangeRow():
+                return Place("request", row.service, request=row.id)
+            case AttemptRow():
+                return Place("attempt", row.service, attempt=row.id)
+            case TokenRow():
+                return Place("token", token=row.name)
+            case EventRow() if not (row.session and self.latest.session(row.session)):
+                return Place("sessions", row.service) if row.service else None
+            case ChidRow() | EventRow():
+                return Place("channels", row.service, row.session)
+        return Place("sessions", token=self.place.token) if self.place.screen == "token" else None
 
     def action_go_back(self) -> None:
         """Clears the filter, or goes back."""

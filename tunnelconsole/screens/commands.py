@@ -11,7 +11,7 @@ from typing import Literal
 
 from tunnelconsole.screens.keys import SCREENS
 
-Takes = Literal["", "service", "session", "channel", "chid", "address", "theme", "column", "level", "text"]
+Takes = Literal["", "service", "session", "channel", "chid", "token", "address", "theme", "column", "level", "text"]
 """What may stand after a command's name."""
 
 
@@ -38,6 +38,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("tunnels", "show('tunnels')", "Requests that came through tunnels; of one service when named", "service"),
     Command("requests", "show('tunnels')", "The same as :tunnels", "service"),
     Command("punches", "show('punches')", "Hole punches that were tried; of one service when named", "service"),
+    Command("tokens", "tokens", "Credentials of clients; one of them when named", "token"),
     Command("audit", "show('audit')", "Who had the engine do what, and what came of it"),
     Command("bans", "show('bans')", "Which addresses are banned, why, and until when"),
     Command("help", "show('help')", "Keys and commands"),
@@ -54,6 +55,9 @@ COMMANDS: tuple[Command, ...] = (
     Command("retry", "retry_named", "Have a punch client look for a direct way now", "service", needs=True),
     Command("ban", "ban_named", "Ban an address for an hour, or for the time behind it", "text", needs=True),
     Command("unban", "unban_named", "Let a banned address connect again", "address", needs=True),
+    Command("create", "create_token_named", "Make a token; asks for its rights", "text"),
+    Command("rotate", "rotate_token_named", "Give a token another secret; asks first", "token", needs=True),
+    Command("revoke", "revoke_token_named", "Take a token away for good; asks first", "token", needs=True),
     Command("reload", "reload", "Read the configuration again; shows first what that changes, and asks"),
     Command("filter", "filter_text", "Show only rows with these words; !word hides them", "text"),
     Command("sort", "sort", "Sort by a column; again: the other way round", "column", needs=True),

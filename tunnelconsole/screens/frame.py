@@ -39,6 +39,8 @@ from tunnelconsole.screens.services import ServicesPane
 from tunnelconsole.screens.sessions import SessionsPane
 from tunnelconsole.screens.spans import clean
 from tunnelconsole.screens.themes import Look
+from tunnelconsole.screens.token import TokenPane
+from tunnelconsole.screens.tokens import TokensPane
 from tunnelconsole.screens.tunnels import TunnelsPane
 from tunnelconsole.screens.widgets import chrome
 from tunnelconsole.screens.widgets.dialog import Choice, Question, yes_or_no
@@ -68,8 +70,8 @@ TOAST, TROUBLE_TOAST = 4.0, 9.0
 """Seconds that a toast stays; one that says what went wrong has a hint to read."""
 
 PANES: tuple[type[Pane], ...] = (
-    OverviewPane, ServicesPane, SessionsPane, ChannelsPane, EventsPane, ChidsPane, TunnelsPane, PunchesPane, HelpPane,
-    RequestPane, AttemptPane, AuditPane, BansPane,
+    OverviewPane, ServicesPane, SessionsPane, ChannelsPane, EventsPane, ChidsPane, TunnelsPane, PunchesPane, TokensPane,
+    HelpPane, RequestPane, AttemptPane, AuditPane, BansPane, TokenPane,
 )  # fmt: skip
 """The screens, in the order of their tabs."""
 
@@ -340,14 +342,19 @@ class Frame(App[ConsoleOutcome], inherit_bindings=False):
         """Copies ``text`` and says so, calling it ``name``."""
         await self._copy(name, clean(text))
 
-    async def _copy(self, name: str, harmless: str) -> None:
+    async def copy_unseen(self, name: str, secret: str) -> None:
+        """Copies a secret and says so, calling it ``name``, without showing it."""
+        await self._copy(name, secret, seen=False)
+
+    async def _copy(self, name: str, harmless: str, *, seen: bool = True) -> None:
         environ = os.environ
         if copying.way(environ) == "desktop" and await asyncio.to_thread(copying.to_desktop, harmless):
             copied = copying.Copied("desktop", len(harmless))
         else:
             sequence, copied = copying.osc52(harmless, environ)
             self.to_terminal(sequence)
-        shown = harmless if len(harmless) <= 60 and "\n" not in harmless else f"{len(harmless):,} characters"
+        seen = seen and len(harmless) <= 60 and "\n" not in harmless
+        shown = harmless if seen else f"{len(harmless):,} characters"
         self.tell(f"Copied {name}: {shown}", hint=copied.how)
 
     def to_terminal(self, sequence: str) -> None:
@@ -391,6 +398,7 @@ class Frame(App[ConsoleOutcome], inherit_bindings=False):
             "channel": [row.id for row in picture.channels or ()],
             "chid": [row.chid for row in picture.chids or ()],
             "address": [row.address for row in picture.bans or ()],
+            "token": [row.name for row in picture.tokens or ()],
             "theme": themes.names(),
             "column": self.pane.column_names(),
             "level": LEVELS,

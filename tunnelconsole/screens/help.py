@@ -7,9 +7,9 @@ from typing import ClassVar
 from textual.app import ComposeResult
 from textual.containers import VerticalScroll
 
-from tunnelconsole.control import figures
+from tunnelconsole.control import figures, token_words
 from tunnelconsole.control.punch_words import OUTCOMES
-from tunnelconsole.screens import cells, chids, punches, race
+from tunnelconsole.screens import cells, chids, punches, race, tokens
 from tunnelconsole.screens.commands import COMMANDS
 from tunnelconsole.screens.keys import ALL, DIALOG_KEYS, GROUPS, SCREENS, Key, Screen, grouped
 from tunnelconsole.screens.pane import Pane, Scene
@@ -25,6 +25,7 @@ WORDS = (
     ("session", "one remote party attached to a service"),
     ("channel", "one piped stream inside a session; in is what came from the remote party"),
     ("chid", "the name of a client of a channel server, by which others send to it"),
+    ("token", "a credential of a client, with rights, limits and an end of its own, that can be taken away"),
     ("identity", "who a session was authenticated as: a token's name, a key's fingerprint, or anonymous"),
     ("punch", "one try of a direct connection through NATs, which the commands call an attempt"),
     ("event", "one thing that happened"),
@@ -106,6 +107,10 @@ def sections(width: int) -> list[list[Line]]:
         lines += _entry(f"{sign} {name}", OUTCOMES[name], width, role=role, room=14)
     for sign, role, words in race.MARKS.values():
         lines += _entry(sign, words, width, role=role, room=14)
+    pieces.append(lines)
+    lines = [rule((Span("Signs of tokens", "title"),), (), width)]
+    for name, (sign, role) in tokens.STATES.items():
+        lines += _entry(f"{sign} {name}", token_words.STATES[name], width, role=role, room=14)
     pieces.append(lines)
     lines = [rule((Span("Words", "title"),), (), width)]
     for word, meaning in WORDS:

@@ -18,17 +18,21 @@ Screen = Literal[
     "chids",
     "tunnels",
     "punches",
+    "tokens",
     "help",
     "request",
     "attempt",
     "audit",
     "bans",
+    "token",
 ]
 """The names of the screens, in the order of their tabs."""
 
 ALL: tuple[Screen, ...] = get_args(Screen)
 
-INSIDE: dict[Screen, Screen] = {"request": "tunnels", "attempt": "punches", "audit": "events", "bans": "sessions"}
+INSIDE: dict[Screen, Screen] = {
+    "request": "tunnels", "attempt": "punches", "audit": "events", "bans": "sessions", "token": "tokens",
+}  # fmt: skip
 """Screens that are reached through another one, whose tab they have."""
 
 SCREENS: tuple[Screen, ...] = tuple(screen for screen in ALL if screen not in INSIDE)
@@ -38,6 +42,7 @@ ABOUT: dict[Screen, frozenset[str]] = {
     "chids": frozenset({"channel-server"}),
     "tunnels": frozenset({"tunnel-server", "tunnel-client"}),
     "punches": frozenset({"punch-client"}),
+    "tokens": frozenset(f"{system}-server" for system in ("jump", "channel", "punch", "relay", "tunnel")),
 }
 """Screens that are about some kinds of service: with a tab where there is one, with a key and a command always."""
 
@@ -60,6 +65,8 @@ REQUEST: frozenset[Screen] = frozenset({"request"})
 REQUESTS: frozenset[Screen] = REQUEST | {"tunnels"}
 PUNCHES: frozenset[Screen] = frozenset({"punches", "attempt"})
 BANS: frozenset[Screen] = frozenset({"bans"})
+TOKEN: frozenset[Screen] = frozenset({"token"})
+TOKENS: frozenset[Screen] = TOKEN | {"tokens"}
 EVERYWHERE: frozenset[Screen] = frozenset(ALL)
 
 
@@ -100,13 +107,14 @@ KEYS: tuple[Key, ...] = (
     _go(6, "chids", "Who sends to whom at the channel servers"),
     _go(7, "tunnels", "Which requests came through tunnels, and how they were answered"),
     _go(8, "punches", "Which hole punches were tried, and what they came to"),
+    _go(9, "tokens", "Which credentials clients have, and what each may do"),
     Key(("a",), "a", "show('audit')", "audit", "Who had the engine do what", "go", frozenset({"events"}), footer=21),
     Key(("b",), "b", "show('bans')", "bans", "Which addresses are banned", "go", frozenset({"sessions", "events"}),
         footer=22),
     Key(("question_mark",), "?", "show('help')", "help", "This help", "go", footer=90),
     Key(("enter",), "Enter", "open", "open",
-        "Into the selected row: a service's sessions, a session's channels, a request, a punch, an entry", "go", TABLES,
-        footer=10),
+        "Into the selected row: a service's sessions, a session's channels, a request, a punch, a token",
+        "go", TABLES | TOKEN, footer=10),
     Key(("escape",), "Esc", "go_back", "back", "Clear the filter, else go back", "go", footer=11),
     Key(("tab",), "Tab", "next_screen(1)", "next", "The next screen", "go"),
     Key(("shift+tab",), "Shift-Tab", "next_screen(-1)", "previous", "The screen before", "go"),
@@ -119,7 +127,7 @@ KEYS: tuple[Key, ...] = (
         footer=30),
     Key(("p",), "p", "freeze", "freeze", "Hold the picture still, to read or copy from it", "look", footer=50),
     Key(("y",), "y", "copy", "copy", "Copy the selected row's address, peer, label or text", "look",
-        TABLES | REQUEST | PUNCHES,
+        TABLES | REQUEST | PUNCHES | TOKEN,
         footer=55),
     Key(("Y",), "Y", "copy_row", "copy row", "Copy the whole selected row as JSON", "look", TABLES),
     Key(("l",), "l", "level", "level", "Show events from the next level up; after error, all with debug", "look",
@@ -156,6 +164,16 @@ KEYS: tuple[Key, ...] = (
     Key(("u",), "u", "unban", "lift", "Let the selected address connect again", "steer", BANS, footer=20),
     Key(("n",), "n", "ban", "ban", "Ban an address by hand; :ban ADDRESS 7d says for how long", "steer", BANS,
         footer=21),
+    Key(("c",), "c", "create_token", "create", "Make a token; asks for its rights, and shows its secret once", "steer",
+        frozenset({"tokens"}), footer=20),
+    Key(("e",), "e", "change_token", "change", "Change what the token may do, and until when", "steer", TOKENS,
+        footer=21),
+    Key(("r",), "r", "rotate_token", "rotate", "Give the token another secret; asks for how long the old one is good",
+        "steer", TOKENS, footer=22),
+    Key(("o",), "o", "toggle_token", "on/off", "Disable the token, which asks first, or enable it again", "steer",
+        TOKENS, footer=23),
+    Key(("x", "ctrl+d"), "x", "revoke_token", "revoke", "Take the token away for good; asks first", "steer", TOKENS,
+        footer=24),
     Key(("R",), "R", "reload", "reload", "Read the configuration again; shows first what that changes, and asks",
         "steer", footer=60),
 
@@ -210,6 +228,15 @@ KEYS: tuple[Key, ...] = (
     _sort("W", "turned_away", "who was turned away most", "bans"),
     _sort("A", "since", "since when", "bans"),
     _sort("L", "left", "how long still", "bans"),
+    _sort("N", "name", "name", "tokens"),
+    _sort("S", "state", "state, the worst first", "tokens"),
+    _sort("X", "expires", "expiry", "tokens"),
+    _sort("L", "last_used", "last use", "tokens"),
+    _sort("E", "sessions", "number of sessions", "tokens"),
+    _sort("C", "channels", "number of channels", "tokens"),
+    _sort("T", "bytes_today", "bytes of today", "tokens"),
+    _sort("Q", "quota", "share of its bytes of today", "tokens"),
+    _sort("W", "rights", "rights", "tokens"),
     _sort("W", "who", "who it was", "audit"),
     _sort("V", "via", "through what", "audit"),
     _sort("A", "action", "action", "audit"),

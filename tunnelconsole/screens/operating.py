@@ -9,14 +9,14 @@ from typing import Any
 
 from tunnelconsole.control.messages import ChannelRow, ChidRow, Role, ServiceRow, SessionRow
 from tunnelconsole.screens import limiting, sending
-from tunnelconsole.screens.auditing import Auditing
 from tunnelconsole.screens.preferences import PreferencesFile
 from tunnelconsole.screens.roles import refusal
 from tunnelconsole.screens.steering import Steering, why_receivers_stay
+from tunnelconsole.screens.tokening import Tokening
 from tunnelconsole.screens.widgets.prompt import Prompt
 
 
-class Operating(Auditing):
+class Operating(Tokening):
     """The frame, with the actions that change something.
 
     :param role: ``view`` refuses them.

@@ -278,6 +278,8 @@ class TablePane(Pane, Generic[Row]):
             left.append(Span(f" of session {place.session}", "strong"))
         elif place.service:
             left.append(Span(f" of {place.service}", "strong"))
+        elif place.token:
+            left.append(Span(f" with token {place.token}", "strong"))
         amount = figures.count(total)
         if len(shown) != total:
             amount = f"{figures.count(len(shown))} of {amount}"

@@ -23,6 +23,7 @@ from tunnelconsole.control.messages import (
     Status,
     Update,
 )
+from tunnelconsole.control.tokens import TokenRow
 
 EVENTS_KEPT = 2000
 """Events in memory, the newest: an afternoon's worth, under 1 MB."""
@@ -94,6 +95,7 @@ class Picture:
     exchanges: tuple[ExchangeRow, ...] | None = None
     attempts: tuple[AttemptRow, ...] | None = None
     bans: tuple[BanRow, ...] | None = None
+    tokens: tuple[TokenRow, ...] | None = None
     history: History | None = None
     events: tuple[EventRow, ...] = ()
     """Oldest first."""
@@ -129,6 +131,10 @@ class Picture:
     def attempt(self, key: str) -> AttemptRow | None:
         """The hole punch of this id, where they are known; see there what is left out of it."""
         return next((row for row in self.attempts or () if row.id == key), None)
+
+    def token(self, name: str) -> TokenRow | None:
+        """The token of this name, where tokens are known."""
+        return next((row for row in self.tokens or () if row.name == name), None)
 
     def faults(self) -> list[ServiceRow]:
         """The services that are not well, what is final before what is being retried."""
@@ -198,6 +204,7 @@ class Gathering:
             exchanges=None if update.exchanges is None else tuple(self._exchanges.values()),
             attempts=None if update.attempts is None else tuple(update.attempts),
             bans=None if update.bans is None else tuple(update.bans),
+            tokens=None if update.tokens is None else tuple(update.tokens),
             history=update.history,
             events=self._all_events,
             warned=self._warned,

@@ -22,12 +22,14 @@ class Place:
     """The one that is shown, on the screen of one request."""
     attempt: str = ""
     """The one that is shown, on the screen of one hole punch."""
+    token: str = ""
+    """The one that is shown, on the screen of one token; on that of sessions, whose alone are."""
     filter: Filter = field(default_factory=Filter)
 
     @property
     def narrowed(self) -> bool:
-        """True when it shows only what belongs to one service or session."""
-        return bool(self.service or self.session)
+        """True when it shows only what belongs to one service, session or token."""
+        return bool(self.service or self.session or self.token)
 
 
 class Trail:

@@ -48,10 +48,18 @@ class SessionsPane(TablePane[SessionRow]):
         return f"{row.id} {row.peer} {row.identity} {row.service} {row.kind} {row.note} {row.address}"
 
     def rows_of(self, scene: Scene) -> Sequence[SessionRow] | None:
-        rows, service = scene.picture.sessions, scene.place.service
-        return rows if rows is None or not service else [row for row in rows if row.service == service]
+        rows, service, token = scene.picture.sessions, scene.place.service, scene.place.token
+        if rows is None or not (service or token):
+            return rows
+        return [row for row in rows if service in ("", row.service) and token in ("", row.token)]
 
     def empty(self, scene: Scene) -> list[Line]:
+        if scene.place.token:
+            return [
+                (),
+                (Span(f"Nobody is in with the token {scene.place.token}.", "strong"),),
+                (Span("Esc", "key"), Span(" goes back", "dim")),
+            ]
         if scene.place.service:
             return [
                 (),
@@ -69,7 +77,7 @@ class SessionsPane(TablePane[SessionRow]):
     def facts(self, row: SessionRow, scene: Scene) -> list[Fact]:
         return [
             Fact("peer", (Span(row.peer, "strong"),)),
-            Fact("identity", (Span(row.identity),)),
+            Fact("identity", (Span(row.identity), Span("  by a token" if row.token else "", "dim"))),
             Fact("service", (Span(row.service), Span(f"  {row.kind}", "dim"))),
             *([Fact("reached at", (Span(row.address, "strong"),))] if row.address else []),
             *([Fact("note", (Span(row.note, "warning"),))] if row.note else []),

@@ -6,15 +6,14 @@ import re
 from collections.abc import Callable
 from typing import Literal
 
-from textual import events
 from textual.app import ComposeResult
-from textual.binding import Binding
 from textual.containers import Horizontal, Vertical
 from textual.message import Message
 from textual.suggester import Suggester
 from textual.widgets import Input
 
 from tunnelconsole.screens.spans import Line, Span
+from tunnelconsole.screens.widgets.entry import Entry
 from tunnelconsole.screens.widgets.lines import Lines
 
 Mode = Literal["command", "filter", "answer"]
@@ -31,8 +30,8 @@ LONGEST = 256
 LONGEST_ANSWER = 1024 * 130
 """Characters of an answer: as many chids as a channel client may have receivers, each as long as it may be."""
 
-EDITING: dict[str, str] = {binding.key: binding.action for binding in Binding.make_bindings(Input.BINDINGS)}
-"""What the keys of a line do that are not text."""
+OWN_KEYS = frozenset({"enter", "tab", "shift+tab", "up", "down", "escape", "ctrl+c"})
+"""The keys that a prompt has beyond those of a line."""
 
 Complete = Callable[[str], list[str]]
 """What a line could become, best first, each as a whole line."""
@@ -57,37 +56,6 @@ class _Completing(Suggester):
 
     async def get_suggestion(self, value: str) -> str | None:
         return next((line for line in self._complete(value) if line.startswith(value)), None) if value else None
-
-
-class _Line(Input):
-    """The input, with the keys that a prompt has beyond it.
-
-    A key that is not text does its work here and now. As a binding it would go up to the app first, and what was typed
-    behind it, or came in one read over a slow line, would be in the line before that.
-
-    :param pressed: told of a key of the prompt's own.
-    :param takes_keys: whether the line is still there to be typed into.
-    """
-
-    OWN_KEYS = ("enter", "tab", "shift+tab", "up", "down", "escape", "ctrl+c")
-
-    def __init__(self, pressed: Callable[[str], None], takes_keys: Callable[[], bool]) -> None:
-        super().__init__(compact=True, max_length=LONGEST, select_on_focus=False)
-        self._pressed = pressed
-        self._takes_keys = takes_keys
-
-    async def on_key(self, event: events.Key) -> None:
-        """Takes a key, or hands it back where it was typed behind what closed the line."""
-        if not self._takes_keys():
-            self.app.post_message(events.Key(event.key, event.character))
-        elif event.key in self.OWN_KEYS:
-            self._pressed(event.key)
-        elif event.key in EDITING:
-            await self.app.run_action(EDITING[event.key], self)
-        else:
-            return
-        event.stop()
-        event.prevent_default()
 
 
 class Prompt(Vertical):
@@ -147,7 +115,7 @@ class Prompt(Vertical):
         self._cycle: list[str] = []
         self._hints, self._sigil = Lines(id="hints"), Lines(id="sigil")
         self._takes_keys = False
-        self._input = _Line(self._pressed, lambda: self._takes_keys)
+        self._input = Entry(self._pressed, lambda: self._takes_keys, OWN_KEYS, LONGEST)
 
     def compose(self) -> ComposeResult:
         yield self._hints
