@@ -397,6 +397,7 @@ def test_once_we_went_away_new_streams_are_reset_and_old_ones_go_on() -> None:
 
 
 def test_streams_beyond_those_that_may_wait_are_reset_until_some_are_served() -> None:
+    """Unbounded memory for streams that nobody has accepted yet (rust-yamux CVE-2024-32984)."""
     session = YamuxSession(client=False)
     last = 2 * MAX_STREAMS_WAITING - 1
     for stream_id in range(1, last + 1, 2):
