@@ -486,3 +486,49 @@ def test_two_grants_of_one_secret_are_the_same_and_those_of_two_are_not() -> Non
     token = Token("alice", TokenRights(), NOW)
     assert Grant(token, b"one") == Grant(token, b"one")
     assert len({Grant(token, b"one"), Grant(token, b"one"), Grant(token, b"two")}) == 2
+
+
+async def test_a_rotation_that_cannot_be_kept_leaves_the_old_secret_good(register: Register) -> None:
+    old = await register.tokens.create("alice", rights())
+
+    async def keep() -> str:
+        register.clock.now += 1
+        register.tokens.tick()  # which drops what has no overlap, before it is known that nothing was written
+        return "the disk is full"
+
+    register.tokens.keep = keep
+    with pytest.raises(RequestRefused, match="cannot be kept: the disk is full; the old one stays good"):
+        await register.tokens.rotate("alice", overlap=0)
+    register.tokens.tick()
+    assert is_known(register.tokens, old)
+    assert len(register.tokens.secrets_of(register.tokens.find("alice"))) == 1
+
+
+async def test_one_that_is_revoked_while_it_is_rotated_stays_revoked(
+    register: Register, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await register.tokens.create("alice", rights(kinds=["jump"]))
+    make = register.tokens._make_secret
+
+    async def slow(rights: TokenRights) -> Any:
+        made = await make(rights)
+        await register.tokens.revoke("alice")
+        return made
+
+    monkeypatch.setattr(register.tokens, "_make_secret", slow)
+    with pytest.raises(RequestRefused, match="has been revoked meanwhile"):
+        await register.tokens.rotate("alice")
+    assert not register.tokens.jump_secrets
+    assert len(register.tokens) == 0
+
+
+async def test_a_tick_looks_at_those_in_use_alone(register: Register) -> None:
+    for number in range(100):
+        await register.tokens.create(f"t{number}", rights(bytes_per_day=1))
+    register.enter(await register.tokens.create("alice", rights(bytes_per_day=1)))
+    assert len(register.tokens._in_use) == 1
+    register.tokens.find("alice").count(1, NOW)
+    register.tokens.tick()
+    register.tokens.tick()
+    assert register.ended
+    assert not register.tokens._in_use

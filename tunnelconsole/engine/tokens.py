@@ -80,6 +80,13 @@ class Tokens:
         self._seal = TokenSeal(state_dir)
         self._tokens: dict[str, Token] = {}
         self._held: dict[bytes, _Held] = {}
+        """Every secret there is, by its id."""
+        self._held_by: dict[str, list[_Held]] = {}
+        """Those of each token, the oldest first."""
+        self._in_use: set[Token] = set()
+        """Tokens with which somebody may be in: those that a tick looks at."""
+        self._replaced: set[bytes] = set()
+        """Secrets that stop being good at some time, by their ids."""
         self._changed: set[str] = set()
         self._removed: set[str] = set()
         self._noted_bytes: dict[str, int] = {}
@@ -110,7 +117,7 @@ class Tokens:
 
     def secrets_of(self, token: Token) -> list[StoredSecret]:
         """Its secrets, the oldest first."""
-        return [held.stored for held in self._held.values() if held.grant.token is token]
+        return [held.stored for held in self._held_by.get(token.name, ())]
 
     # -- who proves one --------------------------------------------------------------------------------------------
 
@@ -168,6 +175,7 @@ class Tokens:
     def used(self, grant: Grant) -> None:
         """Somebody is in with it; one for a single use is good for nothing from now on."""
         token, now = grant.token, self._clock()
+        self._in_use.add(token)
         if token.last_used is None or now - token.last_used >= USE_NOTED:
             self._changed.add(token.name)
         token.last_used = now
@@ -221,22 +229,22 @@ class Tokens:
         """
         self._must_be_readable()
         token = self.find(name)
-        older = [held for held in self._held.values() if held.grant.token is token]
-        if len(older) >= MAX_SECRETS and overlap > 0:
+        if len(self._held_by.get(name, ())) >= MAX_SECRETS and overlap > 0:
             raise RequestRefused(f"token {name} has {MAX_SECRETS} secrets already", "wait, or rotate with overlap 0")
         secret, stored = await self._make_secret(token.rights)
+        if self._tokens.get(name) is not token:
+            raise RequestRefused(f"token {name} has been revoked meanwhile")
+        older = list(self._held_by.get(name, ()))
         before = [held.stored for held in older]
         end = self._clock() + max(0.0, overlap)
         for held in older:
             expires = end if held.stored.expires is None else min(end, held.stored.expires)
             held.stored = msgspec.structs.replace(held.stored, expires=expires)
+            self._replaced.add(held.stored.id)
         self._hold(token, stored, secret)
         self._changed.add(name)
         if reason := await self._kept():
-            for held, was in zip(older, before, strict=True):
-                held.stored = was
-            self._held.pop(stored.id, None)
-            self._jump = None
+            self._take_back(token, stored.id, list(zip(older, before, strict=True)))
             raise RequestRefused(f"the new secret of token {name} cannot be kept: {reason}", "the old one stays good")
         self._bus.publish(TokenChanged(token=name, what="rotated"))
         self._drop_old_secrets(self._clock())
@@ -302,7 +310,9 @@ class Tokens:
     def tick(self) -> None:
         """Ends who is in with a token that is over; to be called once a second."""
         now = self._clock()
-        for token in list(self._tokens.values()):
+        for token in list(self._in_use):
+            if not token.sessions:
+                self._in_use.discard(token)
             if token.day_bytes != self._noted_bytes.get(token.name, 0):
                 self._noted_bytes[token.name] = token.day_bytes
                 self._changed.add(token.name)
@@ -317,10 +327,12 @@ class Tokens:
         self._drop_old_secrets(now)
 
     def _drop_old_secrets(self, now: float) -> None:
-        for held in list(self._held.values()):
-            if held.stored.expires is not None and held.stored.expires <= now:
-                del self._held[held.stored.id]
-                self._jump = None
+        for named in list(self._replaced):
+            held = self._held[named]
+            if held.stored.expires is None:
+                self._replaced.discard(named)
+            elif held.stored.expires <= now:
+                self._let_go(held)
                 token = held.grant.token
                 self._changed.add(token.name)
                 self._end_sessions(token, "the secret by which it came in was replaced", held.stored.id)
@@ -347,7 +359,7 @@ class Tokens:
             token.day, token.day_bytes = kept.day, kept.day_bytes
             self._noted_bytes[kept.name] = kept.day_bytes
             for secret in kept.secrets:
-                self._held[secret.id] = _Held(Grant(token, secret.id), secret)
+                self._take_up(_Held(Grant(token, secret.id), secret))
         self._jump = None
         self.readable = True
 
@@ -401,15 +413,39 @@ class Tokens:
 
     def _hold(self, token: Token, stored: StoredSecret, secret: str) -> None:
         plain = secret.encode() if stored.sealed is not None else None
-        self._held[stored.id] = _Held(Grant(token, stored.id), stored, plain)
+        self._take_up(_Held(Grant(token, stored.id), stored, plain))
+
+    def _take_up(self, held: _Held) -> None:
+        self._held[held.stored.id] = held
+        self._held_by.setdefault(held.grant.identity, []).append(held)
+        if held.stored.expires is not None:
+            self._replaced.add(held.stored.id)
         self._jump = None
+
+    def _let_go(self, held: _Held) -> None:
+        del self._held[held.stored.id]
+        self._held_by[held.grant.identity].remove(held)
+        self._replaced.discard(held.stored.id)
+        self._jump = None
+
+    def _take_back(self, token: Token, new: bytes, older: list[tuple[_Held, StoredSecret]]) -> None:
+        """A rotation could not be kept: the older secrets are as they were, also those that a tick has dropped."""
+        if self._tokens.get(token.name) is not token:
+            return
+        self._let_go(self._held[new])
+        for held, was in older:
+            held.stored = was
+            if was.id not in self._held:
+                self._take_up(held)
 
     def _forget(self, token: Token) -> None:
         del self._tokens[token.name]
         self._noted_bytes.pop(token.name, None)
         self._over.discard(token.name)
-        for held in [held for held in self._held.values() if held.grant.token is token]:
+        self._in_use.discard(token)
+        for held in self._held_by.pop(token.name, []):
             del self._held[held.stored.id]
+            self._replaced.discard(held.stored.id)
         self._jump = None
 
     def _needs_rotation(self, token: Token) -> str:
