@@ -32,7 +32,7 @@ from tunnelconsole.engine.events import (
     ServiceStopped,
 )
 from tunnelconsole.engine.keeping import Keeper
-from tunnelconsole.engine.live_limits import LimitChange, change_limits
+from tunnelconsole.engine.live_limits import LimitChange, change_limits, repace_token
 from tunnelconsole.engine.node import Node
 from tunnelconsole.engine.services.certificate_pair import CertificateWatch
 from tunnelconsole.engine.services.kinds import make_service
@@ -137,6 +137,7 @@ class Engine:
             self._state_dir = Path(self._scratch.name)
         node = self._node = Node(self._state_dir)
         node.services = lambda: self.services
+        node.tokens.rate_changed = lambda token: repace_token(token, self.running)
         self._tasks = node.tasks_of("engine")
         self._keeper = Keeper(node, self._state_dir)
         try:

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
+from tunnelconsole.engine.grants import Token
 from tunnelconsole.engine.services.service import Service
 from tunnelconsole.engine.sessions import Session
 from tunnelconsole.engine.steering_events import LimitsChanged
@@ -105,6 +106,14 @@ def limit_session(service: Service[Any], session: Session, change: LimitChange) 
     words = in_words({} if change.rate is None else {"rate": change.rate})
     service.node.bus.publish(LimitsChanged(service=service.name, session=session.id, limits=words))
     return f"session {session.id} of {session.peer} has {words} of its own, until it ends"
+
+
+def repace_token(token: Token, running: Iterable[Service[Any]]) -> None:
+    """Has every open channel of whoever came with a token keep to the rate that it has now."""
+    for service in running:
+        for session in list(service.attached):
+            if session.grant is not None and session.grant.token is token:
+                service.repace(session)
 
 
 def limits_of(service: Service[Any]) -> dict[str, float]:

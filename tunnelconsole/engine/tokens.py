@@ -92,6 +92,8 @@ class Tokens:
         self._noted_bytes: dict[str, int] = {}
         self._over: set[str] = set()
         """Tokens of which it has been told that they are over."""
+        self.rate_changed: Callable[[Token], None] = lambda _: None
+        """Has the open channels of a token keep to the rate that it has now; the engine sets it."""
         self._jump: dict[Hashable, bytes] | None = None
         self._opened_sealed = False
         self.readable = False
@@ -272,6 +274,7 @@ class Tokens:
             if any(getattr(rights, key) != getattr(token.rights, key) for key in SCOPE):
                 end = "the rights of its token changed"
             token.set_rights(rights)
+            self.rate_changed(token)
             self._jump = None
             done.append("changed")
         if expires is not msgspec.UNSET and expires != token.expires:

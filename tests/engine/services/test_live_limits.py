@@ -14,7 +14,7 @@ from channel_client_peers import ends
 from channel_peers import hub
 from jump_peers import ask, home, jump_server
 from loopback import hears
-from relay_peers import shop
+from relay_peers import edge, shop, shop_at
 from tunnel_peers import HOST, app, ok
 from tunnelconsole.engine.engine import Engine
 from tunnelconsole.engine.limits import LimitSettings
@@ -22,6 +22,7 @@ from tunnelconsole.engine.live_limits import LimitChange
 from tunnelconsole.engine.sessions import Flow
 from tunnelconsole.engine.settings import Secret
 from tunnelconsole.engine.steering_events import LimitsChanged
+from tunnelconsole.engine.token_rights import decode_rights
 from tunnelconsole.engine.transport.plane import CAN_SPLICE
 from tunnelconsole.engine.units import Rate
 from tunnelconsole.errors import RequestRefused
@@ -196,3 +197,22 @@ async def test_one_to_one_at_a_channel_server_comes_under_a_rate_and_gets_free()
         at.engine.set_limits(name, FREE)
         assert (await sending)[1] == SOME
         await until(lambda: at.party("a").path == SPLICED)
+
+
+@pytest.mark.parametrize("native", [True, False], ids=["native", "yamux"])
+async def test_a_token_that_is_given_a_rate_holds_open_channels_to_it_and_frees_them(native: bool) -> None:
+    async with edge(require_token=True) as at:
+        tokens = at.engine.tokens
+        secret = Secret(await tokens.create("alice", decode_rights({})))
+        async with shop_at(at, token=secret, native=native) as made, made.visiting() as visitor:
+            await until(lambda: list(at.engine.node.sessions.channels))
+            flow = flow_at(at.engine, "edge")
+            await tokens.change("alice", rights=decode_rights({"rate": "20kB/s"}))
+            pace = tokens.find("alice").pace
+            assert pace is not None
+            moving = asyncio.gather(visitor.exchange(SOME))
+            await until(lambda: pace.take(0, at.engine.node.loop.time()) > 0)
+            assert flow.path == ("tcp" if native else "yamux")
+            await tokens.change("alice", rights=decode_rights({}))
+            (answer,) = await moving
+            assert answer == SOME
