@@ -33,11 +33,13 @@ from tunnelconsole.control.snapshot import (
     session_row,
 )
 from tunnelconsole.control.steering import ReloadPreview
-from tunnelconsole.control.token_answers import answer_about_tokens, token_row
+from tunnelconsole.control.token_answers import carry_out_on_tokens, token_row, tokens_asked_for
+from tunnelconsole.control.tokens import GetTokens, TokenRow, Tokens
 from tunnelconsole.engine.attempts import Attempt
 from tunnelconsole.engine.bus import Reader
 from tunnelconsole.engine.engine import Engine
 from tunnelconsole.engine.events import Crashed
+from tunnelconsole.engine.grants import Token
 from tunnelconsole.engine.meters import Meter
 from tunnelconsole.engine.wire.channel_lines import MAX_RECEIVERS
 from tunnelconsole.errors import RequestRefused, TunnelConsoleError
@@ -145,7 +147,10 @@ class Answers:
         try:
             if isinstance(request, messages.ReplayExchange):
                 return await self._inspection.replay(request.id)
-            found = await answer_about_tokens(self._engine.node.tokens, request) or await self._look_up(request)
+            if isinstance(request, GetTokens):
+                found_tokens = tokens_asked_for(self._engine.tokens, request.name)
+                return _tagged(Tokens, rows=await self._table(found_tokens, self._token_row))
+            found = await carry_out_on_tokens(self._engine.tokens, request) or await self._look_up(request)
             found = found or await answer_about_plans(self._engine, self._preview, request)
             return await self._carry_out(request) if found is None else found
         except TunnelConsoleError as error:
@@ -194,6 +199,9 @@ class Answers:
                 return _tagged(messages.Events, rows=await self._table(snapshot.events(after, limit, level), event_row))
             case _:
                 return None
+
+    def _token_row(self, token: Token) -> TokenRow:
+        return token_row(self._engine.tokens, token)
 
     def _attempts(self, service: str, key: str) -> list[Attempt]:
         found = self._snapshot.attempts(service, key)
@@ -316,8 +324,7 @@ class Answers:
             case "attempts":
                 return await self._table(snapshot.attempts(service), partial(attempt_row, whole=False))
             case "tokens":
-                register = self._engine.node.tokens
-                return await self._table(list(register), partial(token_row, register))
+                return await self._table(tokens_asked_for(self._engine.tokens, ""), self._token_row)
             case "bans":
                 return await self._table(self._engine.node.bans.rows(), ban_row)
             case "history":

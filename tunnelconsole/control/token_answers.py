@@ -13,13 +13,11 @@ from tunnelconsole.control.token_words import NEVER, WRONG_EXPIRY, WRONG_OVERLAP
 from tunnelconsole.control.tokens import (
     ChangeToken,
     CreateToken,
-    GetTokens,
     RevokeToken,
     RotateToken,
     SecretRow,
     TokenMade,
     TokenRow,
-    Tokens,
 )
 from tunnelconsole.engine.grants import Token, today
 from tunnelconsole.engine.token_rights import decode_rights, encode_rights
@@ -32,15 +30,20 @@ LATEST: Final = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
 """Unix seconds of the last day that can be written as a date."""
 
 
-async def answer_about_tokens(register: Register, request: Request) -> Tokens | TokenMade | Done | None:
-    """The answer; None where the request is not about tokens.
+def tokens_asked_for(register: Register, name: str) -> list[Token]:
+    """The token of this name, or all of them, by name.
+
+    :raises RequestRefused: there is none of this name.
+    """
+    return [register.find(name)] if name else sorted(register, key=lambda token: token.name)
+
+
+async def carry_out_on_tokens(register: Register, request: Request) -> TokenMade | Done | None:
+    """What was done; None where the request changes no token.
 
     :raises RequestRefused: it cannot be done.
     """
     match request:
-        case GetTokens(name):
-            found = [register.find(name)] if name else sorted(register, key=lambda token: token.name)
-            return Tokens([token_row(register, token) for token in found])
         case CreateToken(name, given, expires):
             secret = await register.create(name, _rights(given), expires=read_expiry(expires, time.time()))
             return TokenMade(name=name, secret=secret, text=f"token {name} created")
