@@ -71,6 +71,7 @@ def test_a_client_works_by_its_token_until_that_is_revoked(daemon: Daemon, echo:
         (row,) = daemon.json("token", "list")
         assert (row["name"], row["state"], row["sessions"], row["rights"]["kinds"]) == ("alice", "active", 1, ["relay"])
         assert [session["identity"] for session in daemon.json("sessions")] == ["alice"]
+        assert [channel["identity"] for channel in daemon.json("channels")] == ["alice"]
         since = time.monotonic()
         assert "revoked, and 1 sessions of it ended" in daemon.ask("token", "revoke", "alice").ok()
         with pytest.raises(ConnectionResetError):

@@ -112,6 +112,7 @@ SESSIONS: tuple[Column[SessionRow], ...] = (
 CHANNELS: tuple[Column[ChannelRow], ...] = (
     Column("ID", lambda row, now: row.id),
     Column("SESSION", lambda row, now: row.session),
+    Column("IDENTITY", lambda row, now: row.identity),
     Column("SERVICE", lambda row, now: row.service),
     Column("PEER", lambda row, now: row.peer),
     Column("LABEL", lambda row, now: row.label),

@@ -126,6 +126,8 @@ class ChannelRow(msgspec.Struct, frozen=True, kw_only=True):
     rate_out: float
     path: str
     """How its bytes travel: ``splice`` (through the kernel), ``tls``, ``yamux``, ``sealed``, ``ssh`` (buffered)."""
+    identity: str = ""
+    """The session's."""
 
 
 class ChidRow(msgspec.Struct, frozen=True, kw_only=True):

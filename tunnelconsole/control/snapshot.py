@@ -246,6 +246,7 @@ def channel_row(channel: Channel) -> ChannelRow:
         rate_in=channel.rate_in,
         rate_out=channel.rate_out,
         path=flow.path,
+        identity=session.identity,
     )
 
 
