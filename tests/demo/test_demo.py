@@ -119,6 +119,17 @@ def test_clients_are_told_apart_by_name(shown: Shown) -> None:
     until_true(lambda: {"alice", "bob", "heidi"} <= {row["identity"] for row in shown.rows("sessions")})
 
 
+def test_tokens_are_in_use_about_to_expire_and_disabled(shown: Shown) -> None:
+    def in_use() -> Any:
+        tokens = {row["name"]: row for row in shown.rows("token", "list")}
+        return tokens if tokens["cameras"]["sessions"] == 2 and tokens["cameras"]["bytes_today"] else None
+
+    tokens = until_true(in_use)
+    assert tokens["cameras"]["rights"]["bytes_per_day"] == 20 << 30
+    assert tokens["sensors"]["expires"] is not None
+    assert tokens["contractor"]["state"] == "disabled"
+
+
 def test_the_events_show_a_warning(shown: Shown) -> None:
     def warned() -> bool:
         return any(

@@ -19,12 +19,16 @@ from pathlib import Path
 from tunnelconsole import channel
 from tunnelconsole.control.client import ControlClient
 from tunnelconsole.control.messages import Watch
+from tunnelconsole.demo.credentials import CAMERAS, SENSORS, make_tokens
 from tunnelconsole.demo.engine import LEASH
 from tunnelconsole.demo.over_ssh import sharing
 from tunnelconsole.demo.shop import serve_shop, shop_around
 from tunnelconsole.demo.streams import PAYLOAD, Streams, drink, pour, use_desk
 from tunnelconsole.engine.tasks import Tasks
-from tunnelconsole.errors import ConnectFailed, EngineUnreachable
+from tunnelconsole.errors import ConnectFailed, CredentialsRefused, EngineUnreachable
+
+SHUT_OUT = 15.0
+"""Seconds until a visitor comes back whose token was not taken: somebody may have enabled it again."""
 
 COME_BACK = 1.5
 """Seconds until a visitor that was cut off comes back, on average."""
@@ -38,16 +42,16 @@ LOOK_INTERVAL = 0.5
 NOWHERE = "192.0.2.1", 443
 """A destination that the jump server does not allow, from a block that is for examples (RFC 5737)."""
 
-MEMBERS: tuple[tuple[str, tuple[str, ...], dict[str, float]], ...] = (
-    ("door", ("logger", "board"), {"mean": 30_000, "period": 7}),
-    ("lift", ("logger", "board"), {"mean": 45_000, "period": 13}),
-    ("roof", ("logger",), {"mean": 20_000, "period": 5}),
-    ("camera", ("recorder",), {"mean": 800_000, "period": 31}),
-    ("recorder", ("camera",), {"mean": 4_000, "period": 9}),
-    ("board", ("door", "lift", "roof"), {"mean": 2_000, "period": 17}),
-    ("logger", ("board",), {"mean": 10_000, "period": 19}),
+MEMBERS: tuple[tuple[str, tuple[str, ...], str, dict[str, float]], ...] = (
+    ("door", ("logger", "board"), SENSORS, {"mean": 30_000, "period": 7}),
+    ("lift", ("logger", "board"), SENSORS, {"mean": 45_000, "period": 13}),
+    ("roof", ("logger",), SENSORS, {"mean": 20_000, "period": 5}),
+    ("camera", ("recorder",), CAMERAS, {"mean": 800_000, "period": 31}),
+    ("recorder", ("camera",), CAMERAS, {"mean": 4_000, "period": 9}),
+    ("board", ("door", "lift", "roof"), "", {"mean": 2_000, "period": 17}),
+    ("logger", ("board",), "", {"mean": 10_000, "period": 19}),
 )
-"""Members of the channel server, their receivers, and what they send: see :func:`pour`."""
+"""Members of the channel server, their receivers, the token of who has one, and what they send: see :func:`pour`."""
 
 _dice = secrets.SystemRandom()
 
@@ -117,12 +121,14 @@ class Visitors:
     :param book: where the services are.
     :param origins: where the origins are, for those who may choose.
     :param folder: the demonstration's, with the keys of those who come by SSH.
+    :param tokens: the secrets of tokens by name, for those who come with one.
     """
 
-    def __init__(self, book: Book, origins: dict[str, tuple[str, int]], folder: Path) -> None:
+    def __init__(self, book: Book, origins: dict[str, tuple[str, int]], folder: Path, tokens: dict[str, str]) -> None:
         self._book = book
         self._origins = origins
         self._folder = folder
+        self._tokens = tokens
 
     def all(self) -> list[Callable[[], Awaitable[None]]]:
         """Every visitor; each is one visit, to be made again and again."""
@@ -145,7 +151,7 @@ class Visitors:
             lambda: self.stay_idle("edge-desk"),
             self.go_astray,
             self.knock,
-            *[partial(self.join, name, *receivers, **rates) for name, receivers, rates in MEMBERS],
+            *[partial(self.join, name, *receivers, token=token, **rates) for name, receivers, token, rates in MEMBERS],
         ]
 
     async def read_pages(self, service: str, origin: str = "") -> None:
@@ -199,11 +205,15 @@ class Visitors:
             except TimeoutError:
                 return
 
-    async def join(self, chid: str, *receivers: str, mean: float, period: float) -> None:
-        """A member of the channel server that sends to some, and takes what others send to it."""
+    async def join(self, chid: str, *receivers: str, token: str, mean: float, period: float) -> None:
+        """A member of the channel server that sends to some, and takes what others send to it.
+
+        :param token: the name of the one that it comes with; empty for none.
+        """
         host, port = await self._book.address_of("hub")
         length = _dice.uniform(120, 360)
-        async with channel.connect(f"{host}:{port}", chid, receivers=receivers) as (reader, writer):
+        secret = self._tokens.get(token, "")
+        async with channel.connect(f"{host}:{port}", chid, receivers=receivers, token=secret) as (reader, writer):
             tasks = asyncio.gather(pour(writer, mean, period, length), drink(reader))
             try:
                 async with asyncio.timeout(length + PATIENCE):
@@ -270,6 +280,8 @@ async def again_and_again(visit: Callable[[], Awaitable[None]]) -> None:
             if task is not None and task.cancelling():
                 return  # it was to end, and what it waited for broke off at that very moment
             await asyncio.sleep(_dice.expovariate(1 / COME_BACK))
+        except CredentialsRefused:
+            await asyncio.sleep(SHUT_OUT)
 
 
 # the process
@@ -281,7 +293,9 @@ async def run(control: Path, origins: dict[str, socket.socket]) -> None:
     servers = [await asyncio.start_server(_closing(ORIGINS[name]), sock=sock) for name, sock in origins.items()]
     book = Book(control)
     tasks.start(book.keep(), "book")
-    visitors = Visitors(book, {name: sock.getsockname() for name, sock in origins.items()}, control.parent)
+    visitors = Visitors(
+        book, {name: sock.getsockname() for name, sock in origins.items()}, control.parent, await make_tokens(control)
+    )
     for number, visit in enumerate(visitors.all()):
         tasks.start(again_and_again(visit), f"visitor {number}")
     over = asyncio.Event()
