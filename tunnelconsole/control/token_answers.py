@@ -78,7 +78,7 @@ def read_expiry(given: float | str | None, now: float) -> float | None:
     if isinstance(given, str):
         given = _written_expiry(given.strip(), now)
     if given is not None and not given <= LATEST:
-        raise RequestRefused(f"{WRONG_EXPIRY}it is too far away", f"{NEVER} is for a token that does not expire")
+        raise RequestRefused(f"{WRONG_EXPIRY}it is too far away", f'write "{NEVER}" for a token that does not expire')
     return given
 
 
