@@ -56,7 +56,7 @@ SAYS = {
     "tunnelconsole check": "config ok: 9 services\n",
     "tunnelconsole token list": "alice",
     "tunnelconsole token change": "token alice changed",
-    "tunnelconsole token revoke": "token alice revoked, and 1 sessions of it ended",
+    "tunnelconsole token revoke": "token alice revoked, and 1 session of it ended",
     "tunnelconsole status": "version",
     "tunnelconsole channel": "",
     "tunnelconsole punch": "",

@@ -73,7 +73,7 @@ def test_a_client_works_by_its_token_until_that_is_revoked(daemon: Daemon, echo:
         assert [session["identity"] for session in daemon.json("sessions")] == ["alice"]
         assert [channel["identity"] for channel in daemon.json("channels")] == ["alice"]
         since = time.monotonic()
-        assert "revoked, and 1 sessions of it ended" in daemon.ask("token", "revoke", "alice").ok()
+        assert "revoked, and 1 session of it ended" in daemon.ask("token", "revoke", "alice").ok()
         with pytest.raises(ConnectionResetError):
             echoed(visitor, b"are you there?")
         until_true(lambda: not daemon.json("sessions"))

@@ -152,7 +152,7 @@ async def test_there_is_an_end_to_how_many_there_may_be(register: Register, monk
 async def test_one_that_is_revoked_is_nobody_and_its_sessions_end_at_once(register: Register) -> None:
     secret = await register.tokens.create("alice", rights())
     session = register.enter(secret)
-    assert await register.tokens.revoke("alice") == "token alice revoked, and 1 sessions of it ended"
+    assert await register.tokens.revoke("alice") == "token alice revoked, and 1 session of it ended"
     assert register.ended == [(session.id, "its token was revoked")]
     assert not is_known(register.tokens, secret)
     with pytest.raises(RequestRefused, match="there is no token alice"):

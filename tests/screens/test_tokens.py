@@ -271,6 +271,11 @@ async def test_what_cuts_asks_first_and_says_how_much(tmp_path: Path) -> None:
         await desk.press("y")
         await desk.asked(ChangeToken("alice", disabled=True))
         assert RevokeToken("alice") not in desk.engine.asked
+        await desk.settle()
+        await desk.press("x", "y")
+        await desk.asked(RevokeToken("alice"))
+        await desk.settle()
+        assert desk.app.place == Place("overview"), "the page of a token that is gone leads back"
         await desk.command("revoke intern")
         assert "cuts nobody off" in desk.text()
         await desk.press("y")

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
+from tunnelconsole.control import figures
 from tunnelconsole.control.messages import Done, Request
 from tunnelconsole.control.token_words import NEVER, WRONG_EXPIRY, WRONG_OVERLAP, WRONG_RIGHTS
 from tunnelconsole.control.tokens import (
@@ -50,7 +51,7 @@ async def carry_out_on_tokens(register: Register, request: Request) -> TokenMade
         case RotateToken(name, overlap):
             seconds = read_overlap(overlap)
             secret = await register.rotate(name, overlap=seconds)
-            before = f"stays good for {seconds:g} s" if seconds > 0 else "is good for nothing any more"
+            before = f"stays good for {figures.duration(seconds)}" if seconds > 0 else "is good for nothing any more"
             return TokenMade(name=name, secret=secret, text=f"token {name} rotated; what it had before {before}")
         case ChangeToken(name, given, expires, disabled):
             rights = _rights(encode_rights(register.find(name).rights) | given) if given else None

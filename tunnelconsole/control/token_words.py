@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from tunnelconsole.control import figures
@@ -79,7 +80,7 @@ def right_words(key: str, value: Any) -> str:
     if not value:
         return ANY[key]
     if key in LISTS:
-        return ", ".join(map(str, value))
+        return _list(key, value)
     if key == "rate":
         return f"{figures.rate(value)}, all its channels together"
     if key == "requests":
@@ -87,6 +88,16 @@ def right_words(key: str, value: Any) -> str:
     if key == "bytes_per_day":
         return f"{figures.size(value)}, both ways together"
     return "yes: for one session only" if key == "one_time" else f"{figures.count(value)} at once"
+
+
+def _list(key: str, given: Sequence[Any]) -> str:
+    return ", ".join(port_words(ports) for ports in given) if key == "ports" else ", ".join(map(str, given))
+
+
+def port_words(ports: str) -> str:
+    """A range of ports as people write it: ``7001-7010``, and ``9000`` where it is one alone."""
+    first, _, last = ports.partition("-")
+    return first if first == last else ports
 
 
 def share_of_today(row: TokenRow) -> float | None:
@@ -100,7 +111,7 @@ def rights_words(rights: dict[str, Any]) -> str:
     parts = []
     for key in LISTS:
         if given := rights.get(key):
-            text = ", ".join(map(str, given))
+            text = _list(key, given)
             parts.append(text if key in ("kinds", "hosts") else f"{_NOUNS.get(key, key)} {text}")
     if rate := rights.get("rate"):
         parts.append(figures.rate(rate))

@@ -470,4 +470,4 @@ class Tokens:
 
 
 def _ended(sessions: int) -> str:
-    return f", and {sessions} sessions of it ended" if sessions else ""
+    return f", and {sessions} session{'s' if sessions > 1 else ''} of it ended" if sessions else ""

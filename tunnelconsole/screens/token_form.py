@@ -71,7 +71,7 @@ def written(key: str, value: Any) -> str:
     if not value:
         return ""
     if key == "ports":
-        return ", ".join(_port(ports) for ports in value)
+        return ", ".join(map(token_words.port_words, value))
     if key in LISTS:
         return ", ".join(map(str, value))
     if key == "rate":
@@ -80,11 +80,6 @@ def written(key: str, value: Any) -> str:
         decimal = [unit.removesuffix("/s") for unit in figures.RATE_UNITS]
         return min(_exactly(value, figures.SIZE_UNITS, 1024), _exactly(value, decimal, 1000), key=len)
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _port(ports: str) -> str:
-    first, _, last = ports.partition("-")
-    return first if first == last else ports
 
 
 def _exactly(value: float, units: Any, step: int) -> str:

@@ -210,8 +210,10 @@ class Tokening(Auditing):
         sentence = "It is gone for good, and its secret opens nothing any more."
         if await self.confirm(f"Revoke token {name}: {token_cost(row)}", [sentence], "Revoke it"):
             await self._token_carry_out(RevokeToken(name))
-            if self.place == Place("token", token=name):
-                self.action_go_back()
+            if self.place == Place("token", token=name) and self.trail.depth:
+                self.depart()
+                self.trail.back()
+                self.arrive()
 
 
 def _sentence(text: str) -> str:
