@@ -60,7 +60,7 @@ def preview(engine: Engine, wanted: Mapping[str, ServiceSettings]) -> ReloadPrev
     for name in (*planned.replaced, *planned.removed, *planned.in_place):
         service = engine.services[name]
         cut = name not in planned.in_place
-        attached = sorted(service.attached, key=_first) if cut else []
+        attached = sorted(service.attached if cut else service.cut_by(wanted[name]), key=_first)
         changes.append(
             ServiceChange(
                 name=name,

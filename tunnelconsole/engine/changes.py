@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeGuard
 
@@ -58,9 +58,15 @@ def can_take(supervised: Supervised, settings: ServiceSettings) -> bool:
     if supervised.state not in ("listening", "connected"):
         return False  # there is nothing to be spared, and a new start is what a mended configuration is for
     service = supervised.service
-    return type(settings) is type(service.settings) and service.live_keys.issuperset(
-        changed_keys(service.settings, settings)
+    return type(settings) is type(service.settings) and all(
+        key in service.live_keys or _entry_of_live_table(key, service.live_keys)
+        for key in changed_keys(service.settings, settings)
     )
+
+
+def _entry_of_live_table(key: str, live_keys: Collection[str]) -> bool:
+    """Whether a key is an entry of a table, such as ``tls.client_keys.desk``, the entries of which may come and go."""
+    return any(key.startswith(f"{table}.") for table in live_keys)
 
 
 def changed_keys(before: msgspec.Struct, after: msgspec.Struct) -> list[str]:

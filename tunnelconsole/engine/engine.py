@@ -388,10 +388,13 @@ class Engine:
                 raise RequestRefused(f"service {name} cannot read its files again: {error}") from error
         for name in planned.in_place:
             self.supervised[name].service.take(services[name])
+            self.supervised[name].service.part_by(services[name])
         for name in planned.removed + planned.replaced:
             supervised = self.supervised.pop(name)
             cause = "its settings changed" if name in planned.replaced else "removed"
             await self._halt(supervised, cause, drain=self.drain)
+            if name in planned.replaced:
+                supervised.service.part_by(services[name])
         for service in fresh:
             self._add(service)
         self._wanted = dict(services)

@@ -9,6 +9,7 @@ from typing import ClassVar
 import msgspec
 
 from tunnelconsole.engine.access import source_of
+from tunnelconsole.engine.identities import Holder
 from tunnelconsole.engine.rules import Rule, above_zero
 from tunnelconsole.engine.settings import NetworkPattern
 from tunnelconsole.engine.shares import Shares
@@ -175,11 +176,11 @@ class Gate:
             if not places:
                 del self._places[place.source]
 
-    def refuses_to(self, peer: str, identity: str, *, new_session: bool, new_channel: bool) -> str:
+    def refuses_to(self, peer: str, identity: Holder | str, *, new_session: bool, new_channel: bool) -> str:
         """Why there can be no further session or channel for somebody now; "" when there can.
 
         :param peer: numeric ``host:port``.
-        :param identity: "" for one that nobody has proved.
+        :param identity: whose it is, as :func:`~tunnelconsole.engine.identities.holder_of` says; empty for nobody.
         """
         full = self.refuses(new_session=new_session, new_channel=new_channel)
         if not full and self.addresses.limited:
@@ -188,7 +189,7 @@ class Gate:
             full = self.identities.refuses(identity, new_session=new_session, new_channel=new_channel)
         return full
 
-    def pace_for(self, peer: str, identity: str) -> Pace | None:
+    def pace_for(self, peer: str, identity: Holder | str) -> Pace | None:
         """What a flow of somebody has to keep to; None for no limit. The parameters are those of :meth:`refuses_to`."""
         return together(
             (
@@ -215,14 +216,14 @@ class Gate:
         else:
             self.pace.set_rate(rate)
 
-    def count_session(self, peer: str, identity: str, more: int) -> None:
+    def count_session(self, peer: str, identity: Holder | str, more: int) -> None:
         """Somebody has one session more (1) or less (-1)."""
         if self.addresses.limited:
             self.addresses.count_sessions(source_of(peer), more)
         if identity and self.identities.limited:
             self.identities.count_sessions(identity, more)
 
-    def count_channel(self, peer: str, identity: str, more: int) -> None:
+    def count_channel(self, peer: str, identity: Holder | str, more: int) -> None:
         """Somebody has one channel more (1) or less (-1)."""
         if self.addresses.limited:
             self.addresses.count_channels(source_of(peer), more)

@@ -16,14 +16,13 @@ from tunnelconsole.engine.events import (
     SessionClosed,
     SessionOpened,
 )
+from tunnelconsole.engine.identities import ANONYMOUS as ANONYMOUS  # noqa: PLC0414 - where it is looked for
+from tunnelconsole.engine.identities import certificate_of, holder_of
 from tunnelconsole.engine.meters import Meter, Meters
 from tunnelconsole.engine.transport.pacing import Pace
 
 if TYPE_CHECKING:
     from tunnelconsole.engine.grants import Grant
-
-ANONYMOUS = "anonymous"
-"""The identity of a remote party that was not asked who it is."""
 
 SLICE = 256
 """Channels or sessions brought up to date in one go: well under half a millisecond."""
@@ -62,9 +61,11 @@ class Session:
         "address",
         "bytes_in",
         "bytes_out",
+        "certificate",
         "channels",
         "end",
         "grant",
+        "holder",
         "id",
         "identity",
         "kind",
@@ -94,7 +95,11 @@ class Session:
         self.service = service
         self.kind = kind
         self.peer = peer
-        self.identity = identity
+        self.identity = grant.identity if grant is not None else str(identity)
+        self.holder = holder_of(identity, grant)
+        """Whom the identity belongs to: what is decided by who somebody is goes by this, and not by a name."""
+        self.certificate = certificate_of(identity)
+        """The client certificate that let it in, in DER; empty where none was asked for."""
         self.meter = meter
         self.end = end
         self.address = address
@@ -227,9 +232,9 @@ class Sessions:
         :param grant: what it proved, if that was a token; its identity then.
         """
         self._opened_sessions += 1
-        identity = grant.identity if grant is not None else identity
         meter = self._meters.service(service)
         session = Session(f"s{self._opened_sessions}", service, kind, peer, identity, meter, end, address, grant)
+        identity = session.identity
         self.sessions[session.id] = session
         if grant is not None:
             grant.token.sessions[session] = grant

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Hashable
 from weakref import WeakValueDictionary
 
 from tunnelconsole.engine.transport.pacing import Pace
@@ -24,9 +25,9 @@ class Shares:
         self._most_sessions = sessions
         self._most_channels = channels
         self._rate = rate
-        self._sessions: Counter[str] = Counter()
-        self._channels: Counter[str] = Counter()
-        self._paces: WeakValueDictionary[str, Pace] = WeakValueDictionary()
+        self._sessions: Counter[Hashable] = Counter()
+        self._channels: Counter[Hashable] = Counter()
+        self._paces: WeakValueDictionary[Hashable, Pace] = WeakValueDictionary()
         """The flows of each hold its pace."""
 
     @property
@@ -34,7 +35,7 @@ class Shares:
         """Whether there is any limit, so that there is something to count."""
         return bool(self._most_sessions or self._most_channels or self._rate)
 
-    def refuses(self, who: str, *, new_session: bool, new_channel: bool) -> str:
+    def refuses(self, who: Hashable, *, new_session: bool, new_channel: bool) -> str:
         """Why ``who`` can have no further session or channel now; "" when it can."""
         if new_session and self._most_sessions and self._sessions[who] >= self._most_sessions:
             return f"the limit of {self._most_sessions} sessions for each {self._noun} is reached"
@@ -42,7 +43,7 @@ class Shares:
             return f"the limit of {self._most_channels} channels for each {self._noun} is reached"
         return ""
 
-    def pace(self, who: str) -> Pace | None:
+    def pace(self, who: Hashable) -> Pace | None:
         """What all flows of ``who`` keep to together; None for no limit."""
         if self._rate is None:
             return None
@@ -51,16 +52,16 @@ class Shares:
             pace = self._paces[who] = Pace(self._rate)
         return pace
 
-    def count_sessions(self, who: str, more: int) -> None:
+    def count_sessions(self, who: Hashable, more: int) -> None:
         """``who`` has one session more (1) or less (-1)."""
         _count(self._sessions, who, more)
 
-    def count_channels(self, who: str, more: int) -> None:
+    def count_channels(self, who: Hashable, more: int) -> None:
         """``who`` has one channel more (1) or less (-1)."""
         _count(self._channels, who, more)
 
 
-def _count(counts: Counter[str], who: str, more: int) -> None:
+def _count(counts: Counter[Hashable], who: Hashable, more: int) -> None:
     counts[who] += more
     if not counts[who]:
         del counts[who]

@@ -6,15 +6,17 @@ import socket
 import ssl
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar, TypeVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from tunnelconsole.engine.grants import Grant
+from tunnelconsole.engine.identities import ANONYMOUS, Identity
 from tunnelconsole.engine.limits import Place
 from tunnelconsole.engine.node import Node
 from tunnelconsole.engine.services.certificate_pair import CertificatePair
 from tunnelconsole.engine.services.proxy_headers import ProxyHeaders
-from tunnelconsole.engine.services.service import ServerTLS, Service, ServiceSettings
-from tunnelconsole.engine.sessions import ANONYMOUS
+from tunnelconsole.engine.services.server_tls import ServerTLS, client_trust
+from tunnelconsole.engine.services.service import Service, ServiceSettings
+from tunnelconsole.engine.sessions import Session
 from tunnelconsole.engine.settings import ListenAddress, ProxyNetwork
 from tunnelconsole.engine.token_rights import System
 from tunnelconsole.engine.transport.ends import End, SocketEnd
@@ -22,6 +24,9 @@ from tunnelconsole.engine.transport.listener import Accepted, Listener
 from tunnelconsole.engine.transport.tls import NotTLS, TLSEnd, brought_none, not_taken, why
 from tunnelconsole.engine.wire.errors import ProtocolError
 from tunnelconsole.engine.wire.first_bytes import TLS, spoken_by
+
+if TYPE_CHECKING:
+    from tunnelconsole.engine.transport.client_trust import ClientTrust
 
 TOKEN_NEEDED = "a token is needed here"  # noqa: S105 - a sentence
 """What is wrong with somebody who brings none where one is required."""
@@ -41,25 +46,27 @@ class ListeningSettings(ServiceSettings, frozen=True, kw_only=True):
     """Whether only those are let in who prove a token of this node."""
 
 
-def proved_by_tls(end: End) -> str:
-    """The identity that the far side has proved by a client certificate, its handshake done; "" for none."""
-    return end.peer_identity if isinstance(end, TLSEnd) and end.established else ""
-
-
 L = TypeVar("L", bound=ListeningSettings)
 
 
 class ListeningService(Service[L]):
     """A server. Whoever may connect and finds a place is handed to :meth:`newcomer`."""
 
-    live_keys = Service.live_keys | {"limits.handshake_timeout"}
+    live_keys = Service.live_keys | {"limits.handshake_timeout", "tls.client_keys"}
     system: ClassVar[System]
     """Its system, as the rights of tokens name it."""
 
     def __init__(self, name: str, settings: L, node: Node) -> None:
+        """Makes the service, stopped.
+
+        :raises ValueError: nobody could come by its list of client keys as it is.
+        """
         super().__init__(name, settings, node)
         self._listener: Listener | None = None
         self._tls: ServerTLS | None = None
+        client_trust(settings.tls)  # so that what is wrong with it shows now
+        self._authorities: frozenset[bytes] = frozenset()
+        """Whose client certificates were taken when the files were read last."""
         self._headers = ProxyHeaders(self, settings.proxy_protocol_from) if settings.proxy_protocol_from else None
 
     async def prepare(self) -> None:
@@ -78,7 +85,7 @@ class ListeningService(Service[L]):
     async def run(self) -> None:
         if self.settings.tls is not None:
             self._tls = ServerTLS(self.settings.tls, self.name, self.node.state_dir)
-            self.notes["fingerprint"] = self._tls.fingerprint
+            self._look_at_files()
         await self.prepare()
         self._listener = await self.listen(self.settings.listen, self._accepted)
         self.listening(self._listener)
@@ -102,7 +109,34 @@ class ListeningService(Service[L]):
     def refresh(self) -> None:
         if self._tls is not None:
             self._tls.refresh()
-            self.notes["fingerprint"] = self._tls.fingerprint
+            self._look_at_files()
+
+    def take(self, settings: L) -> None:
+        super().take(settings)
+        if self._tls is not None and settings.tls is not None:
+            self._tls.take(settings.tls)
+
+    def cut_by(self, settings: ServiceSettings) -> Sequence[Session]:
+        trust = client_trust(settings.tls)
+        if trust is not None:
+            with self.node.contain("reading the authorities of clients", self.name):
+                trust.read()
+                return [session for session in self.attached if _lost_trust(session, trust)]
+        return ()
+
+    def _look_at_files(self) -> None:
+        """Acts on files of TLS that have been read again: who is in by an authority that has gone is not any more."""
+        if self._tls is None:
+            return
+        self.notes["fingerprint"] = self._tls.fingerprint
+        trust = self._tls.trust
+        if trust is not None:
+            before, self._authorities = self._authorities, trust.authorities
+            if not before <= self._authorities:
+                self.end_sessions(
+                    [session for session in self.attached if _lost_trust(session, trust)],
+                    "its client certificate is not taken any more",
+                )
 
     @property
     def certificates(self) -> Sequence[CertificatePair]:
@@ -111,7 +145,7 @@ class ListeningService(Service[L]):
     def renewed(self) -> None:
         if self._tls is not None:
             self._tls.renewed()
-            self.notes["fingerprint"] = self._tls.fingerprint
+            self._look_at_files()
 
     def barred(self, grant: Grant | None, peer: str) -> str:
         """Why somebody who has proved this token, or none, is not let in here; "" when that is no reason."""
@@ -119,12 +153,19 @@ class ListeningService(Service[L]):
             return grant.refuses(self.system, peer)
         return TOKEN_NEEDED if self.settings.require_token else ""
 
-    def identity_of(self, end: End, named: str = ANONYMOUS) -> str:
-        """Who is at an end: whom a credential of the protocol names, or else a client certificate.
+    def identity_of(self, end: End, named: str = ANONYMOUS, grant: Grant | None = None) -> Identity:
+        """Who is at an end, its handshakes done: whom a credential of the protocol names, or else a client certificate.
 
-        :param named: by a token, or by a secret that has a name; :data:`ANONYMOUS` when none does.
+        :param named: by a secret that has a name; :data:`ANONYMOUS` when none does.
+        :param grant: what was proved, if that was a token.
         """
-        return named if named != ANONYMOUS else proved_by_tls(end) or ANONYMOUS
+        certified = end.peer_identity if isinstance(end, TLSEnd) and end.established else ""
+        certificate = (end.peer_certificate() or b"") if certified and isinstance(end, TLSEnd) else b""
+        if grant is not None:
+            return Identity(grant.identity, "token", certificate)
+        if named != ANONYMOUS:
+            return Identity(named, "secret", certificate)
+        return Identity(certified or ANONYMOUS, "certificate" if certified else "", certificate)
 
     def explain(self, error: ProtocolError | OSError) -> str:
         """Why a newcomer was not let in, in a few words."""
@@ -156,3 +197,7 @@ class ListeningService(Service[L]):
             tls = self._tls
             end = TLSEnd(sock, tls.context, server_side=True, identify=tls.identify) if tls else SocketEnd(sock)
             self.newcomer(end, peer, place)
+
+
+def _lost_trust(session: Session, trust: ClientTrust) -> bool:
+    return bool(session.certificate) and not trust.still_takes(session.certificate)

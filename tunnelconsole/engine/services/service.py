@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import ssl
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine, Sequence
-from pathlib import Path
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, ClassVar, Generic, Literal, TypeVar, final
 
 import msgspec
@@ -17,12 +15,12 @@ from tunnelconsole.engine.access import Clients
 from tunnelconsole.engine.bans import HandshakeRate, Policy
 from tunnelconsole.engine.events import PeerRefused, ResourcesExhausted, ServiceConnected, ServiceListening
 from tunnelconsole.engine.grants import Grant
+from tunnelconsole.engine.identities import holder_of
 from tunnelconsole.engine.limits import Gate, LimitSettings, Place
 from tunnelconsole.engine.node import Node
-from tunnelconsole.engine.private_files import private_folder
 from tunnelconsole.engine.refusals import RefusalKind
 from tunnelconsole.engine.rules import Problem, Rule, broken
-from tunnelconsole.engine.services.certificate_pair import CertificatePair, reason_of
+from tunnelconsole.engine.services.certificate_pair import CertificatePair
 from tunnelconsole.engine.sessions import ANONYMOUS, Channel, Flow, Session
 from tunnelconsole.engine.settings import ListenAddress, NetworkPattern, TLSSettings
 from tunnelconsole.engine.transport.ends import End
@@ -144,6 +142,14 @@ class Service(ABC, Generic[S]):
             if channel.session in self.attached and channel.idle_timeout == before.limits.idle_timeout:
                 channel.idle_timeout = settings.limits.idle_timeout
 
+    def cut_by(self, settings: ServiceSettings) -> Sequence[Session]:
+        """Sessions that other settings end at once, whether they are taken in place or by a successor."""
+        return ()
+
+    def part_by(self, settings: ServiceSettings) -> None:
+        """Ends the sessions that other settings end."""
+        self.end_sessions(self.cut_by(settings), "the settings do not let it in any more")
+
     @property
     def certificates(self) -> Sequence[CertificatePair]:
         """Those that it shows to whoever connects; their files are looked at again and again."""
@@ -196,14 +202,14 @@ class Service(ABC, Generic[S]):
         if grant is not None:
             self.node.tokens.used(grant)
         self.attached.add(session)
-        self.gate.count_session(peer, proved(session.identity), 1)
+        self.gate.count_session(peer, session.holder, 1)
         return session
 
     def close_session(self, session: Session, cause: str = "") -> None:
         """Forgets a session whose channels are closed; safe to call twice."""
         if session in self.attached:
             self.attached.discard(session)
-            self.gate.count_session(session.peer, proved(session.identity), -1)
+            self.gate.count_session(session.peer, session.holder, -1)
         self.node.sessions.close_session(session, cause)
 
     def open_channel(self, session: Session, label: str, flow: Flow, visitor: str = "") -> Channel:
@@ -213,7 +219,7 @@ class Service(ABC, Generic[S]):
         """
         self.channels += 1
         self.drained.clear()
-        self.gate.count_channel(visitor or session.peer, proved(session.identity), 1)
+        self.gate.count_channel(visitor or session.peer, session.holder, 1)
         return self.node.sessions.open_channel(session, label, flow, self.settings.limits.idle_timeout, visitor)
 
     def close_channel(self, channel: Channel, cause: str = "") -> None:
@@ -221,7 +227,7 @@ class Service(ABC, Generic[S]):
         self.channels -= 1
         if not self.channels:
             self.drained.set()
-        self.gate.count_channel(channel.peer, proved(channel.session.identity), -1)
+        self.gate.count_channel(channel.peer, channel.session.holder, -1)
         self.node.sessions.close_channel(channel, cause)
 
     def carry(
@@ -266,23 +272,23 @@ class Service(ABC, Generic[S]):
         :param peer: numeric ``host:port``, or what stands for one that is not known.
         :param grant: what it proved, if that was a token.
         """
-        full = self.gate.refuses_to(peer, proved(identity), new_session=new_session, new_channel=new_channel)
-        if full or grant is None:
-            return full
-        return grant.no_room(new_session=new_session, new_channel=new_channel)
+        holder = holder_of(identity, grant)
+        full = self.gate.refuses_to(peer, holder, new_session=new_session, new_channel=new_channel)
+        return full or (grant.no_room(new_session=new_session, new_channel=new_channel) if grant is not None else "")
 
     def no_channel(self, session: Session, visitor: str = "") -> str:
         """Why there can be no further channel in a session now; "" when there can.
 
         :param visitor: whose it is, where that is not the session's peer.
         """
-        peer = visitor or session.peer
-        return self.no_room(peer, session.identity, session.grant, new_session=False, new_channel=True)
+        grant, peer = session.grant, visitor or session.peer
+        full = self.gate.refuses_to(peer, session.holder, new_session=False, new_channel=True)
+        return full or (grant.no_room(new_session=False, new_channel=True) if grant is not None else "")
 
     def pace_for(self, peer: str, identity: str = ANONYMOUS, grant: Grant | None = None) -> Pace | None:
         """What a flow of somebody has to keep to; None for no limit. The parameters are those of :meth:`no_room`."""
         own = grant.token.pace if grant is not None else None
-        return together((self.gate.pace_for(peer, proved(identity)), own))
+        return together((self.gate.pace_for(peer, holder_of(identity, grant)), own))
 
     def pace_in(self, session: Session, visitor: str = "") -> Pace | None:
         """What a flow of a session has to keep to; None for no limit.
@@ -291,7 +297,9 @@ class Service(ABC, Generic[S]):
         """
         own = self.gate.pace
         if self.shares_rates:
-            own = self.pace_for(visitor or session.peer, session.identity, session.grant)
+            own = self.gate.pace_for(visitor or session.peer, session.holder)
+            if session.grant is not None:
+                own = together((own, session.grant.token.pace))
         return together((own, session.pace)) if session.pace is not None else own
 
     def repace(self, session: Session | None = None) -> None:
@@ -369,7 +377,11 @@ class Service(ABC, Generic[S]):
 
     def cut_all(self, reason: str) -> None:
         """Ends every session that is still attached."""
-        for session in list(self.attached):
+        self.end_sessions(self.attached, reason)
+
+    def end_sessions(self, sessions: Iterable[Session], reason: str) -> None:
+        """Ends some sessions."""
+        for session in list(sessions):
             with self.node.contain(f"ending session {session.id}", self.name):
                 session.end(reason)
 
@@ -422,63 +434,4 @@ class Service(ABC, Generic[S]):
 
 def proved(identity: str) -> str:
     """An identity that somebody has proved; "" for that of those who were not asked."""
-    return "" if identity == ANONYMOUS else identity
-
-
-class ServerTLS:
-    """A server's side of ``[service.NAME.tls]``: its context, from given files or a self-signed certificate.
-
-    :raises ListenFailed: a file cannot be read or made, or the key does not fit the certificate.
-    :raises NotPrivate: others could put another key in the place of the one that is made.
-    """
-
-    def __init__(self, settings: TLSSettings, name: str, state_dir: Path) -> None:
-        # Only where TLS is on: cryptography costs 10 MiB and a tenth of a second, which other servers need not pay.
-        from tunnelconsole.engine.transport.certificates import (  # noqa: PLC0415
-            certificate_fingerprint,
-            make_self_signed,
-        )
-
-        self._read_fingerprint = certificate_fingerprint
-        trust = None
-        if settings.asks_clients:
-            from tunnelconsole.engine.transport.client_trust import ClientTrust  # noqa: PLC0415 - as above
-
-            trust = ClientTrust(Path(settings.client_ca) if settings.client_ca else None, settings.client_keys or {})
-        self.identify = trust.identify if trust is not None else None
-        """Tells who a client is, where one has to bring a certificate."""
-        own = settings.certificate is None or settings.key is None
-        if settings.certificate is not None and settings.key is not None:
-            certificate, key = Path(settings.certificate), Path(settings.key)
-        else:
-            folder = state_dir / "tls"
-            certificate, key = folder / f"{name}.crt", folder / f"{name}.key"
-        try:
-            if own:
-                private_folder(key.parent)
-                make_self_signed(certificate, key, name)
-            self.pair = CertificatePair(certificate, key, trust)
-            self.fingerprint = self._read_fingerprint(certificate)
-        except (OSError, ValueError) as error:
-            raise ListenFailed(
-                f"the certificate {certificate} with key {key} cannot be used: {reason_of(error)}",
-                "both must be PEM files that belong together"
-                + (f", and {settings.client_ca} one of authorities" if settings.client_ca else ""),
-            ) from error
-
-    @property
-    def context(self) -> ssl.SSLContext:
-        """For a handshake that begins now."""
-        return self.pair.context
-
-    def refresh(self) -> None:
-        """Reads the files again for handshakes to come.
-
-        :raises OSError: they cannot be used; the old certificate stays.
-        """
-        if self.pair.refresh():
-            self.renewed()
-
-    def renewed(self) -> None:
-        """Takes the fingerprint of a certificate that has been read again."""
-        self.fingerprint = self._read_fingerprint(self.pair.certificate)
+    return "" if identity == ANONYMOUS else str(identity)

@@ -18,6 +18,7 @@ import msgspec
 
 from tunnelconsole.engine.events import BytesDropped, ReceiverDisconnected, ReceiversChanged
 from tunnelconsole.engine.grants import Grant
+from tunnelconsole.engine.identities import ANONYMOUS, holder_of
 from tunnelconsole.engine.limits import Place
 from tunnelconsole.engine.node import Node
 from tunnelconsole.engine.refusals import kind_of
@@ -36,7 +37,7 @@ from tunnelconsole.engine.services.token_door import (
     let_pass,
     turn_down,
 )
-from tunnelconsole.engine.sessions import ANONYMOUS, Session
+from tunnelconsole.engine.sessions import Session
 from tunnelconsole.engine.settings import Secret
 from tunnelconsole.engine.transport.ends import READ_SIZE, End, receive, send_all
 from tunnelconsole.engine.transport.tls import TLSEnd, complete_handshake
@@ -211,7 +212,7 @@ class ChannelServer(ListeningService[ChannelServerSettings]):
                     await complete_handshake(end)
                 identity, asked = await self._hear(end, handshake)
             grant = self._judge(asked, peer)
-            identity = grant.identity if grant is not None else self.identity_of(end, identity)
+            identity = self.identity_of(end, identity, grant)
             early = handshake.leftover
             newcomer = Newcomer(end, peer, identity, asked.chid, asked.receivers, asked.timeout, early, grant)
             self._let_in(newcomer, handshake)
@@ -248,7 +249,7 @@ class ChannelServer(ListeningService[ChannelServerSettings]):
                 if self.settings.require_token:
                     grant, early = await self._hear_broadcast_token(end, peer)
             chid = str(next(self._broadcast_chids))
-            identity = grant.identity if grant is not None else self.identity_of(end)
+            identity = self.identity_of(end, grant=grant)
             full = self.no_room(peer, identity, grant, new_session=True, new_channel=True)
             if full:
                 raise NoRoom(full)
@@ -339,9 +340,10 @@ class ChannelServer(ListeningService[ChannelServerSettings]):
         """Whether somebody comes back who may take the place of who it was."""
         older_token = older.session.grant.token if older.session is not None and older.session.grant else None
         token = newcomer.grant.token if newcomer.grant is not None else None
-        if older.identity != newcomer.identity or older_token is not token:
-            return False  # a token and a password may have one name, and are not the same
-        return newcomer.identity != ANONYMOUS or _host(older.peer) == _host(newcomer.peer)
+        holder = holder_of(newcomer.identity, newcomer.grant)
+        if older.session is None or older.session.holder != holder or older_token is not token:
+            return False  # a token, a password and a certificate may have one name, and are not the same
+        return bool(holder) or _host(older.peer) == _host(newcomer.peer)
 
     def _join(self, newcomer: Newcomer) -> Party:
         grant = newcomer.grant
@@ -349,7 +351,7 @@ class ChannelServer(ListeningService[ChannelServerSettings]):
             self.hub,
             newcomer.end,
             newcomer.peer,
-            newcomer.identity,
+            str(newcomer.identity),
             newcomer.chid,
             newcomer.receivers,
             newcomer.early,

@@ -220,7 +220,7 @@ class Admission:
         """Acts on what the client did, with the last of its bytes that it took."""
         match event:
             case Authenticated(Grant() as grant):
-                self._identity, self._grant = grant.identity, grant
+                self._identity, self._grant = self._server.identity_of(self._end, grant=grant), grant
                 self._send_pending()
             case Authenticated(identity):
                 self._identity = self._server.identity_of(self._end, str(identity))

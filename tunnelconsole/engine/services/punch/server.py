@@ -13,12 +13,13 @@ import socket
 from typing import ClassVar, Final
 
 from tunnelconsole.engine.grants import Grant
+from tunnelconsole.engine.identities import ANONYMOUS
 from tunnelconsole.engine.limits import Place
 from tunnelconsole.engine.node import Node
 from tunnelconsole.engine.punch_events import ObserverUnavailable, RoomEntered
 from tunnelconsole.engine.refusals import kind_of
 from tunnelconsole.engine.rules import Problem, Rule
-from tunnelconsole.engine.services.listening import ListeningService, ListeningSettings, proved_by_tls
+from tunnelconsole.engine.services.listening import ListeningService, ListeningSettings
 from tunnelconsole.engine.services.punch.observer import probe, seen_as
 from tunnelconsole.engine.services.punch.rooms import Room, Rooms, Seat
 from tunnelconsole.engine.sessions import Channel
@@ -233,7 +234,8 @@ class PunchServer(ListeningService[PunchServerSettings]):
             raise NotAllowed(barred)
         if grant is not None and not grant.rights.grants_room(join.room):
             raise NotAllowed("the token is not for this room")
-        identity = grant.identity if grant is not None else proved_by_tls(end) or join.room
+        proven = self.identity_of(end, grant=grant)
+        identity = proven if proven != ANONYMOUS else join.room
         full = self.no_room(peer, identity, grant, new_session=True, new_channel=False)
         if full:
             raise NoRoom(full)

@@ -62,7 +62,7 @@ class Backend:
         self._server = server
         self._peer = peer
         self._grant = grant
-        self._identity = grant.identity if grant is not None else server.identity_of(end)
+        self._identity = server.identity_of(end, grant=grant)
         self._loop = server.node.loop
         self._key = secrets.token_bytes(KEY_LENGTH)
         self._address_stream: asyncio.Future[int] = self._loop.create_future()
