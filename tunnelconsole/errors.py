@@ -5,6 +5,7 @@ The tree::
     TunnelConsoleError
     ├── ConfigError            the configuration is wrong; carries every mistake found
     ├── CredentialsRefused     the other end does not accept our secret; never retried
+    │   ├── CertificateRefused  the server does not take our client certificate, or wants one; never retried
     │   └── HostKeyRejected    the SSH host on the way is not known, or not the one that is; never retried
     ├── ConnectFailed          the other end cannot be reached, or broke off; retried with backoff
     │   ├── CertificateRejected  the server's certificate is not one we trust
@@ -48,6 +49,10 @@ class ConfigError(TunnelConsoleError):
 
 class CredentialsRefused(TunnelConsoleError):
     """The other end does not accept our secret. Trying again cannot help, so nobody does."""
+
+
+class CertificateRefused(CredentialsRefused):
+    """The server wants a client certificate, or does not take ours; nobody tries that again."""
 
 
 class HostKeyRejected(CredentialsRefused):

@@ -19,7 +19,7 @@ from tunnelconsole.engine.services.punch.by_hand import ByHand
 from tunnelconsole.engine.tasks import Tasks
 from tunnelconsole.engine.transport.ends import SocketEnd
 from tunnelconsole.engine.transport.stdio import join_stdio, stdio_through
-from tunnelconsole.errors import CertificateRejected, ConnectFailed, TunnelConsoleError
+from tunnelconsole.errors import CertificateRefused, CertificateRejected, ConnectFailed, TunnelConsoleError
 
 if TYPE_CHECKING:
     from tunnelconsole.engine.services.punch.meeting import Meeting
@@ -80,7 +80,7 @@ async def room(meeting: Meeting, manners: Manners) -> None:
         try:
             await connection.open(manners.wait)
             await stdio_through(connection.join)
-        except CertificateRejected as error:
+        except (CertificateRejected, CertificateRefused) as error:
             raise in_own_words(error) from error
         finally:
             await connection.close()
@@ -111,7 +111,7 @@ async def by_hand(
             manners.narrate(f"trying {', '.join(peer)}")
             reached = await hand.attempt(peer, manners.wait or 0)
             manners.narrate(f"direct: {reached.address} ({reached.method}); nothing here is encrypted")
-        except CertificateRejected as error:
+        except (CertificateRejected, CertificateRefused) as error:
             raise in_own_words(error) from error
         except ValueError as error:
             raise TunnelConsoleError(f"--peer: {error}") from error
@@ -213,5 +213,5 @@ async def examine(rendezvous: Rendezvous) -> Outside:
 
     try:
         return await look(rendezvous)
-    except CertificateRejected as error:
+    except (CertificateRejected, CertificateRefused) as error:
         raise in_own_words(error) from error

@@ -30,7 +30,8 @@ from tunnelconsole.engine.services.tunnel.client import TunnelClientSettings
 from tunnelconsole.engine.settings import HostPort, Secret, ServerAddress, SSHSettings, TLSSettings
 from tunnelconsole.engine.transport.descriptors import raise_limit
 from tunnelconsole.engine.transport.stdio import join_stdio, stdio_through
-from tunnelconsole.errors import CertificateRejected, TargetRefused, TunnelConsoleError
+from tunnelconsole.engine.transport.tls import SHOW_ONE
+from tunnelconsole.errors import CertificateRefused, CertificateRejected, TargetRefused, TunnelConsoleError
 
 _NAME = "forwarding"
 
@@ -61,8 +62,8 @@ async def forward(
 
     def note(record: Record) -> None:
         event = record.event
-        if isinstance(event, ServiceRetrying) and isinstance(
-            error := engine.supervised[_NAME].error, CertificateRejected
+        if isinstance(event, ServiceRetrying | ServiceFailed) and isinstance(
+            error := engine.supervised[_NAME].error, CertificateRejected | CertificateRefused
         ):
             event = msgspec.structs.replace(event, error=str(in_own_words(error)))
         if isinstance(event, TOLD):
@@ -100,7 +101,7 @@ async def jump(
     async with dialer_of(server, None, tls, ssh, CONNECT_TIMEOUT) as dialer:
         try:
             end, early = await reach(dialer, secret, target, CONNECT_TIMEOUT)
-        except CertificateRejected as error:
+        except (CertificateRejected, CertificateRefused) as error:
             raise in_own_words(error) from error
         except TargetRefused as error:
             raise TargetRefused(f"the jump server did not connect to {target}: {error.message}", error.hint) from error
@@ -137,7 +138,7 @@ async def channel(
                 end, _, early = await channel_connection.reach_broadcast(dialer, token or "", CONNECT_TIMEOUT)
             else:
                 end, _, early = await channel_connection.reach(dialer, who, known, CONNECT_TIMEOUT)
-        except CertificateRejected as error:
+        except (CertificateRejected, CertificateRefused) as error:
             raise in_own_words(error) from error
         except ValueError as error:
             raise TunnelConsoleError(str(error)) from error
@@ -174,8 +175,13 @@ def cancelled_by(*numbers: signal.Signals) -> Iterator[None]:
             os.kill(os.getpid(), came[0])
 
 
-def in_own_words(error: CertificateRejected) -> CertificateRejected:
+def in_own_words(error: CertificateRejected | CertificateRefused) -> CertificateRejected | CertificateRefused:
     """The same with the options of the commands in place of the keys of the configuration."""
-    return CertificateRejected(
-        error.message, error.hint.replace("tls.fingerprint", "--fingerprint").replace("tls.ca", "--ca")
-    )
+    text = error.hint
+    for key, option in (
+        ("tls.fingerprint", "--fingerprint"),
+        ("tls.ca", "--ca"),
+        (SHOW_ONE, "give --certificate and --key that the server takes"),
+    ):
+        text = text.replace(key, option)
+    return type(error)(error.message, text)

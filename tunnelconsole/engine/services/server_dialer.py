@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -21,6 +21,7 @@ from tunnelconsole.engine.transport.bridge import BridgedEnd, BridgedTLSEnd
 from tunnelconsole.engine.transport.dialer import dial
 from tunnelconsole.engine.transport.ends import End, SocketEnd
 from tunnelconsole.engine.transport.tls import (
+    SHOW_ONE,
     NotTLS,
     TLSEnd,
     check_fingerprint,
@@ -30,7 +31,7 @@ from tunnelconsole.engine.transport.tls import (
     no_passphrase,
 )
 from tunnelconsole.engine.wire.first_bytes import TLS, spoken_by
-from tunnelconsole.errors import CertificateRejected, ConnectFailed
+from tunnelconsole.errors import CertificateRefused, CertificateRejected, ConnectFailed
 
 if TYPE_CHECKING:
     from tunnelconsole.engine.services.ssh.outbound import Outbound
@@ -226,6 +227,7 @@ class ServerDialer:
         self._way = way
         self._tls = tls
         self._timeout = timeout
+        self._not_taken = ""
         self._context: ssl.SSLContext | None = None
         if tls is not None:
             self._context = context_of(tls)
@@ -244,6 +246,24 @@ class ServerDialer:
             return f"if its listener is a TLS one, {_TLS_ON}; else, is there a {what} at {self._where}?"
         seen = f"what answers there speaks {spoken}; " if spoken not in ("", speaks) else ""
         return f"{seen}is there a {what} at {self._where}?"
+
+    @contextmanager
+    def judging(self) -> Iterator[None]:
+        """For what is done with a connection: where the server has refused our certificate, that is why it failed.
+
+        In TLS 1.3 a client hears of it with the first that it reads, when it believes to be connected.
+
+        :raises CertificateRefused: in place of the error with which the block failed.
+        """
+        try:
+            yield
+        except (ConnectFailed, OSError) as error:
+            if self._not_taken:
+                raise CertificateRefused(f"{self._where}: {self._not_taken}", SHOW_ONE) from error
+            raise
+
+    def _hear_refusal(self, words: str) -> None:
+        self._not_taken = words
 
     @property
     def _where(self) -> str:
@@ -269,6 +289,7 @@ class ServerDialer:
         :raises CredentialsRefused: its certificate is not the pinned one, or the SSH host does not let us in.
         """
         plain: SocketEnd | BridgedEnd | None = None
+        self._not_taken = ""
         try:
             async with asyncio.timeout(self._timeout):
                 plain = await self._dial_plain()
@@ -295,6 +316,7 @@ class ServerDialer:
             end: TLSEnd = BridgedTLSEnd(plain, context, server_side=False, server_name=name)
         else:
             end = TLSEnd(plain.socket, context, server_side=False, server_name=name)
+        end.not_taken = self._hear_refusal
         try:
             await complete_handshake(end)
             if tls.fingerprint:

@@ -44,7 +44,7 @@ RESERVED: Final = "anonymous"
 KEPT: Final = 64
 """Contexts kept, each for one certificate with a listed key: making one takes as long as a handshake, 1 ms,
 and anybody may show a certificate that he has seen. Strangers can push others out and no more: one is used for who
-shows the very certificate that it trusts, while its key is listed. OpenSSL takes 100 KiB of certificates at the most."""
+shows the very certificate that it trusts, while its key is listed. OpenSSL takes 100 KiB of certificates at most."""
 
 _NO_COMPRESSED_CERTIFICATES: Final = 1 << 33
 """OpenSSL's SSL_OP_NO_RX_CERTIFICATE_COMPRESSION, from 3.2 on: one that is compressed (RFC 8879) comes in a message

@@ -24,8 +24,19 @@ _PROTOCOL_VERSION_ALERT = bytes.fromhex("15 0301 0002 0246")
 """A fatal alert in plain text (RFC 8446, section 6). OpenSSL sends none to who does not speak TLS at all; by this one
 our own clients know what they have come to."""
 
-_UNTRUSTED = ("ALERT_UNKNOWN_CA", "ALERT_BAD_CERTIFICATE", "ALERT_CERTIFICATE_UNKNOWN", "ALERT_CERTIFICATE_EXPIRED")
+_UNTRUSTED = (
+    "ALERT_UNKNOWN_CA",
+    "ALERT_BAD_CERTIFICATE",
+    "ALERT_CERTIFICATE_UNKNOWN",
+    "ALERT_CERTIFICATE_EXPIRED",
+    "ALERT_CERTIFICATE_REVOKED",
+    "ALERT_UNSUPPORTED_CERTIFICATE",
+    "ALERT_ACCESS_DENIED",
+)
 """Alerts of who does not like our certificate (RFC 8446, section 6.2)."""
+
+_REQUIRED = "ALERT_CERTIFICATE_REQUIRED"
+"""The alert of who wants one, and got none."""
 
 
 Identify = Callable[[bytes | None], str]
@@ -74,6 +85,7 @@ class TLSEnd:
         "_unsent",
         "established",
         "heard",
+        "not_taken",
         "peer_identity",
         "socket",
     )
@@ -101,6 +113,9 @@ class TLSEnd:
         self.established = False
         self.peer_identity = ""
         """Who the far side has proved to be by a certificate, once established; "" for nobody."""
+        self.not_taken: Callable[[str], None] | None = None
+        """Told, on a connecting side, when the far side refuses our certificate, and in what words. In TLS 1.3 that
+        comes after our handshake, and so from nobody but the far side; before it, anybody may have said it."""
         self.heard = b""
         """The first bytes of the far side."""
 
@@ -161,6 +176,8 @@ class TLSEnd:
             except ssl.SSLError as error:  # in TLS 1.3 a client hears only now whether its certificate was taken
                 if self._tls.server_side or "ALERT" not in (error.reason or ""):
                     raise
+                if self.not_taken is not None and _about_certificates(error.reason):
+                    self.not_taken(refusal_in(error.reason))
                 raise ConnectionResetError(None, refusal_in(error.reason)) from error
             self._ended = not piece
             pieces.append(piece)
@@ -184,6 +201,9 @@ class TLSEnd:
                 sent = self.socket.send(self._unsent)
             except BlockingIOError:
                 return False
+            except OSError:
+                self._hear_why()
+                raise
             self._unsent = self._unsent[sent:]
 
     def holds_input(self) -> bool:
@@ -215,6 +235,21 @@ class TLSEnd:
             self._incoming.write(data)
         else:
             self._incoming.write_eof()
+
+    def _hear_why(self) -> None:
+        """Reads what the far side has said before it went, where that may be what it has against our certificate.
+
+        :raises ConnectionResetError: it was.
+        """
+        if self.not_taken is None or not self.established or self._ready or self._ended:
+            return
+        try:
+            self._ready = self.receive(READ_SIZE)
+        except ConnectionResetError as error:
+            if error.errno is None:
+                raise
+        except OSError:
+            pass  # it has said nothing
 
     def _decrypt_all(self) -> None:
         """Empties the BIO into ``_ready``, at most one read of ciphertext, so that ``unwrap`` finds no data."""
@@ -333,21 +368,26 @@ def explain(error: ssl.SSLError | NotTLS, without_tls: str) -> ConnectFailed:
             f"the server's certificate is not trusted: {error.verify_message}",
             "pin a self-signed certificate with tls.fingerprint, or name its authority with tls.ca",
         )
-    if "CERTIFICATE_REQUIRED" in (error.reason or "") or any(alert in (error.reason or "") for alert in _UNTRUSTED):
-        return ConnectFailed(refusal_in(error.reason), _SHOW_ONE)
+    if _about_certificates(error.reason or ""):
+        return ConnectFailed(refusal_in(error.reason), SHOW_ONE)
     return ConnectFailed(f"the TLS handshake failed: {why(error)}", "is the server's listener a TLS one, on this port?")
 
 
-_SHOW_ONE = "set certificate and key in [service.NAME.tls] to ones that the server takes"
+SHOW_ONE = "set certificate and key in [service.NAME.tls] to ones that the server takes"
 """What to do about a server that wants a client certificate."""
+
+
+def _about_certificates(reason: str) -> bool:
+    """Whether an alert is about our certificate."""
+    return any(alert in reason for alert in (_REQUIRED, *_UNTRUSTED))
 
 
 def refusal_in(reason: str) -> str:
     """What a server has against us, by the alert that it sent."""
-    if "CERTIFICATE_REQUIRED" in reason:
-        return f"the server wants a client certificate: {_SHOW_ONE}"
-    if any(alert in reason for alert in _UNTRUSTED) or "UNSUPPORTED_CERTIFICATE" in reason:
-        return f"the server does not take our client certificate ({reason}): {_SHOW_ONE}"
+    if _REQUIRED in reason:
+        return "the server wants a client certificate"
+    if any(alert in reason for alert in _UNTRUSTED):
+        return f"the server does not take our client certificate ({reason})"
     return f"the server ended TLS ({reason})"
 
 

@@ -198,11 +198,12 @@ class ChannelClient(ClientService[ChannelClientSettings]):
                     connection = await reach_broadcast(dialer, self._who.token, timeout)
                 else:
                     connection = await reach(dialer, self._who, self._password, timeout)
+                self._joined(connection.chid)
+                with dialer.judging():
+                    await self._serve(connection)
             except CredentialsRefused:
                 self.stop_accepting()
                 raise
-            self._joined(connection.chid)
-            await self._serve(connection)
 
     def stop_accepting(self) -> None:
         self._stopping = True

@@ -117,7 +117,8 @@ async def reach_broadcast(dialer: ServerDialer, token: str, timeout: float) -> C
     if not token:
         return Connection(end, "", b"")
     try:
-        return Connection(end, "", await show_token(end, token, "channel server", timeout))
+        with dialer.judging():
+            return Connection(end, "", await show_token(end, token, "channel server", timeout))
     except BaseException:
         end.abort()
         raise
@@ -128,9 +129,15 @@ async def reach(dialer: ServerDialer, who: Membership, password: Password | None
 
     :param timeout: seconds for the handshake.
     :raises CredentialsRefused: the server does not accept the password, or is not the one that was pinned.
+    :raises CertificateRefused: it does not take our certificate.
     :raises ConnectFailed: the server cannot be reached, does not let us in, broke off, or is no channel server.
     :raises ValueError: no client may be ``who``.
     """
+    with dialer.judging():
+        return await _reach(dialer, who, password, timeout)
+
+
+async def _reach(dialer: ServerDialer, who: Membership, password: Password | None, timeout: float) -> Connection:
     handshake = ChannelClientHandshake(
         who.chid,
         who.receivers,

@@ -29,8 +29,14 @@ async def reach(dialer: ServerDialer, secret: Secret, target: HostPort, timeout:
     :returns: the connection, and bytes of the target that came early.
     :raises CredentialsRefused: the server does not accept the secret, or is not the one that was pinned.
     :raises TargetRefused: the server would not or could not dial the target; the text is the server's.
+    :raises CertificateRefused: it does not take our certificate.
     :raises ConnectFailed: the server cannot be reached, broke off, or is no jump server.
     """
+    with dialer.judging():
+        return await _reach(dialer, secret, target, timeout)
+
+
+async def _reach(dialer: ServerDialer, secret: Secret, target: HostPort, timeout: float) -> tuple[End, bytes]:
     end = await dialer.reach("jump server")
     heard = bytearray()
     try:

@@ -138,7 +138,8 @@ class Pairing:
                 await self._hear(seat, ours)
         except ConnectFailed as error:
             parted = error.message
-            raise
+            with dialer.judging():
+                raise
         finally:
             self._part(parted)
             if early is not None:

@@ -259,7 +259,13 @@ async def take_seat(dialer: ServerDialer, room: str, key: RoomKey, number: str, 
     :raises RoomFull: there is none.
     :raises ConnectFailed: the rendezvous cannot be reached, or does not want us.
     :raises CredentialsRefused: it is not the one that was pinned, or does not know the token.
+    :raises CertificateRefused: it does not take our certificate.
     """
+    with dialer.judging():
+        return await _take_seat(dialer, room, key, number, token)
+
+
+async def _take_seat(dialer: ServerDialer, room: str, key: RoomKey, number: str, token: str) -> Seat:
     end = await dialer.reach("punch server")
     lines = _ServerLines(end)
     try:

@@ -104,32 +104,33 @@ class RelayClient(ClientService[RelayClientSettings]):
         dialer = ServerDialer(settings.server, settings.connect, settings.tls, timeout, way=self.way)
         await self._wait_if_stopping()
         self.enter("connecting")
-        end = await dialer.reach("relay server")
-        early = b""
-        if settings.token is not None:
+        with dialer.judging():
+            end = await dialer.reach("relay server")
+            early = b""
+            if settings.token is not None:
+                try:
+                    early = await show_token(end, settings.token, f"relay server {settings.server}", timeout)
+                except BaseException:
+                    end.close()
+                    raise
+            attachment = self._attachment = Attachment(self, dialer, end, early)
             try:
-                early = await show_token(end, settings.token, f"relay server {settings.server}", timeout)
-            except BaseException:
-                end.close()
-                raise
-        attachment = self._attachment = Attachment(self, dialer, end, early)
-        try:
-            await self._wait_if_stopping()
-            try:
-                async with asyncio.timeout(timeout):
-                    address = await attachment.public_address
-            except TimeoutError as error:
-                raise attachment.no_address(f"did not give a public port within {timeout:g} s") from error
-            self.connected(settings.server, address)
-            reason = await attachment.left
-            await self._wait_if_stopping()
-            raise ConnectFailed(
-                f"lost the session with the relay server {settings.server}: {reason or 'it closed the connection'}"
-            )
-        finally:
-            if not attachment.server_leaves:  # else its visitors finish while the next session begins
-                attachment.close("the service stopped")
-            self._attachment = None
+                await self._wait_if_stopping()
+                try:
+                    async with asyncio.timeout(timeout):
+                        address = await attachment.public_address
+                except TimeoutError as error:
+                    raise attachment.no_address(f"did not give a public port within {timeout:g} s") from error
+                self.connected(settings.server, address)
+                reason = await attachment.left
+                await self._wait_if_stopping()
+                raise ConnectFailed(
+                    f"lost the session with the relay server {settings.server}: {reason or 'it closed the connection'}"
+                )
+            finally:
+                if not attachment.server_leaves:  # else its visitors finish while the next session begins
+                    attachment.close("the service stopped")
+                self._attachment = None
 
     async def _wait_if_stopping(self) -> None:
         """A session that ends while the service drains is not followed by another: the engine cancels the run."""

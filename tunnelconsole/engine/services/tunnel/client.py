@@ -244,7 +244,8 @@ class TunnelClient(ClientService[TunnelClientSettings]):
         self.enter("connecting")
         self.node.bus.publish(TunnelConnecting(service=self.name, url=url))
         try:
-            await self._attach(dialer, timeout)
+            with dialer.judging():
+                await self._attach(dialer, timeout)
         except (TunnelConsoleError, OSError) as error:
             self.node.bus.publish(TunnelDisconnected(service=self.name, url=url, reason=str(error)))
             raise

@@ -197,6 +197,12 @@ class TunnelServer(ListeningService[TunnelServerSettings]):
     system = "tunnel"
 
     def __init__(self, name: str, settings: TunnelServerSettings, node: Node) -> None:
+        """Makes the service, stopped.
+
+        :raises ValueError: its clients would have to bring certificates, and so would visitors.
+        """
+        if problems := _no_client_certificates(settings.tls):
+            raise ValueError("; ".join(f"{key} {sentence}" for key, sentence in problems))
         super().__init__(name, settings, node)
         self.hooks = Hooks()
         self.routes = Routes()
