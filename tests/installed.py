@@ -18,6 +18,7 @@ from typing import Any
 
 import psutil
 
+from prepared import PIPE, Copy, possible, run_copy
 from tunnelconsole.cli import main
 from waiting import until_true
 
@@ -39,6 +40,7 @@ class Process:
     """A process in a group of its own, whose output goes to files.
 
     :param name: of its files, in ``folder``.
+    :param copied: the command is the program, and a copy of the prepared one does.
     """
 
     def __init__(
@@ -48,12 +50,18 @@ class Process:
         name: str,
         env: Mapping[str, str],
         stdin: int = subprocess.DEVNULL,
+        *,
+        copied: bool = False,
     ) -> None:
         self.stdout, self.stderr = folder / f"{name}.out", folder / f"{name}.err"
         with self.stdout.open("wb") as out, self.stderr.open("wb") as err:
-            self.popen = subprocess.Popen(
-                command, stdin=stdin, stdout=out, stderr=err, env=env, cwd=folder, start_new_session=True
-            )
+            self.popen: subprocess.Popen[bytes] | Copy
+            if copied:
+                self.popen = Copy(command, stdin, out, err, env, folder)
+            else:
+                self.popen = subprocess.Popen(
+                    command, stdin=stdin, stdout=out, stderr=err, env=env, cwd=folder, start_new_session=True
+                )
 
     @property
     def out(self) -> str:
@@ -121,10 +129,12 @@ class Program:
     """The installed program in a folder of its own; :meth:`close` ends whatever was started from here.
 
     :param folder: short, because sockets live in it.
+    :param anew: each start is one of the program itself, not of a copy of what :mod:`prepared` has loaded.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, anew: bool = False) -> None:
         self.path = installed()
+        self._anew = anew
         self.folder = folder
         self.env = {
             "PATH": os.environ.get("PATH", os.defpath),
@@ -164,15 +174,21 @@ class Program:
     def _run(
         self, command: Sequence[str], stdin: bytes, env: Mapping[str, str] | None
     ) -> subprocess.CompletedProcess[bytes]:
+        environment = self.env | dict(env or {})
+        if self._copied(command, environment) and len(stdin) <= PIPE:
+            return run_copy(command, stdin, environment, self.folder, COMMAND_TIMEOUT)
         return subprocess.run(
             command,
             input=stdin,
             capture_output=True,
             timeout=COMMAND_TIMEOUT,
-            env=self.env | dict(env or {}),
+            env=environment,
             cwd=self.folder,
             check=False,
         )
+
+    def _copied(self, command: Sequence[str], env: Mapping[str, str]) -> bool:
+        return not self._anew and possible(command, self.path, env)
 
     def start(self, *arguments: str, env: Mapping[str, str] | None = None, stdin: int = subprocess.DEVNULL) -> Process:
         """Starts the program."""
@@ -183,7 +199,9 @@ class Program:
     ) -> Process:
         """Starts another program, to be ended with the rest."""
         self._names += 1
-        process = Process(command, self.folder, f"{self._names}", self.env | dict(env or {}), stdin)
+        environment = self.env | dict(env or {})
+        copied = self._copied(command, environment)
+        process = Process(command, self.folder, f"{self._names}", environment, stdin, copied=copied)
         self._processes.append(process)
         return process
 

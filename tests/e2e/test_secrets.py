@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import psutil
 import pytest
@@ -62,6 +63,14 @@ target = "{target}"
 """
 
 QUESTIONS = ("status", "services", "sessions", "channels", "events")
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Iterator[Program]:
+    """The installed program, started anew each time: what ``ps`` shows of it is looked at."""
+    program = Program(tmp_path, anew=True)
+    yield program
+    program.close()
 
 
 @pytest.fixture
