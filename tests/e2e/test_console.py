@@ -335,9 +335,10 @@ class TestSteering:
         terminal.shows("0 added, 0 changed, 0 removed, 5 untouched")
         node.daemon.configure('[service.home]\nkind = "jump-sever"\n')
         terminal.press("R")
-        terminal.shows("service.home.kind")
-        terminal.press("5")
-        terminal.shows("config-refused")
+        terminal.shows("service.home.kind", "the old one stays")
+        terminal.press("n")
+        terminal.hides("service.home.kind")
+        assert node.daemon.service("home")["state"] == "listening"
 
     def test_leaving_leaves_the_engine_alone(self, node: Node) -> None:
         terminal = node.console()

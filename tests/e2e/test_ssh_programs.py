@@ -53,7 +53,8 @@ def test_a_shell_that_is_named_runs_on_a_terminal(host: Host) -> None:
         shell.shows("[$#]")
         shell.type("echo $((6 * 7)); stty size\n")
         shell.shows(r"\b42\n", r"\b24 80\n")
-        shell.type("cat\n")
+        shell.type("cat\nmeow\n")
+        shell.shows(r"\bmeow\n\W*meow\n")  # what comes before it runs does not end it
         shell.press("C-c")  # which its own terminal makes a signal
         shell.type("echo $((7 * 7))\n")
         shell.shows(r"\b49\n")

@@ -180,7 +180,7 @@ def test_clients_come_back_with_their_ssh_host_and_visitors_are_reset_meanwhile(
         between.gate.sshd.is_killed()
         with pytest.raises(ConnectionResetError):
             visitor.recv(1)
-    assert "SSH" in between.clients.reaches("public", "backoff")["error"]
+    until_true(lambda: "SSH" in (between.clients.reaches("public", "backoff")["error"] or ""))
     between.gate.sshd.start()
     between.clients.ask("start", "public")
     row = between.clients.reaches("public", "connected")
