@@ -78,8 +78,8 @@ def read_expiry(given: float | str | None, now: float) -> float | None:
     """
     if isinstance(given, str):
         given = _written_expiry(given.strip(), now)
-    if given is not None and not given <= LATEST:
-        raise RequestRefused(f"{WRONG_EXPIRY}it is too far away", f'write "{NEVER}" for a token that does not expire')
+    if given is not None and not 0 <= given <= LATEST:
+        raise RequestRefused(f"{WRONG_EXPIRY}no clock shows it", f'write "{NEVER}" for a token that does not expire')
     return given
 
 

@@ -60,7 +60,7 @@ SLOW_INTERVAL = 1.0
 """Seconds between updates where there are many rows: nobody reads thousands twice a second."""
 
 MANY = 2000
-"""Sessions or channels from which updates come at :data:`SLOW_INTERVAL`."""
+"""Sessions, channels or tokens from which updates come at :data:`SLOW_INTERVAL`."""
 
 NEW_PANE = 0.02
 """Seconds until a screen that was just made is looked at again: it has no size before it has been laid out, and is not
@@ -234,7 +234,8 @@ class Frame(App[ConsoleOutcome], inherit_bindings=False):
     def watch_what_is_shown(self) -> None:
         """Asks the engine for what the present screen needs, and for no more."""
         status = self.latest.status
-        many = status is not None and max(status.sessions, status.channels) > MANY
+        tokens = len(self.latest.tokens or ())
+        many = status is not None and max(status.sessions, status.channels, tokens) > MANY
         narrowed = self.place.service if self.place.screen in ("sessions", "channels", "chids") else ""
         watch = Watch(self.pane.topics(status), max(SLOW_INTERVAL, self.interval) if many else self.interval, narrowed)
         if watch != self._wanted:

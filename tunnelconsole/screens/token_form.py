@@ -95,6 +95,7 @@ def written_expiry(expires: float | None) -> str:
     """When a token expires, as somebody would write it."""
     if expires is None or expires > NEVER_ENDS:
         return NEVER
+    expires = max(0.0, expires)
     return f"{figures.date_and_time(expires, UTC)} UTC"
 
 

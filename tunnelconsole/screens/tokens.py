@@ -169,7 +169,7 @@ def badness(row: TokenRow) -> int:
 
 
 def _date(time: float | None, scene: Scene) -> str:
-    return "" if time is None or time > NEVER_ENDS else f"  {figures.date_and_time(time, scene.zone)}"
+    return "" if time is None or not 0 <= time <= NEVER_ENDS else f"  {figures.date_and_time(time, scene.zone)}"
 
 
 def _secrets(row: TokenRow, now: float) -> Line:
