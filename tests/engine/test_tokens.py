@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import secrets
 import sqlite3
+import threading
 from collections.abc import Iterable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +18,13 @@ from loopback import hears, told
 from tunnelconsole.engine import tokens as tokens_module
 from tunnelconsole.engine.bus import Bus
 from tunnelconsole.engine.engine import Engine
-from tunnelconsole.engine.events import Event, StoreFailed
+from tunnelconsole.engine.events import Crashed, Event, StoreFailed
 from tunnelconsole.engine.grants import Grant, Token
 from tunnelconsole.engine.meters import Meters
 from tunnelconsole.engine.sessions import Session, Sessions
 from tunnelconsole.engine.token_events import TokenChanged, TokenOver, TokensUnreadable
 from tunnelconsole.engine.token_rights import TokenRights, decode_rights
-from tunnelconsole.engine.token_seal import KEY_FILE, SealBroken, TokenSeal
+from tunnelconsole.engine.token_seal import KEY_FILE, KEY_LENGTH, SealBroken, TokenSeal
 from tunnelconsole.engine.tokens import MAX_SECRETS, Tokens
 from tunnelconsole.engine.wire import token_proof
 from tunnelconsole.engine.wire.token_proof import Proof, is_secret, make_proof, secret_id
@@ -332,7 +335,7 @@ async def test_without_its_key_a_token_works_but_at_jump_servers_and_is_said_so(
         secret = await engine.node.tokens.create("alice")
     (tmp_path / KEY_FILE).unlink()
     async with Engine(state_dir=tmp_path) as engine:
-        engine.node.tokens.open_sealed()
+        await engine.node.tokens.open_sealed()
         assert is_known(engine.node.tokens, secret)
         assert not engine.node.tokens.jump_secrets
         await hears(engine, TokensUnreadable, "token alice cannot be used with jump servers")
@@ -532,3 +535,113 @@ async def test_a_tick_looks_at_those_in_use_alone(register: Register) -> None:
     register.tokens.tick()
     assert register.ended
     assert not register.tokens._in_use
+
+
+# Who has proved one, and is not in yet
+
+
+@pytest.mark.parametrize("taken", ["revoked", "rotated"])
+async def test_who_had_proved_what_was_taken_away_since_comes_in_no_more(register: Register, taken: str) -> None:
+    grant = register.tokens.bear(await register.tokens.create("alice", rights()))
+    assert grant is not None
+    if taken == "revoked":
+        await register.tokens.revoke("alice")
+    else:
+        await register.tokens.rotate("alice", overlap=0)
+    assert grant.refuses("relay", "192.0.2.1:5", NOW)
+    assert grant.no_room(new_session=True, new_channel=False)
+
+
+async def test_a_quota_that_is_spent_within_one_tick_ends_sessions_on_each_day(register: Register) -> None:
+    secret = await register.tokens.create("alice", rights(bytes_per_day=1000))
+    token = register.tokens.find("alice")
+    for day in range(2):
+        register.clock.now = MIDNIGHT + day * DAY
+        session = register.enter(secret)
+        token.count(1000, register.clock.now)
+        register.tokens.tick()
+        assert register.ended[-1] == (session.id, "the token's 1000 bytes of today are used up")
+    assert len(register.told(TokenOver)) == 2
+
+
+@pytest.mark.parametrize("limit", ["expiry", "quota"])
+async def test_who_is_in_by_a_single_use_stays_no_longer_than_others_would(register: Register, limit: str) -> None:
+    secret = await register.tokens.create("alice", rights(one_time=True, bytes_per_day=1000), expires=NOW + 60)
+    session = register.enter(secret)
+    if limit == "expiry":
+        register.clock.now += 60
+    else:
+        register.tokens.find("alice").count(1000, NOW)
+    register.tokens.tick()
+    assert [who for who, _ in register.ended] == [session.id]
+    assert len(register.told(TokenOver)) == 1
+
+
+async def test_another_limit_does_not_put_out_who_is_in_by_a_single_use(register: Register) -> None:
+    register.enter(await register.tokens.create("alice", rights(one_time=True)))
+    await register.tokens.change("alice", rights=rights(one_time=True, rate="1MB/s"))
+    assert not register.ended
+
+
+async def test_a_session_that_cannot_be_ended_keeps_no_other_alive(register: Register) -> None:
+    secret = await register.tokens.create("alice", rights())
+    first, second = register.enter(secret), register.enter(secret)
+
+    def broken(reason: str) -> None:
+        raise OSError("it is broken")
+
+    first.end = broken
+    await register.tokens.revoke("alice")
+    assert [who for who, _ in register.ended] == [second.id]
+    assert "ending session" in register.told(Crashed)[0]
+
+
+async def test_secrets_that_are_first_sealed_at_one_time_are_sealed_with_one_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both, drawn = threading.Barrier(2), secrets.token_bytes
+
+    def drawing(count: int) -> bytes:
+        if count == KEY_LENGTH:
+            with suppress(threading.BrokenBarrierError):
+                both.wait(0.1)  # in vain, where one waits for the other
+        return drawn(count)
+
+    monkeypatch.setattr(secrets, "token_bytes", drawing)
+    seal = TokenSeal(tmp_path)
+    sealed = await asyncio.gather(*(asyncio.to_thread(seal.seal, f"tc_{number}", b"id") for number in range(8)))
+    assert [TokenSeal(tmp_path).open(each, b"id") for each in sealed] == [f"tc_{number}" for number in range(8)]
+
+
+# What the store has of it when that has failed
+
+
+async def test_one_that_was_revoked_stays_away_though_another_of_its_name_could_not_be_made(tmp_path: Path) -> None:
+    async with Engine(state_dir=tmp_path) as engine:
+        tokens, store = engine.node.tokens, engine._keeper._store
+        secret = await tokens.create("alice", rights())
+
+        async def fails(work: object) -> None:
+            raise sqlite3.OperationalError("the disk is full")
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(store, "transact", fails)
+            await tokens.revoke("alice")
+            with pytest.raises(RequestRefused, match="it was not made"):
+                await tokens.create("alice", rights())
+    assert kept(tmp_path) == []
+    async with Engine(state_dir=tmp_path) as engine:
+        assert not is_known(engine.node.tokens, secret)
+
+
+async def test_sealed_secrets_that_come_after_a_jump_server_are_opened_for_it(tmp_path: Path) -> None:
+    async with Engine(state_dir=tmp_path) as engine:
+        secret = await engine.node.tokens.create("alice", rights(kinds=["jump"]))
+    (tmp_path / "state.sqlite3").rename(tmp_path / "away")
+    (tmp_path / "state.sqlite3").mkdir()
+    async with Engine(state_dir=tmp_path) as engine:
+        await engine.node.tokens.open_sealed()
+        (tmp_path / "state.sqlite3").rmdir()
+        (tmp_path / "away").rename(tmp_path / "state.sqlite3")
+        await engine._keeper._save()
+        assert list(engine.node.tokens.jump_secrets.values()) == [secret.encode()]

@@ -16,6 +16,10 @@ USE_NOTED: Final = 60.0
 """Seconds between two notes of a token's last use in the store: people ask for the day, not for the second."""
 
 
+WITHDRAWN: Final = "the secret of the token was replaced"
+"""Why a secret proves nothing any more."""
+
+
 def today(now: float) -> str:
     """The day in UTC of a Unix time, ``2026-12-01``: what a day's bytes are counted by."""
     return time.strftime("%Y-%m-%d", time.gmtime(now))
@@ -38,8 +42,10 @@ class Token:
         "last_used",
         "name",
         "pace",
+        "revoked",
         "rights",
         "sessions",
+        "withdrawn",
     )
 
     def __init__(self, name: str, rights: TokenRights, created: float, expires: float | None = None) -> None:
@@ -49,6 +55,10 @@ class Token:
         """Unix seconds from which on it is good for nothing; None: never."""
         self.disabled = False
         """Whether it is good for nothing until somebody says otherwise; so is one for a single use that was used."""
+        self.revoked = False
+        """Whether it was taken away for good: who has proved it before, and is not in yet, shall not come in."""
+        self.withdrawn: set[bytes] = set()
+        """Ids of its secrets that prove nothing any more, for the same reason."""
         self.last_used: float | None = None
         self.day = ""
         self.day_bytes = 0
@@ -75,10 +85,19 @@ class Token:
         return self.rights.one_time and self.disabled and self.last_used is not None
 
     def is_over(self, now: float) -> str:
-        """Why it is good for nothing at ``now`` (Unix seconds), in words for its holder; "" while it is."""
+        """Why it lets nobody in at ``now`` (Unix seconds), in words for its holder; "" while it does."""
         if self.used_up:
             return "the token was for one use, and has been used"
-        if self.disabled:
+        return self.ends(now)
+
+    def ends(self, now: float) -> str:
+        """Why nobody may stay in with it at ``now`` (Unix seconds), in words for its holder; "" while they may.
+
+        Who is in by the one use that it was for may stay, as long as nothing else is against it.
+        """
+        if self.revoked:
+            return "the token was revoked"
+        if self.disabled and not self.used_up:
             return "the token is disabled"
         if self.expires is not None and now >= self.expires:
             return "the token has expired"
@@ -137,6 +156,8 @@ class Grant:
         :param now: Unix seconds; None for the clock's.
         """
         rights = self.rights
+        if self.secret_id in self.token.withdrawn:
+            return WITHDRAWN
         if over := self.token.is_over(time.time() if now is None else now):
             return over
         if system is not None and rights.kinds and system not in rights.kinds:
@@ -152,6 +173,6 @@ class Grant:
             return f"the token's limit of {rights.sessions} sessions is reached"
         if new_channel and rights.channels and token.channels >= rights.channels:
             return f"the token's limit of {rights.channels} channels is reached"
-        if over := token.is_over(time.time()):
-            return over if not (token.used_up and not new_session) else ""
-        return ""
+        if self.secret_id in token.withdrawn:
+            return WITHDRAWN
+        return token.is_over(time.time()) if new_session else token.ends(time.time())

@@ -93,6 +93,7 @@ class Keeper:
             self._audit.restore(await self._store.audit())
             self._meters.restore(totals)
             self._tokens.load(tokens)
+            await self._tokens.open_loaded()
             self._opened = True
             return events
         self._tokens.all_changed()  # the file may be another one

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import threading
 from pathlib import Path
 from typing import Final
 
@@ -37,6 +38,7 @@ class TokenSeal:
     def __init__(self, state_dir: Path) -> None:
         self.path = state_dir / KEY_FILE
         self._key: bytes | None = None
+        self._reading = threading.Lock()  # or two of the first would each draw a key, of which the file keeps one
 
     def seal(self, secret: str, secret_id: bytes) -> bytes:
         """What is to be kept of a secret.
@@ -67,6 +69,10 @@ class TokenSeal:
         return text.decode()
 
     def _read_key(self) -> bytes:
+        with self._reading:
+            return self._key_in_file()
+
+    def _key_in_file(self) -> bytes:
         if self._key is None:
             private_folder(self.path.parent)
             descriptor = open_private(self.path, os.O_RDWR)

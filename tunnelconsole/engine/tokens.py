@@ -20,6 +20,7 @@ import msgspec
 
 from tunnelconsole.engine.audit import AuditTrail, by_program
 from tunnelconsole.engine.bus import Bus
+from tunnelconsole.engine.events import Crashed
 from tunnelconsole.engine.grants import USE_NOTED, Grant, Token
 from tunnelconsole.engine.token_events import TokenChanged, TokenOver, TokensUnreadable
 from tunnelconsole.engine.token_rights import TokenRights, decode_rights, encode_rights
@@ -95,7 +96,8 @@ class Tokens:
         self.rate_changed: Callable[[Token], None] = lambda _: None
         """Has the open channels of a token keep to the rate that it has now; the engine sets it."""
         self._jump: dict[Hashable, bytes] | None = None
-        self._opened_sealed = False
+        self._opens_sealed = False
+        """Whether sealed secrets are needed here, because a jump server was started."""
         self.readable = False
         """Whether the store's tokens are known: until then nobody can prove one, and none can be made."""
         self.keep: Callable[[], Awaitable[str]] | None = None
@@ -157,27 +159,40 @@ class Tokens:
                     self._jump[held.grant] = held.plain
         return self._jump
 
-    def open_sealed(self) -> None:
-        """Opens the secrets that jump servers need; loads the ciphers where there are any. Call it in a thread."""
-        self._opened_sealed = True
-        for held in list(self._held.values()):
-            self._open(held)
+    async def open_sealed(self) -> None:
+        """Opens the secrets that jump servers need, in a thread, and those to come; loads the ciphers if need be."""
+        self._opens_sealed = True
+        await self.open_loaded()
+
+    async def open_loaded(self) -> None:
+        """The same for what :meth:`load` has brought, where a jump server was started before that."""
+        shut = [held for held in self._held.values() if held.plain is None and held.stored.sealed is not None]
+        if not self._opens_sealed or not shut:
+            return
+        found = await asyncio.to_thread(self._unseal, [held.stored for held in shut])
+        for held, opened in zip(shut, found, strict=True):
+            if isinstance(opened, bytes):
+                held.plain = opened
+            else:
+                reason = f"token {held.grant.identity} cannot be used with jump servers: {opened}; rotate it"
+                self._bus.publish(TokensUnreadable(reason=reason))
         self._jump = None
 
-    def _open(self, held: _Held) -> None:
-        if held.plain is not None or held.stored.sealed is None:
-            return
-        name = held.grant.identity
-        try:
-            held.plain = self._seal.open(held.stored.sealed, held.stored.id).encode()
-        except (SealBroken, OSError, NotPrivate) as error:
-            reason = f"token {name} cannot be used with jump servers: {error}; rotate it"
-            self._bus.publish(TokensUnreadable(reason=reason))
+    def _unseal(self, stored: list[StoredSecret]) -> list[bytes | Exception]:
+        """The secrets themselves, or why they do not open; runs in a thread."""
+        opened: list[bytes | Exception] = []
+        for secret in stored:
+            try:
+                opened.append(self._seal.open(secret.sealed or b"", secret.id).encode())
+            except (SealBroken, OSError, NotPrivate) as error:
+                opened.append(error)
+        return opened
 
     def used(self, grant: Grant) -> None:
         """Somebody is in with it; one for a single use is good for nothing from now on."""
         token, now = grant.token, self._clock()
         self._in_use.add(token)
+        self._over.discard(token.name)  # it may be over again before a tick has seen that it was not
         if token.last_used is None or now - token.last_used >= USE_NOTED:
             self._changed.add(token.name)
         token.last_used = now
@@ -215,6 +230,7 @@ class Tokens:
         if reason := await self._kept():
             self._forget(token)
             self._changed.discard(name)
+            self._removed.add(name)  # another try may be writing it just now
             raise RequestRefused(
                 f"token {name} cannot be kept, so it was not made: {reason}", "mend that and repeat it"
             )
@@ -287,7 +303,7 @@ class Tokens:
             return f"token {name} is as it was"
         self._over.discard(name)
         self._changed.add(name)
-        if over := token.is_over(self._clock()):
+        if over := token.ends(self._clock()):
             end = over
         ended = self._end_sessions(token, end) if end else 0
         self._bus.publish(TokenChanged(token=name, what=" and ".join(done)))
@@ -319,13 +335,13 @@ class Tokens:
             if token.day_bytes != self._noted_bytes.get(token.name, 0):
                 self._noted_bytes[token.name] = token.day_bytes
                 self._changed.add(token.name)
-            over = "" if token.used_up else token.is_over(now)
+            over = token.ends(now)
             if not over:
                 self._over.discard(token.name)
             elif token.name not in self._over:
                 self._over.add(token.name)
                 ended = self._end_sessions(token, over)
-                if not token.disabled:
+                if token.used_up or not token.disabled:
                     self._bus.publish(TokenOver(token=token.name, reason=over, sessions=ended))
         self._drop_old_secrets(now)
 
@@ -343,7 +359,10 @@ class Tokens:
     def _end_sessions(self, token: Token, reason: str, by: bytes | None = None) -> int:
         found = [session for session, grant in token.sessions.items() if by in (None, grant.secret_id)]
         for session in found:
-            session.end(reason)
+            try:
+                session.end(reason)
+            except Exception as error:  # noqa: BLE001 - all the others have to end too
+                self._bus.publish(Crashed.by(error, f"ending session {session.id}", session.service))
         return len(found)
 
     # -- the store -------------------------------------------------------------------------------------------------
@@ -381,7 +400,7 @@ class Tokens:
     def put_back(self, changes: TokenChanges) -> None:
         """What was taken could not be written."""
         self._changed.update(token.name for token in changes.written)
-        self._removed.update(name for name in changes.removed if name not in self._tokens)
+        self._removed.update(changes.removed)  # also of names that are taken again: what is written comes after
 
     def _stored(self, token: Token) -> StoredToken:
         return StoredToken(
@@ -419,6 +438,7 @@ class Tokens:
         self._take_up(_Held(Grant(token, stored.id), stored, plain))
 
     def _take_up(self, held: _Held) -> None:
+        held.grant.token.withdrawn.discard(held.stored.id)
         self._held[held.stored.id] = held
         self._held_by.setdefault(held.grant.identity, []).append(held)
         if held.stored.expires is not None:
@@ -427,6 +447,7 @@ class Tokens:
 
     def _let_go(self, held: _Held) -> None:
         del self._held[held.stored.id]
+        held.grant.token.withdrawn.add(held.stored.id)
         self._held_by[held.grant.identity].remove(held)
         self._replaced.discard(held.stored.id)
         self._jump = None
@@ -435,13 +456,16 @@ class Tokens:
         """A rotation could not be kept: the older secrets are as they were, also those that a tick has dropped."""
         if self._tokens.get(token.name) is not token:
             return
-        self._let_go(self._held[new])
+        self._changed.add(token.name)  # another try may be writing it just now
+        if new in self._held:  # else another rotation has dropped it
+            self._let_go(self._held[new])
         for held, was in older:
             held.stored = was
             if was.id not in self._held:
                 self._take_up(held)
 
     def _forget(self, token: Token) -> None:
+        token.revoked = True
         del self._tokens[token.name]
         self._noted_bytes.pop(token.name, None)
         self._over.discard(token.name)

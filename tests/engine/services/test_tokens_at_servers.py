@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from channel_peers import hub
-from jump_peers import ask, home
+from jump_peers import YES, ask, framed, home, proof, read_frame
 from loopback import PATIENCE, Caller, calling, hears, target, told
 from punch_peers import ROOM, rendezvous
 from relay_peers import edge, relay_client, relay_server, shop_at
@@ -23,8 +23,10 @@ from tunnelconsole.engine.services.service import ServiceSettings
 from tunnelconsole.engine.settings import HostPort, Secret
 from tunnelconsole.engine.token_rights import decode_rights
 from tunnelconsole.engine.wire.token_proof import NOT_KNOWN
+from tunnelconsole.engine.wire.tunnel_lines import GREETING
 from tunnelconsole.errors import ConnectFailed, CredentialsRefused
 from waiting import until
+from yamux_frames import SYN, WINDOW, data, frame
 
 UNKNOWN = Secret("tc_" + "A" * 43)
 NEEDED = {"require_token": True}
@@ -414,3 +416,48 @@ async def test_a_rate_of_a_token_holds_for_its_sessions_together_at_all_services
             paces = {at.service.pace_in(session) for session in at.service.attached}
             assert paces == {at.engine.node.tokens.find("alice").pace}
             assert in_with(at.engine) == 2
+
+
+# Who has proved a token, and is not in yet
+
+
+async def test_a_jump_that_begins_before_its_token_is_revoked_leads_nowhere_after() -> None:
+    """The secrets are those of when it connected; what holds is what holds when it is led on."""
+    async with home(**JUMP) as at:
+        token = await made(at.engine, kinds=["jump"])
+        async with at.calling() as caller, at.calling() as proved:
+            answer, other = await proof(caller, token), await proof(proved, token)
+            await proved.send(other)
+            assert await proved.read(1) == YES
+            await at.engine.node.tokens.revoke("alice")
+            await caller.send(answer)
+            assert await caller.read(1) == YES
+            for each in (caller, proved):
+                await each.send(framed(str(at.far.address).encode()))
+                assert await each.read(1) != YES
+                assert await read_frame(each) == b"the token was revoked"
+        assert not at.engine.node.sessions.sessions
+
+
+@pytest.mark.parametrize("first", ["used", "revoked"])
+async def test_a_tunnel_that_was_promised_is_not_given_by_a_token_that_is_good_for_nothing_more(first: str) -> None:
+    async with web(**NEEDED) as at:
+        token = await made(at.engine, one_time=True)
+        bearer = f"Authorization: Bearer {token}"
+        async with at.asking(HOST, bearer) as (late, answer):
+            assert b"200" in answer
+            if first == "used":
+                async with at.original(fields=[bearer]):
+                    await greets(late)
+                    assert identities(at.engine) == ["alice"]
+            else:
+                await at.engine.node.tokens.revoke("alice")
+                await greets(late)
+        refusal = await hears(at.engine, PeerRefused)
+        assert refusal.reason in ("the token was for one use, and has been used", "the token was revoked")
+
+
+async def greets(caller: Caller) -> None:
+    """Asks for what was promised, and waits until that is denied."""
+    await caller.send(frame(WINDOW, SYN, 1) + data(1, GREETING))
+    await caller.broken()

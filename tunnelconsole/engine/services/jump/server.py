@@ -122,7 +122,7 @@ class JumpServer(ListeningService[JumpServerSettings]):
             admission.cancel()
 
     async def prepare(self) -> None:
-        await asyncio.to_thread(self.node.tokens.open_sealed)
+        await self.node.tokens.open_sealed()
 
     @property
     def secrets(self) -> Mapping[Hashable, bytes]:
@@ -149,6 +149,7 @@ class Admission:
     """One newcomer, from its first byte until its channel is piped or it is turned away."""
 
     __slots__ = (
+        "_destinations",
         "_dial",
         "_end",
         "_grant",
@@ -171,6 +172,8 @@ class Admission:
         place.lost = partial(self._turn_away, kind="limit")
         self._identity = ANONYMOUS
         self._grant: Grant | None = None
+        self._destinations: tuple[str, ...] = ()
+        """Those of its token by which the target was judged."""
         self._target = ("", 0)
         self._dial: Dial | None = None
         self._task: asyncio.Task[None] | None = None
@@ -258,6 +261,8 @@ class Admission:
 
     def _dial_permitted(self, addresses: list[Address]) -> None:
         host, port = self._target
+        if self._grant is not None:
+            self._destinations = self._grant.rights.destinations
         permitted = self._server.permitted(host, port, addresses, self._grant)
         if not permitted:
             self._fail(format_host_port(host, port), f"dial tcp {format_host_port(host, port)}: not allowed here")
@@ -273,6 +278,8 @@ class Admission:
             self._fail(format_host_port(*self._target), error)
             return
         full = self._no_room()
+        if not full and self._grant is not None and self._grant.rights.destinations != self._destinations:
+            full = "the destinations of the token changed"
         if full:  # others were let in during the dial
             sock.close()
             self._fail(format_host_port(*self._target), full)

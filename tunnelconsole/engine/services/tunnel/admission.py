@@ -222,7 +222,10 @@ class Admission:
         """From now on the backend's visitors may come; returns why not, "" where they may."""
         server, host = self._server, backend.tunnel.host
         rights = backend.token_identity
-        full = self._taken(host, owner) or self._full(host, rights, backend.peer, backend.grant)
+        barred = ""
+        if backend.grant is not None:  # it may have been revoked, used or changed since it was proved
+            _, barred = self._bar(backend.grant, identity, host, backend.peer)
+        full = barred or self._taken(host, owner) or self._full(host, rights, backend.peer, backend.grant)
         if full:  # others have come meanwhile
             return full
         tunnel = backend.tunnel = server.routes.find(host) or backend.tunnel
