@@ -103,6 +103,14 @@ class Place:
         self.lost = _ignore  # so that holder and place do not keep each other
 
 
+def _party_of(peer: str) -> str:
+    """Whose share somebody has: that of its source, or its own where it has a name alone, as a client's server does."""
+    try:
+        return source_of(peer) or peer
+    except ValueError:
+        return peer
+
+
 def _ignore(reason: str) -> None:
     """For a place whose holder has not come yet."""
 
@@ -184,7 +192,7 @@ class Gate:
         """
         full = self.refuses(new_session=new_session, new_channel=new_channel)
         if not full and self.addresses.limited:
-            full = self.addresses.refuses(source_of(peer), new_session=new_session, new_channel=new_channel)
+            full = self.addresses.refuses(_party_of(peer), new_session=new_session, new_channel=new_channel)
         if not full and identity and self.identities.limited:
             full = self.identities.refuses(identity, new_session=new_session, new_channel=new_channel)
         return full
@@ -194,7 +202,7 @@ class Gate:
         return together(
             (
                 self.pace,
-                self.addresses.pace(source_of(peer)) if self.addresses.limited else None,
+                self.addresses.pace(_party_of(peer)) if self.addresses.limited else None,
                 self.identities.pace(identity) if identity and self.identities.limited else None,
             )
         )
@@ -219,14 +227,14 @@ class Gate:
     def count_session(self, peer: str, identity: Holder | str, more: int) -> None:
         """Somebody has one session more (1) or less (-1)."""
         if self.addresses.limited:
-            self.addresses.count_sessions(source_of(peer), more)
+            self.addresses.count_sessions(_party_of(peer), more)
         if identity and self.identities.limited:
             self.identities.count_sessions(identity, more)
 
     def count_channel(self, peer: str, identity: Holder | str, more: int) -> None:
         """Somebody has one channel more (1) or less (-1)."""
         if self.addresses.limited:
-            self.addresses.count_channels(source_of(peer), more)
+            self.addresses.count_channels(_party_of(peer), more)
         if identity and self.identities.limited:
             self.identities.count_channels(identity, more)
 

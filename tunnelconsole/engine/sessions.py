@@ -144,6 +144,7 @@ class Channel:
         "id",
         "idle_timeout",
         "label",
+        "opened_for",
         "other_pace",
         "peer",
         "rate_in",
@@ -159,6 +160,8 @@ class Channel:
         self.session = session
         self.label = label
         self.peer = peer
+        self.opened_for = peer
+        """Whose it was at first: by whom it is counted, also where others come over the same stream after that."""
         self.flow = flow
         self.idle_timeout = idle_timeout
         self.other_pace: Pace | None = None

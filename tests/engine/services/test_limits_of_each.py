@@ -7,8 +7,8 @@ from contextlib import AsyncExitStack
 
 from channel_peers import failed, hs1, hs3, hub
 from jump_peers import SECRET, ask, home
-from loopback import calling, hears
-from relay_peers import shop
+from loopback import calling, hears, told
+from relay_peers import ask_for_key, edge, shop
 from tunnel_peers import app
 from tunnelconsole.engine.events import PeerRefused
 from tunnelconsole.engine.limits import LimitSettings
@@ -52,6 +52,31 @@ async def test_a_visitors_address_has_so_many_channels_of_a_relay() -> None:
         await hears(made.edge.engine, PeerRefused, CHANNELS.format("address"))
         async with calling(made.address, ELSEWHERE) as other:
             assert await other.exchange(b"ping") == b"ping"
+
+
+async def test_visitors_who_have_waited_for_a_data_connection_are_no_more_than_the_limit() -> None:
+    async with (
+        edge(limits=LimitSettings(channels_per_address=1)) as at,
+        at.backend() as (peer, address),
+        AsyncExitStack() as stack,
+    ):
+        await ask_for_key(peer)
+        for _ in range(3):
+            await stack.enter_async_context(calling(address))
+        await until(lambda: [backend.waiting for backend in at.service.backends.values()] == [3])
+        await until(lambda: len(told(at.engine, PeerRefused)) == 2)  # when none has come in time
+        assert {event.reason for event in told(at.engine, PeerRefused)} == {CHANNELS.format("address")}
+        assert at.service.channels == 1
+
+
+async def test_a_client_of_a_named_server_may_have_limits_for_each_address() -> None:
+    limits = LimitSettings(sessions_per_address=1, channels_per_address=1)
+    async with app(limits=limits) as made:
+        gate = made.engine.services["app"].gate
+        for host in ("127.0.0.1", ELSEWHERE):  # by the same stream, one after the other
+            async with made.visiting(from_host=host) as visitor:
+                assert (await visitor.get("/")).status == 200
+    assert not gate.addresses._channels
 
 
 async def test_an_address_has_so_many_chids() -> None:

@@ -75,6 +75,14 @@ async def test_it_is_led_where_the_token_is_and_no_further(tmp_path: Path) -> No
             await connection.open_connection(forbidden.address.host, forbidden.address.port)
 
 
+async def test_channels_that_are_opened_at_one_time_are_no_more_than_the_tokens(tmp_path: Path) -> None:
+    async with target() as far, shore(tmp_path, channels=1) as desk, desk.connect(desk.alice) as connection:
+        opening = (connection.open_connection(far.address.host, far.address.port) for _ in range(5))
+        await asyncio.gather(*opening, return_exceptions=True)
+        await until(lambda: not desk.server.opening)
+        assert desk.engine.node.tokens.find("forwarder").channels == 1
+
+
 async def test_a_token_for_other_systems_forwards_nothing(tmp_path: Path) -> None:
     async with shore(tmp_path, kinds=["channel"]) as desk, desk.connect(desk.alice) as connection:
         await is_denied(connection, "app", 80)

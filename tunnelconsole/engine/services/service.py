@@ -227,7 +227,7 @@ class Service(ABC, Generic[S]):
         self.channels -= 1
         if not self.channels:
             self.drained.set()
-        self.gate.count_channel(channel.peer, channel.session.holder, -1)
+        self.gate.count_channel(channel.opened_for, channel.session.holder, -1)
         self.node.sessions.close_channel(channel, cause)
 
     def carry(

@@ -129,6 +129,8 @@ class Backend:
                 full = str(error)
             else:
                 full = self._no_room()  # others may have attached meanwhile
+                if not full and self._grant is not None and self._grant.rights.ports != among:
+                    full = "the ports of the token changed"
         if full or self._listener is None:
             await self._turn_down(stream_id, full)
             raise NoRoom(full)
@@ -180,7 +182,7 @@ class Backend:
         self._doubted = False
         while self._waiting:
             visitor = self._waiting.popleft()
-            if visitor.leave_queue():
+            if visitor.leave_queue() and not self._turned_away(visitor):
                 if not self._join(visitor, end):
                     self._lead_through_yamux(visitor)
                 return
@@ -262,7 +264,17 @@ class Backend:
             return True
         return self._say(self._told_stream, encode_message(VisitorStream(stream_id, visitor.peer)))
 
+    def _turned_away(self, visitor: WaitingVisitor) -> bool:
+        """Turns away somebody for whom there is no channel any more: others who have waited too were led before."""
+        full = self._server.no_channel(self._session, visitor.peer) if self._session is not None else ""
+        if full:
+            self._server.refused(visitor.peer, full, "limit")
+            visitor.end.abort()
+        return bool(full)
+
     def _lead_through_yamux(self, visitor: WaitingVisitor) -> None:
+        if self._turned_away(visitor):
+            return
         if not self._announce(visitor):
             # Led on all the same, it could pass for somebody else: its target may trust whoever is not named.
             self._server.refused(visitor.peer, "its backend is too far behind to be told who comes", "limit")

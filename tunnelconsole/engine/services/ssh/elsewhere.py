@@ -98,6 +98,12 @@ class Elsewhere:
         def opened() -> None:
             self._connected.discard(end)
             self._server.opening -= 1
+            if full := self._server.no_channel(self._login.session):  # others have been opened meanwhile
+                self._server.refused(self._login.peer, full, "limit")
+                self.count -= 1
+                end.close()
+                link.abort()
+                return
             self._login.channels.carry(link, end, self._login.session, where, self._ended)
 
         link = self._login.connection.new_link(opened)

@@ -84,6 +84,12 @@ class PublicPort(PublicPlace):
             link.abort()
             visitor.end.abort()
             return
+        if full := self._server.no_channel(self._session, visitor.peer):  # others who have waited too were led before
+            link.abort()
+            visitor.end.abort()
+            self._server.refused(visitor.peer, full, "limit")
+            self.close_session_when_empty()
+            return
 
         def ended(reason: str) -> None:
             self._flows.discard(flow)
