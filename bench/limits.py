@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import subprocess
 import threading
@@ -14,6 +15,8 @@ from pathlib import Path
 from bench.measures import Effort
 from bench.ours import COMMAND_TIME, service_port, start_daemon, tunnelconsole_command
 from bench.processes import BenchError, running, wait_until
+from tunnelconsole.control.client import ControlClient
+from tunnelconsole.control.tokens import RevokeToken
 
 NAME = "limits"
 """How ``--only`` calls this part."""
@@ -62,7 +65,7 @@ class Limits:
 
     kept: list[Kept] = field(default_factory=list)
     revoked_seconds: list[float] = field(default_factory=list)
-    """From when a token was being revoked until its visitors were cut, the command included."""
+    """From when the engine was asked to revoke a token until its visitors were cut."""
 
 
 class Visitor:
@@ -144,6 +147,20 @@ class Relay:
             raise BenchError(f"`tunnelconsole {command[0]}` failed: {done.stderr.decode(errors='replace').strip()}")
         return done.stdout.decode()
 
+    def revoke(self, name: str) -> float:
+        """Has the engine revoke a token; returns when it was asked.
+
+        It is asked as the command asks it, without the start of a program, which is measured elsewhere.
+        """
+
+        async def ask() -> float:
+            async with await ControlClient.connect(self._config.parent / "control.sock") as client:
+                since = time.monotonic()
+                await client.ask(RevokeToken(name))
+                return since
+
+        return asyncio.run(ask())
+
     def expose(self, target: int, name: str, *options: str) -> int:
         """The public port of a client with a new token of this name."""
         token = self._folder / f"{name}.token"
@@ -201,7 +218,6 @@ def _let_run(seconds: float) -> None:
 def _revoke(relay: Relay, port: int, name: str) -> float:
     with closing(Visitor(port)) as visitor:
         wait_until(lambda: visitor.read > 0, "a visitor of a token that is to be revoked hears nothing")
-        since = time.monotonic()
-        relay.ask("token", "revoke", name)
+        since = relay.revoke(name)
         wait_until(lambda: visitor.cut_at is not None, "a visitor of a revoked token is not cut")
         return (visitor.cut_at or time.monotonic()) - since

@@ -171,7 +171,7 @@ def _limits(results: Results) -> str:
     ]
     if limits.revoked_seconds:
         until_cut = _spread([1000 * seconds for seconds in limits.revoked_seconds], 0)
-        rows.append(["a token is revoked by the command: until its visitors are cut", f"{until_cut} ms", "", ""])
+        rows.append(["a token is revoked: until its visitors are cut", f"{until_cut} ms", "", ""])
     return _table(["limits", "measured", "farthest off", "slowest channel to fastest"], rows)
 
 
