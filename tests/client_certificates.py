@@ -1,12 +1,19 @@
-"""Authorities and client certificates, made by openssl as people make them."""
+"""Authorities and client certificates, made by openssl as people make them, and who comes with them."""
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import ssl
 import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from jump_peers import ask, home
+from loopback import Caller, hears, told
+from tunnelconsole.engine.events import PeerRefused, SessionOpened
 from tunnelconsole.engine.settings import FilePath, Fingerprint, TLSSettings
 
 
@@ -78,3 +85,43 @@ class Authority:
         rules.write_text(extensions)
         openssl("x509", "-req", "-in", request, *own, "-days", days, "-extfile", rules, "-out", made)
         return Owned(made, key)
+
+
+def asking(authority: Authority | None = None, **keys: Fingerprint) -> TLSSettings:
+    """A server's settings: clients need a certificate of that authority, or one of these keys."""
+    ca = FilePath(str(authority.own.certificate)) if authority is not None else None
+    return TLSSettings(client_ca=ca, client_keys=keys or None)
+
+
+def showing(owned: Owned | None) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    if owned is not None:
+        context.load_cert_chain(*owned)
+    return context
+
+
+@asynccontextmanager
+async def coming(address: str, context: ssl.SSLContext) -> AsyncIterator[Caller]:
+    """A connection by TLS, with what the context shows."""
+    host, _, port = address.rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port), ssl=context)
+    caller = Caller(reader, writer)
+    try:
+        yield caller
+    finally:
+        writer.transport.abort()
+
+
+async def identity_at(tls: TLSSettings, owned: Owned | None, **more: Any) -> str:
+    """As whom a jump server with these settings lets somebody in; why not, when it does not."""
+    async with home(tls=tls, **more) as at, coming(at.address, showing(owned)) as caller:
+        try:
+            refusal = await ask(caller, at.far.address)
+        except (OSError, asyncio.IncompleteReadError):
+            refused = await hears(at.engine, PeerRefused)
+            assert not told(at.engine, SessionOpened)
+            return f"{refused.kind}: {refused.reason}"
+        assert not refusal, refusal
+        return (await hears(at.engine, SessionOpened)).identity

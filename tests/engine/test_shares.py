@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tunnelconsole.engine.identities import ANONYMOUS, Identity, holder_of
 from tunnelconsole.engine.limits import Gate, LimitSettings
 from tunnelconsole.engine.shares import Shares
 from tunnelconsole.engine.transport.pacing import Pace, together
@@ -124,3 +125,11 @@ def test_no_rate_is_no_pace() -> None:
     assert together([None, None]) is None
     pace = Pace(1.0)
     assert together([None, pace]) is pace
+
+
+def test_identities_of_one_name_with_other_proofs_share_no_limit() -> None:
+    made = Gate(LimitSettings(sessions_per_identity=1), lambda: (0, 0))
+    made.count_session("192.0.2.1:1", holder_of(Identity("alice", "certificate")), 1)
+    for whose, full in ((Identity("alice", "certificate"), True), ("alice", False), (ANONYMOUS, False)):
+        refusal = made.refuses_to("192.0.2.1:2", holder_of(whose), new_session=True, new_channel=True)
+        assert bool(refusal) == full

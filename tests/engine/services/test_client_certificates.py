@@ -5,16 +5,13 @@ from __future__ import annotations
 import asyncio
 import shutil
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from client_certificates import Authority, Owned, self_signed
+from client_certificates import Authority, Owned, asking, coming, identity_at, self_signed, showing
 from jump_peers import SECRET, ask, home
-from loopback import Caller, hears, told
+from loopback import hears, told
 from relay_peers import edge, shop_at
 from tunnelconsole.engine.events import BackendAttached, PeerRefused, SessionOpened
 from tunnelconsole.engine.services.server_dialer import ServerDialer
@@ -43,46 +40,6 @@ def stranger(folder: Path) -> Authority:
 @pytest.fixture(scope="module")
 def laptop(authority: Authority) -> Owned:
     return authority.sign("/O=Example/CN=laptop")
-
-
-def asking(authority: Authority | None = None, **keys: Fingerprint) -> TLSSettings:
-    """A server's settings: clients need a certificate of that authority, or one of these keys."""
-    ca = FilePath(str(authority.own.certificate)) if authority is not None else None
-    return TLSSettings(client_ca=ca, client_keys=keys or None)
-
-
-def showing(owned: Owned | None) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    if owned is not None:
-        context.load_cert_chain(*owned)
-    return context
-
-
-@asynccontextmanager
-async def coming(address: str, context: ssl.SSLContext) -> AsyncIterator[Caller]:
-    """A connection by TLS, with what the context shows."""
-    host, _, port = address.rpartition(":")
-    reader, writer = await asyncio.open_connection(host, int(port), ssl=context)
-    caller = Caller(reader, writer)
-    try:
-        yield caller
-    finally:
-        writer.transport.abort()
-
-
-async def identity_at(tls: TLSSettings, owned: Owned | None, **more: Any) -> str:
-    """As whom a jump server with these settings lets somebody in; why not, when it does not."""
-    async with home(tls=tls, **more) as at, coming(at.address, showing(owned)) as caller:
-        try:
-            refusal = await ask(caller, at.far.address)
-        except (OSError, asyncio.IncompleteReadError):
-            refused = await hears(at.engine, PeerRefused)
-            assert not told(at.engine, SessionOpened)
-            return f"{refused.kind}: {refused.reason}"
-        assert not refusal, refusal
-        return (await hears(at.engine, SessionOpened)).identity
 
 
 async def test_who_has_a_certificate_of_the_authority_is_its_common_name(authority: Authority, laptop: Owned) -> None:
