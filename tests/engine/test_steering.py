@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 import pytest
 
+from client_certificates import asking, coming, self_signed, showing
 from jump_peers import ask, home, jump_server, through
 from left_behind import nothing_left_behind
 from loopback import FREE, hears, refuses, running, told
@@ -15,7 +18,7 @@ from tunnelconsole.engine.events import ChannelClosed, PeerRefused, ServiceStopp
 from tunnelconsole.engine.limits import LimitSettings
 from tunnelconsole.engine.services.jump.server import JumpServerSettings
 from tunnelconsole.engine.services.relay.server import RelayServerSettings
-from tunnelconsole.engine.settings import ListenAddress, NetworkPattern, Secret, TLSSettings
+from tunnelconsole.engine.settings import Fingerprint, ListenAddress, NetworkPattern, Secret, TLSSettings
 from tunnelconsole.engine.steering_events import DrainCut, ServiceDraining
 from tunnelconsole.engine.units import Duration, Rate
 from tunnelconsole.errors import RequestRefused
@@ -181,6 +184,19 @@ async def test_a_preview_names_who_would_be_cut_and_changes_nothing() -> None:
         assert cost(found) == "ends 1 session with 1 channel"
         assert await caller.exchange(b"untouched") == b"untouched"
         assert list(at.engine.services) == ["home"]
+
+
+async def test_a_preview_names_who_would_be_cut_by_settings_that_are_taken_in_place(tmp_path: Path) -> None:
+    own = self_signed(tmp_path, "/CN=own")
+    async with home(tls=asking(desk=own.pin)) as at, coming(at.address, showing(own)) as caller:
+        assert not await ask(caller, at.far.address)
+        [session] = at.service.attached
+        wanted = {"home": msgspec.structs.replace(at.service.settings, tls=asking(other=Fingerprint("0" * 64)))}
+        found = preview(at.engine, wanted)
+        keys = "(tls.client_keys.desk, tls.client_keys.other)"
+        ends = f"1 session ends, 1 channel is cut: desk from {session.peer}"
+        assert preview_words(found) == [f"home, a jump-server: changed in place {keys}, {ends}"]
+        assert cost(found) == "ends 1 session with 1 channel"
 
 
 async def test_a_preview_says_what_is_taken_in_place_removed_and_kept() -> None:

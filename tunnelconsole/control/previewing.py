@@ -68,7 +68,7 @@ def preview(engine: Engine, wanted: Mapping[str, ServiceSettings]) -> ReloadPrev
                 how="changed in place" if not cut else "replaced" if name in wanted else "removed",
                 keys=changed_keys(service.settings, wanted[name]) if name in wanted else [],
                 sessions=len(attached),
-                channels=service.channels if cut else 0,
+                channels=service.channels if cut else sum(session.channels for session in attached),
                 who=[f"{session.identity} from {session.peer}" for session in attached[:NAMED]],
                 more=max(0, len(attached) - NAMED),
             )

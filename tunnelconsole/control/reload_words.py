@@ -43,7 +43,9 @@ def _words(change: ServiceChange, drain: float) -> str:
     if change.how == "added":
         return words
     if change.how == "changed in place":
-        return f"{words}, nobody is cut"
+        drain = 0.0
+        if not change.sessions:
+            return f"{words}, nobody is cut"
     if not change.sessions and not change.channels:
         return f"{words}, nobody is attached"
     may = f"may finish within {duration(drain)}" if drain else "is cut" if change.channels == 1 else "are cut"

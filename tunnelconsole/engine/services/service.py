@@ -130,7 +130,7 @@ class Service(ABC, Generic[S]):
     def take(self, settings: S) -> None:
         """Goes on with other settings, that differ in :attr:`live_keys` alone.
 
-        They hold for whoever comes from now on; nobody is cut because of them.
+        They hold for whoever comes from now on; who is cut because of them is told by :meth:`cut_by`.
         """
         before, self.settings = self.settings, settings
         self.clients = Clients(settings.clients_allow, settings.clients_deny)
