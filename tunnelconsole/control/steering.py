@@ -34,8 +34,8 @@ class ServiceChange(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     kind: str
     how: Literal["added", "removed", "replaced", "changed in place"]
-    """``removed`` and ``replaced`` end sessions without channels at once, and channels after ``drain``; in place nothing
-    ends but sessions of those who would not be let in any more, at once."""
+    """``removed`` and ``replaced`` end sessions without channels at once, and channels after ``drain``; in place only
+    sessions end of those who would not be let in any more, at once."""
     keys: list[str]
     """Which settings are others, by their path within the service, without their values."""
     sessions: int
