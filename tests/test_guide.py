@@ -27,7 +27,7 @@ from tunnelconsole.engine.services.listening import ListeningSettings
 from tunnelconsole.engine.services.service import ServiceSettings
 from tunnelconsole.engine.settings import PortRange, SSHSettings, TLSSettings
 from tunnelconsole.engine.transport.client_trust import ClientTrust
-from tunnelconsole.engine.transport.tls import plain_fingerprint
+from tunnelconsole.engine.transport.tls import plain_fingerprint, server_context
 from tunnelconsole.engine.units import Duration, Size
 from tunnelconsole.screens.keys import KEYS
 
@@ -206,7 +206,7 @@ def test_the_commands_for_client_certificates_make_what_a_server_takes(tmp_path:
     run(authority)
     said = run(listed).stdout
     trust = ClientTrust(tmp_path / "clients.pem", {"the desk": plain_fingerprint(said.split("= ")[1].strip())})
-    trust.demand(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
+    trust.demand(server_context(tmp_path / "desk.pem", tmp_path / "desk.key"))
     names = [
         trust.identify(ssl.PEM_cert_to_DER_cert((tmp_path / file).read_text())) for file in ("laptop.pem", "desk.pem")
     ]
