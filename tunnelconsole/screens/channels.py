@@ -22,6 +22,7 @@ def columns() -> tuple[Column[ChannelRow], ...]:
         Column("label", "LEADS TO", lambda row, _: Span(row.label or row.id, "strong"), lambda row: row.label, 18, 60),
         Column("peer", "PEER", lambda row, _: Span(row.peer), lambda row: row.peer, 20, 46, rank=3),
         Column("service", "SERVICE", lambda row, _: Span(row.service), lambda row: row.service, 8, 24, rank=2),
+        Column("identity", "IDENTITY", lambda row, _: Span(row.identity), lambda row: row.identity, 10, 30, rank=9),
         *measures.rates(rank=1),
         *measures.totals(rank=6),
         measures.age(rank=5),
@@ -49,7 +50,7 @@ class ChannelsPane(TablePane[ChannelRow]):
         return row.id
 
     def haystack(self, row: ChannelRow) -> str:
-        return f"{row.label} {row.service} {row.session} {row.peer} {row.path} {row.id}"
+        return f"{row.label} {row.service} {row.session} {row.peer} {row.identity} {row.path} {row.id}"
 
     def rows_of(self, scene: Scene) -> Sequence[ChannelRow] | None:
         rows, place = scene.picture.channels, scene.place
