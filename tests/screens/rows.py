@@ -36,7 +36,8 @@ def channel(key: str, **facts: Any) -> ChannelRow:
     """A channel of Alice's to a web server."""
     usual: dict[str, Any] = {
         "session": "s1", "service": "home", "identity": "alice", "label": "www.example.com:443",
-        "peer": "198.51.100.7:40001", "since": NOW - 30, "bytes_in": 0, "bytes_out": 0, "rate_in": 0.0, "rate_out": 0.0, "path": "splice",
+        "peer": "198.51.100.7:40001", "since": NOW - 30, "bytes_in": 0, "bytes_out": 0, "rate_in": 0.0,
+        "rate_out": 0.0, "path": "splice",
     }  # fmt: skip
     return ChannelRow(id=key, **(usual | facts))
 
