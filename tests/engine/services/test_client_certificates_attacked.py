@@ -21,7 +21,7 @@ from loopback import address_of, calling, hears, running, told
 from punch_peers import rendezvous
 from relay_peers import edge, relay_client
 from tunnelconsole.engine.engine import Engine
-from tunnelconsole.engine.events import PeerRefused, ServiceRetrying, SessionOpened
+from tunnelconsole.engine.events import BackendAttached, PeerRefused, ServiceRetrying, SessionOpened
 from tunnelconsole.engine.services.channel import connection as channel
 from tunnelconsole.engine.services.jump import connection as jump
 from tunnelconsole.engine.services.tunnel.server import TunnelServerSettings
@@ -243,6 +243,33 @@ class TestWhoIsNotTakenAnyMore:
             assert await gone.broken()
             await stays.send(b"still here")
             assert await stays.read(10) == b"still here"
+
+    async def test_who_waits_with_the_rest_of_its_handshake_until_its_key_is_gone_does_not_get_in(
+        self, laptop: Owned, alice: Owned
+    ) -> None:
+        both = asking(laptop=laptop.pin, alice=alice.pin)
+        async with home(tls=both) as at, coming(at.address, showing(laptop)) as waits:
+            await waits.read(1)  # its certificate was taken: the server speaks first
+            less = msgspec.structs.replace(at.service.settings, tls=asking(alice=alice.pin))
+            await at.engine.apply({"home": less})
+            assert await waits.broken()
+            assert not told(at.engine, SessionOpened)
+            assert not at.service.gate.handshakes
+
+    async def test_who_waits_until_its_authority_is_gone_does_not_get_in(
+        self, authority: Authority, laptop: Owned, folder: Path, tmp_path: Path
+    ) -> None:
+        file = tmp_path / "clients.pem"
+        file.write_bytes(authority.own.certificate.read_bytes())
+        async with (
+            edge(tls=TLSSettings(client_ca=FilePath(str(file)))) as at,
+            coming(at.address, showing(laptop)) as waits,
+        ):
+            await until(lambda: at.service.gate.handshakes)
+            file.write_bytes(Authority(folder, "other").own.certificate.read_bytes())
+            at.service.refresh()
+            assert await waits.broken()
+            assert not told(at.engine, BackendAttached)
 
     async def test_a_service_that_is_replaced_leaves_those_to_finish_who_are_still_taken(
         self, laptop: Owned, alice: Owned

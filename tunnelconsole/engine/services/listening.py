@@ -112,9 +112,12 @@ class ListeningService(Service[L]):
             self._look_at_files()
 
     def take(self, settings: L) -> None:
+        before = self.settings.tls
         super().take(settings)
         if self._tls is not None and settings.tls is not None:
             self._tls.take(settings.tls)
+            if before is None or before.client_keys != settings.tls.client_keys:
+                self.leave_newcomers()  # who has shown a key already, and waits with the rest until it is off the list
 
     def cut_by(self, settings: ServiceSettings) -> Sequence[Session]:
         trust = client_trust(settings.tls)
@@ -133,6 +136,7 @@ class ListeningService(Service[L]):
         if trust is not None:
             before, self._authorities = self._authorities, trust.authorities
             if not before <= self._authorities:
+                self.leave_newcomers()  # they are judged by the old file
                 self.end_sessions(
                     [session for session in self.attached if _lost_trust(session, trust)],
                     "its client certificate is not taken any more",

@@ -371,7 +371,7 @@ class Service(ABC, Generic[S]):
         task.add_done_callback(ended)
 
     def leave_newcomers(self) -> None:
-        """Cancels every greeting that is still under way, because the service takes nobody any more."""
+        """Cancels every greeting that is still under way: of those whom the service has not taken."""
         for task in self._newcomers:
             task.cancel()
 

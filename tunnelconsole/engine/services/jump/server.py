@@ -116,8 +116,8 @@ class JumpServer(ListeningService[JumpServerSettings]):
         self.destinations = Destinations(settings.allow, settings.deny)
         self.admissions: set[Admission] = set()
 
-    def stop_accepting(self) -> None:
-        super().stop_accepting()
+    def leave_newcomers(self) -> None:
+        super().leave_newcomers()
         for admission in list(self.admissions):
             admission.cancel()
 
