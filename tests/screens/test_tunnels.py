@@ -235,7 +235,7 @@ async def test_a_request_is_shown_with_its_heads_and_bodies(tmp_path: Path) -> N
 async def test_tab_goes_on_from_the_tab_that_a_request_is_under(tmp_path: Path) -> None:
     async with at_request(tmp_path) as desk:
         await desk.press("tab")
-        assert desk.app.place == Place("help")
+        assert desk.app.place == Place("tokens")
 
 
 async def test_bodies_are_shown_byte_by_byte_and_as_text_again(tmp_path: Path) -> None:
