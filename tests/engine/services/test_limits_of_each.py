@@ -9,7 +9,7 @@ from channel_peers import failed, hs1, hs3, hub
 from jump_peers import SECRET, ask, home
 from loopback import calling, hears, told
 from relay_peers import ask_for_key, edge, shop
-from tunnel_peers import app
+from tunnel_peers import app, app_at, web
 from tunnelconsole.engine.events import PeerRefused
 from tunnelconsole.engine.limits import LimitSettings
 from tunnelconsole.engine.rates import RateSettings
@@ -77,6 +77,20 @@ async def test_a_client_of_a_named_server_may_have_limits_for_each_address() -> 
             async with made.visiting(from_host=host) as visitor:
                 assert (await visitor.get("/")).status == 200
     assert not gate.addresses._channels
+
+
+async def test_visitors_of_a_tunnel_are_held_to_the_rate_of_whose_it_is() -> None:
+    async with (
+        web(tokens={"alice": Secret("s3cret")}, limits=LimitSettings(rate_per_identity=Rate(1e6))) as at,
+        app_at(at, token=Secret("s3cret")) as made,
+        made.visiting() as visitor,
+    ):
+        assert (await visitor.get("/")).status == 200
+        (served,) = at.service.visitors
+        (session,) = at.service.attached
+        assert session.holder == ("secret", "alice")
+        assert served.pace is not None
+        assert served.pace is at.service.gate.identities.pace(session.holder)
 
 
 async def test_an_address_has_so_many_chids() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Final
 
 from tunnelconsole.engine.grants import Token
+from tunnelconsole.engine.identities import Holder
 from tunnelconsole.engine.limits import Place
 from tunnelconsole.engine.rates import Allowance
 from tunnelconsole.engine.services.tunnel.backend import Backend
@@ -79,7 +80,7 @@ class Visitor(HttpPump):
         self._server = server
         self.peer = peer
         self._allowances = server.allowances_of(peer)
-        self._held_by: tuple[Token | None, list[Allowance]] = (None, [])
+        self._held_by: tuple[Token | None, Holder, list[Allowance]] = (None, (), [])
         """What the rate of the request under way is made of."""
         self._place: Place | None = place
         place.lost = self.abort
@@ -183,14 +184,16 @@ class Visitor(HttpPump):
             allowances.append(token.allowance)
         now = self._node.loop.time()
         wait = max((allowance.take_request(now) for allowance in allowances), default=0.0)
-        self._held_by = (token, allowances)
+        sessions = (backend.session for backend in tunnel.backends)  # of one owner, all of them
+        holder = next((session.holder for session in sessions if session is not None), ())
+        self._held_by = (token, holder, allowances)
         self.pace = self._own_pace()
         return wait
 
     def _own_pace(self) -> Pace | None:
         """What the request under way has to keep to, as things stand."""
-        token, allowances = self._held_by
-        paces = [self._server.gate.pace_for(self.peer, token.name if token is not None else "")]
+        token, holder, allowances = self._held_by
+        paces = [self._server.gate.pace_for(self.peer, holder)]
         if token is not None:
             paces.append(token.pace)
         if self._channel is not None:
