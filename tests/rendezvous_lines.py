@@ -9,11 +9,14 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import msgspec
+
 from loopback import FREE, PATIENCE, address_of, reset, running
 from ports import split
 from tunnelconsole.engine.engine import Engine
 from tunnelconsole.engine.services.punch.server import PunchServer, PunchServerSettings
 from tunnelconsole.engine.wire.punch import (
+    Challenge,
     Join,
     Joined,
     LineReader,
@@ -24,12 +27,14 @@ from tunnelconsole.engine.wire.punch import (
     Pong,
     Probe,
     Probed,
+    Prove,
     Refused,
     Relay,
     ServerLine,
     encode,
     parse_server,
 )
+from tunnelconsole.engine.wire.token_proof import NONCE_LENGTH, make_proof, secret_id
 from waiting import until
 
 M = TypeVar("M", bound=Message)
@@ -140,12 +145,26 @@ class Lines(AsyncExitStack):
         return Line(reader, writer, answers=answers)
 
     async def join(
-        self, room: str = ROOM, tag: str = TAG, *, number: str = "", host: str = "127.0.0.1", answers: bool = True
+        self,
+        room: str = ROOM,
+        tag: str = TAG,
+        *,
+        number: str = "",
+        host: str = "127.0.0.1",
+        answers: bool = True,
+        token: str = "",
     ) -> Line:
         """A seat that is taken."""
         line = await self.connect(host=host, answers=answers)
         line.number = number or new_seat()
-        await line.send(Join(room=room, tag=tag, seat=line.number))
+        join = Join(room=room, tag=tag, seat=line.number)
+        if token:
+            nonce = bytes(NONCE_LENGTH)
+            await line.send(msgspec.structs.replace(join, token=secret_id(token).hex(), nonce=nonce.hex()))
+            asked = bytes.fromhex((await line.find(Challenge)).nonce)
+            await line.send(Prove(make_proof(token, nonce, asked).hex()))
+        else:
+            await line.send(join)
         await line.find(Joined)
         return line
 

@@ -114,6 +114,9 @@ def repace_token(token: Token, running: Iterable[Service[Any]]) -> None:
         for session in list(service.attached):
             if session.grant is not None and session.grant.token is token:
                 service.repace(session)
+        for channel in list(service.node.sessions.channels.values()):
+            if channel.other is not None and channel.other.token is token and channel.session in service.attached:
+                service.repace_channel(channel)
 
 
 def limits_of(service: Service[Any]) -> dict[str, float]:

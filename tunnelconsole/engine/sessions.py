@@ -145,7 +145,7 @@ class Channel:
         "idle_timeout",
         "label",
         "opened_for",
-        "other_pace",
+        "other",
         "peer",
         "rate_in",
         "rate_out",
@@ -164,8 +164,8 @@ class Channel:
         """Whose it was at first: by whom it is counted, also where others come over the same stream after that."""
         self.flow = flow
         self.idle_timeout = idle_timeout
-        self.other_pace: Pace | None = None
-        """What its flow keeps to because of somebody else than the session's party; None for nothing."""
+        self.other: Grant | None = None
+        """What somebody else has proved whose stream it is as well: a token that has it, moves it and limits it too."""
         self.held_up: Callable[[], bool] | None = None
         """Says whether the remote party has more to send that others do not take yet: then it is not idle."""
         self.since = time.time()
@@ -187,8 +187,9 @@ class Channel:
             self.session.bytes_out += more_out
             self.session.meter.add(more_in, more_out)
             node.add(more_in, more_out)
-            if self.session.grant is not None:
-                self.session.grant.token.count(more_in + more_out, time.time())
+            for grant in (self.session.grant, self.other):
+                if grant is not None:
+                    grant.token.count(more_in + more_out, time.time())
 
     def tick(self, elapsed: float, now: float) -> None:
         """Takes the rates since the last tick, and cuts the channel when it has been idle too long."""
@@ -289,18 +290,27 @@ class Sessions:
             )
 
     def open_channel(
-        self, session: Session, label: str, flow: Flow, idle_timeout: float = 0.0, visitor: str = ""
+        self,
+        session: Session,
+        label: str,
+        flow: Flow,
+        idle_timeout: float = 0.0,
+        visitor: str = "",
+        other: Grant | None = None,
     ) -> Channel:
         """Registers a byte stream of ``session``.
 
         :param visitor: whose it is, where that is not the session's peer.
+        :param other: see :attr:`Channel.other`.
         """
         self._opened_channels += 1
         channel = Channel(f"c{self._opened_channels}", session, label, flow, idle_timeout, visitor or session.peer)
         self.channels[channel.id] = channel
+        channel.other = other
         session.channels += 1
-        if session.grant is not None:
-            session.grant.token.channels += 1
+        for grant in (session.grant, other):
+            if grant is not None:
+                grant.token.channels += 1
         self._bus.publish(
             ChannelOpened(service=session.service, session=session.id, channel=channel.id, label=label, visitor=visitor)
         )
@@ -313,8 +323,9 @@ class Sessions:
         channel.settle(self._meters.node)
         session = channel.session
         session.channels -= 1
-        if session.grant is not None:
-            session.grant.token.channels -= 1
+        for grant in (session.grant, channel.other):
+            if grant is not None:
+                grant.token.channels -= 1
         self._bus.publish(
             ChannelClosed(
                 service=session.service,

@@ -20,6 +20,9 @@ from tunnelconsole.engine.services.punch import rooms, server
 from tunnelconsole.engine.services.punch.rooms import Seat
 from tunnelconsole.engine.services.punch.server import PunchServerSettings
 from tunnelconsole.engine.settings import ListenAddress, PortRange, TLSSettings
+from tunnelconsole.engine.token_rights import decode_rights
+from tunnelconsole.engine.transport.buffered import BufferedHalf
+from tunnelconsole.engine.transport.pump import Pump
 from tunnelconsole.engine.units import Duration
 from tunnelconsole.engine.wire.punch import (
     MAX_LINE,
@@ -319,6 +322,35 @@ async def test_relay_connections_are_joined_and_what_came_early_is_first() -> No
         closed = await hears(meet.engine, ChannelClosed)
         assert (closed.bytes_in, closed.bytes_out, closed.cause) == (14, 6, "")
         assert one.number in meet.service.rooms.seats
+
+
+async def test_a_relay_is_a_channel_of_both_tokens_and_its_bytes_count_for_both() -> None:
+    async with rendezvous(require_token=True) as meet:
+        tokens = meet.engine.node.tokens
+        rights = decode_rights({"channels": 1, "rate": "1MB/s"})
+        alice, bob = await tokens.create("alice", rights), await tokens.create("bob", rights)
+        one, two = await meet.lines.join(token=alice), await meet.lines.join(token=bob)
+        left, right = await meet.lines.relay(one, b"early"), await meet.lines.relay(two)
+        assert await right.raw(5) == b"early"
+        both = [tokens.find(name) for name in ("alice", "bob")]
+        assert [token.channels for token in both] == [1, 1]
+        left.reset()
+        await hears(meet.engine, ChannelClosed)
+        assert [(token.channels, token.day_bytes) for token in both] == [(0, 5), (0, 5)]
+
+
+async def test_a_relay_of_one_token_at_both_ends_counts_once_and_has_all_of_its_rate() -> None:
+    async with rendezvous(require_token=True) as meet:
+        secret = await meet.engine.node.tokens.create("alice", decode_rights({"channels": 1, "rate": "1MB/s"}))
+        one, two = await meet.lines.join(token=secret), await meet.lines.join(token=secret)
+        await meet.lines.relay(one, b"early")
+        assert await (await meet.lines.relay(two)).raw(5) == b"early"
+        token = meet.engine.node.tokens.find("alice")
+        (channel,) = meet.engine.node.sessions.channels.values()
+        assert isinstance(channel.flow, Pump)
+        assert isinstance(channel.flow.left_to_right, BufferedHalf)
+        assert channel.flow.left_to_right._pace is token.pace
+        assert token.channels == 1
 
 
 async def test_a_relay_carries_bulk_both_ways() -> None:

@@ -212,7 +212,9 @@ class Service(ABC, Generic[S]):
             self.gate.count_session(session.peer, session.holder, -1)
         self.node.sessions.close_session(session, cause)
 
-    def open_channel(self, session: Session, label: str, flow: Flow, visitor: str = "") -> Channel:
+    def open_channel(
+        self, session: Session, label: str, flow: Flow, visitor: str = "", other: Grant | None = None
+    ) -> Channel:
         """Registers a byte stream of ``session``, under the service's idle timeout.
 
         :param visitor: see :meth:`Sessions.open_channel`.
@@ -220,7 +222,7 @@ class Service(ABC, Generic[S]):
         self.channels += 1
         self.drained.clear()
         self.gate.count_channel(visitor or session.peer, session.holder, 1)
-        return self.node.sessions.open_channel(session, label, flow, self.settings.limits.idle_timeout, visitor)
+        return self.node.sessions.open_channel(session, label, flow, self.settings.limits.idle_timeout, visitor, other)
 
     def close_channel(self, channel: Channel, cause: str = "") -> None:
         """Counts a channel's last bytes and forgets it; call once."""
@@ -237,11 +239,11 @@ class Service(ABC, Generic[S]):
         start: Start,
         ended: Callable[[str], None],
         visitor: str = "",
-        other_pace: Pace | None = None,
+        other: Grant | None = None,
     ) -> Flow:
         """Starts a flow and keeps it registered as a channel of ``session`` until it ends; then calls ``ended``.
 
-        :param other_pace: what the flow keeps to besides what the session has to.
+        :param other: see :attr:`~tunnelconsole.engine.sessions.Channel.other`.
         """
 
         def finished(reason: str) -> None:
@@ -249,8 +251,7 @@ class Service(ABC, Generic[S]):
             ended(reason)
 
         flow = start(finished)
-        channel = self.open_channel(session, label, flow, visitor)
-        channel.other_pace = other_pace
+        channel = self.open_channel(session, label, flow, visitor, other)
         return flow
 
     def carry_alone(
@@ -316,7 +317,8 @@ class Service(ABC, Generic[S]):
     def repace_channel(self, channel: Channel) -> None:
         """The same for one channel."""
         if isinstance(channel.flow, Paced):
-            channel.flow.set_pace(together((self.pace_in(channel.session, channel.peer), channel.other_pace)))
+            other = channel.other.token.pace if channel.other is not None else None
+            channel.flow.set_pace(together((self.pace_in(channel.session, channel.peer), other)))
 
     def admit(self, sock: socket.socket, peer: str) -> Place | None:
         """A place for whoever has connected, to be held until its handshake is done; None once it is turned away."""

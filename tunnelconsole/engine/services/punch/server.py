@@ -142,7 +142,8 @@ class PunchServer(ListeningService[PunchServerSettings]):
 
     def repace_channel(self, channel: Channel) -> None:
         if isinstance(channel.flow, Pump):
-            channel.flow.set_pace(together((self.pace_in(channel.session), channel.other_pace)))
+            other = channel.other.token.pace if channel.other is not None else None
+            channel.flow.set_pace(together((self.pace_in(channel.session), other)))
 
     def stop_accepting(self) -> None:
         super().stop_accepting()
@@ -290,16 +291,18 @@ class PunchServer(ListeningService[PunchServerSettings]):
         (left, early_left), (right, early_right) = first.waiting, second.waiting
         first.waiting = second.waiting = None
         full = self.no_channel(first.session)
-        if not full and second.session is not None and second.session.grant is not None:
-            full = second.session.grant.no_room(new_session=False, new_channel=False)
+        other = second.session.grant if second.session is not None else None
+        if other is not None and first.session.grant is not None and other.token is first.session.grant.token:
+            other = None  # one token for both: it has one channel, and each byte counts once
+        if not full and other is not None:
+            full = other.no_room(new_session=False, new_channel=True)
         if full:
             for seat, end in ((first, left), (second, right)):
                 end.close()
                 seat.notice(f"there is no relay: {full}")
             return
 
-        others = second.session.grant.token.pace if second.session and second.session.grant else None
-        pace = together((self.pace_in(first.session), others))
+        pace = together((self.pace_in(first.session), other.token.pace if other is not None else None))
 
         def start(finished: Finished) -> Pump:
             return Pump(
@@ -320,7 +323,7 @@ class PunchServer(ListeningService[PunchServerSettings]):
         for seat in (first, second):
             if seat.cut_relay is not None:
                 seat.cut_relay("another relay takes its place")
-        flow = self.carry(first.session, f"room {first.room.name}", start, ended, second.peer, others)
+        flow = self.carry(first.session, f"room {first.room.name}", start, ended, second.peer, other)
         first.cut_relay = second.cut_relay = cut = flow.abort
 
     async def _observe(self, end: SocketEnd, peer: str) -> None:
