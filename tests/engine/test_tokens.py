@@ -20,6 +20,7 @@ from tunnelconsole.engine.bus import Bus
 from tunnelconsole.engine.engine import Engine
 from tunnelconsole.engine.events import Crashed, Event, StoreFailed
 from tunnelconsole.engine.grants import Grant, Token
+from tunnelconsole.engine.keeping import SAVE_INTERVAL
 from tunnelconsole.engine.meters import Meters
 from tunnelconsole.engine.sessions import Session, Sessions
 from tunnelconsole.engine.token_events import TokenChanged, TokenOver, TokensUnreadable
@@ -29,6 +30,7 @@ from tunnelconsole.engine.tokens import MAX_SECRETS, Tokens
 from tunnelconsole.engine.wire import token_proof
 from tunnelconsole.engine.wire.token_proof import Proof, is_secret, make_proof, secret_id
 from tunnelconsole.errors import RequestRefused
+from waiting import until
 
 NOW = 1_800_000_000.0
 DAY = 86_400.0
@@ -390,6 +392,21 @@ async def test_a_used_token_is_used_after_a_restart_and_the_bytes_of_a_day_go_on
         token = engine.node.tokens.find("alice")
         assert token.used_up
         assert token.day_bytes == 5
+
+
+async def test_that_one_was_used_is_written_at_once(tmp_path: Path) -> None:
+    async with Engine(state_dir=tmp_path) as engine:
+        grant = engine.node.tokens.bear(await engine.node.tokens.create("alice", rights(one_time=True)))
+        assert grant is not None
+        engine.node.tokens.used(grant)
+        async with asyncio.timeout(SAVE_INTERVAL / 2):
+            await until(lambda: stored(tmp_path, "SELECT disabled FROM tokens") == [(1,)])
+
+
+def stored(folder: Path, query: str) -> list[tuple[object, ...]]:
+    """What another program sees in the file."""
+    with closing(sqlite3.connect(folder / "state.sqlite3")) as database:
+        return database.execute(query).fetchall()
 
 
 def full(engine: Engine) -> None:

@@ -50,6 +50,7 @@ class Keeper:
         self._tokens = node.tokens
         self._writing_tokens = asyncio.Lock()
         node.tokens.keep = self.keep_tokens
+        node.tokens.due = self._due.set
         self._saving: asyncio.Task[None] | None = None
         self.earlier_events: Sequence[StoredEvent] = ()
         """Warnings and errors of earlier runs, oldest first; empty where they could not be read at the start."""

@@ -100,6 +100,8 @@ class Tokens:
         """Whether sealed secrets are needed here, because a jump server was started."""
         self.readable = False
         """Whether the store's tokens are known: until then nobody can prove one, and none can be made."""
+        self.due: Callable[[], None] = lambda: None
+        """Called when something is to be written soon that nobody waits for; whoever writes sets it."""
         self.keep: Callable[[], Awaitable[str]] | None = None
         """Has what changed written now; returns why it cannot be, "" when it was. None where nothing is kept."""
 
@@ -199,6 +201,7 @@ class Tokens:
         if token.rights.one_time:
             token.disabled = True
             self._changed.add(token.name)
+            self.due()
 
     # -- what is done to them --------------------------------------------------------------------------------------
 

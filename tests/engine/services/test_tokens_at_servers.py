@@ -439,6 +439,15 @@ async def test_a_jump_that_begins_before_its_token_is_revoked_leads_nowhere_afte
         assert not at.engine.node.sessions.sessions
 
 
+async def test_all_newcomers_of_a_jump_server_share_one_table_of_secrets_until_a_token_changes() -> None:
+    async with home(**JUMP) as at:
+        await made(at.engine, kinds=["jump"])
+        before = at.service.secrets
+        assert at.service.secrets is before
+        await at.engine.node.tokens.revoke("alice")
+        assert not at.service.secrets
+
+
 @pytest.mark.parametrize("first", ["used", "revoked"])
 async def test_a_tunnel_that_was_promised_is_not_given_by_a_token_that_is_good_for_nothing_more(first: str) -> None:
     async with web(**NEEDED) as at:

@@ -111,6 +111,8 @@ class JumpServer(ListeningService[JumpServerSettings]):
         self._secrets: dict[Hashable, bytes] = {who: secret.encode() for who, secret in settings.secrets.items()}
         if settings.secret is not None:
             self._secrets.setdefault(ANONYMOUS, settings.secret.encode())
+        self._of_tokens: Mapping[Hashable, bytes] | None = None
+        self._all_secrets: Mapping[Hashable, bytes] = self._secrets
         if not (self._secrets or settings.require_token) or not all(self._secrets.values()):
             raise ValueError("a jump server needs at least one secret, and none may be empty")
         self.destinations = Destinations(settings.allow, settings.deny)
@@ -128,7 +130,9 @@ class JumpServer(ListeningService[JumpServerSettings]):
     def secrets(self) -> Mapping[Hashable, bytes]:
         """What a newcomer may prove: by identity those of the settings, by grant those of tokens."""
         of_tokens = self.node.tokens.jump_secrets
-        return {**self._secrets, **of_tokens} if of_tokens else self._secrets
+        if of_tokens is not self._of_tokens:  # one table for all newcomers: with many tokens it is no small one
+            self._of_tokens, self._all_secrets = of_tokens, {**self._secrets, **of_tokens}
+        return self._all_secrets
 
     def permitted(
         self, host: str, port: int, addresses: Iterable[Address], grant: Grant | None = None
