@@ -1,4 +1,4 @@
-"""What each address and each identity has: nobody takes all, and nothing is remembered of those who have nothing."""
+"""What each address and each identity has: nobody takes all, and little is remembered of those who have nothing."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tunnelconsole.engine import shares as shares_module
 from tunnelconsole.engine.identities import ANONYMOUS, Identity, holder_of
 from tunnelconsole.engine.limits import Gate, LimitSettings
-from tunnelconsole.engine.shares import Shares
+from tunnelconsole.engine.shares import REMEMBERED, Lately, Shares
 from tunnelconsole.engine.transport.pacing import Pace, together
 from tunnelconsole.engine.units import Rate
 
@@ -65,11 +66,34 @@ def test_nothing_is_remembered_of_those_who_have_gone() -> None:
     for number in range(1000):
         shares.count_sessions(str(number), 1)
         shares.count_channels(str(number), 1)
-        assert shares.pace(str(number)) is not None
         shares.count_sessions(str(number), -1)
         shares.count_channels(str(number), -1)
+    assert (len(shares._sessions), len(shares._channels)) == (0, 0)
+
+
+def test_who_comes_anew_each_time_has_the_same_rate_and_is_forgotten_after_a_while() -> None:
+    now = 0.0
+    paces = Lately(lambda: Pace(1000.0), lambda: now)
+    waited = []
+    for _ in range(10):
+        waited.append(paces.of("192.0.2.1").take(200, 1.0))
+        gc.collect()
+    assert waited[-1] == pytest.approx(1.8)
+    now += REMEMBERED
+    paces.of("192.0.2.2")
     gc.collect()
-    assert (len(shares._sessions), len(shares._channels), len(shares._paces)) == (0, 0, 0)
+    assert len(paces) == 1
+
+
+def test_there_is_an_end_to_the_rates_that_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shares_module, "MAX_REMEMBERED", 10)
+    paces = Lately(lambda: Pace(1000.0))
+    held = paces.of("held")
+    for number in range(100):
+        paces.of(number)
+    gc.collect()
+    assert len(paces) == 10 + 1
+    assert paces.of("held") is held
 
 
 def test_all_flows_of_one_share_its_pace_and_another_has_its_own() -> None:

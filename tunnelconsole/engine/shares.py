@@ -2,17 +2,57 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Hashable
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Final, Generic, TypeVar
 from weakref import WeakValueDictionary
 
 from tunnelconsole.engine.transport.pacing import Pace
 
+REMEMBERED: Final = 60.0
+"""Seconds for which a rate is remembered after it was last asked for, though nobody is held to it: who came anew for
+each request would have all that may go at once each time. After that it has long been made up for."""
+
+MAX_REMEMBERED: Final = 10_000
+"""Rates remembered so, some 4 MB at the most; beyond that those that were asked for the longest ago are forgotten."""
+
+T = TypeVar("T")
+
+
+class Lately(Generic[T]):
+    """What each of many is held to: the same for all who hold it, and for who asks soon after them.
+
+    :param make: makes a new one.
+    :param clock: seconds that never go back.
+    """
+
+    def __init__(self, make: Callable[[], T], clock: Callable[[], float] = time.monotonic) -> None:
+        self._make = make
+        self._clock = clock
+        self._held: WeakValueDictionary[Hashable, T] = WeakValueDictionary()
+        self._lately: OrderedDict[Hashable, tuple[float, T]] = OrderedDict()
+        """With when it was asked for; the last comes last."""
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def of(self, who: Hashable) -> T:
+        """What ``who`` is held to."""
+        now, found = self._clock(), self._held.get(who)
+        if found is None:
+            found = self._held[who] = self._make()
+        self._lately[who] = (now, found)
+        self._lately.move_to_end(who)
+        for _ in range(2):  # more leave than come, and a crowd that has left costs nobody much
+            oldest, (asked, _kept) = next(iter(self._lately.items()))
+            if asked + REMEMBERED <= now or len(self._lately) > MAX_REMEMBERED:
+                del self._lately[oldest]
+        return found
+
 
 class Shares:
     """Counts what each of many has, and gives each a rate of its own.
-
-    Nothing is remembered of those who have nothing.
 
     :param noun: what they are, for people: ``address``.
     :param sessions: at once for each; 0 for as many as come.
@@ -27,8 +67,7 @@ class Shares:
         self._rate = rate
         self._sessions: Counter[Hashable] = Counter()
         self._channels: Counter[Hashable] = Counter()
-        self._paces: WeakValueDictionary[Hashable, Pace] = WeakValueDictionary()
-        """The flows of each hold its pace."""
+        self._paces = Lately(lambda: Pace(rate)) if rate is not None else None
 
     @property
     def limited(self) -> bool:
@@ -45,12 +84,7 @@ class Shares:
 
     def pace(self, who: Hashable) -> Pace | None:
         """What all flows of ``who`` keep to together; None for no limit."""
-        if self._rate is None:
-            return None
-        pace = self._paces.get(who)
-        if pace is None:
-            pace = self._paces[who] = Pace(self._rate)
-        return pace
+        return self._paces.of(who) if self._paces is not None else None
 
     def count_sessions(self, who: Hashable, more: int) -> None:
         """``who`` has one session more (1) or less (-1)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from contextlib import AsyncExitStack
 
 from channel_peers import failed, hs1, hs3, hub
@@ -109,6 +110,17 @@ async def test_visitors_of_one_address_share_its_requests_and_all_share_the_serv
             statuses = [(await visitor.get("/")).status for visitor in visitors]
             assert statuses[0] == 200
             assert 429 in statuses
+
+
+async def test_visitors_who_come_one_after_the_other_have_no_more_requests_than_those_who_come_together() -> None:
+    async with app(server={"per_address": RateSettings(requests=0.1)}) as made:
+        statuses = []
+        for _ in range(2):
+            async with made.visiting() as visitor:
+                statuses.append((await visitor.get("/")).status)
+            await until(lambda: not made.web.service.visitors)
+            gc.collect()
+        assert statuses == [200, 429]
 
 
 async def test_what_an_address_moves_at_a_relay_is_held_to_its_rate_both_ways_together() -> None:

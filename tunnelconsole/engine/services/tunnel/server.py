@@ -34,6 +34,7 @@ from tunnelconsole.engine.services.tunnel.routes import Routes, Tunnel
 from tunnelconsole.engine.services.tunnel.visitor import Visitor
 from tunnelconsole.engine.sessions import Channel
 from tunnelconsole.engine.settings import FilePath, ListenAddress, NetworkPattern, Secret, TLSSettings
+from tunnelconsole.engine.shares import Lately
 from tunnelconsole.engine.transport.ends import End, SocketEnd
 from tunnelconsole.engine.transport.link import EndLink
 from tunnelconsole.engine.transport.listener import Listener, is_loopback
@@ -219,8 +220,10 @@ class TunnelServer(ListeningService[TunnelServerSettings]):
         self._certificates: Certificates | None = None
         self._sweeping: asyncio.TimerHandle | None = None
         self._allowance = Allowance(settings.per_service) if settings.per_service is not None else None
-        self._of_addresses: WeakValueDictionary[str, Allowance] = WeakValueDictionary()
-        """What each address has left; its visitors hold it."""
+        self._of_addresses: Lately[Allowance] | None = None
+        """What each address has left."""
+        if (each := settings.per_address) is not None:
+            self._of_addresses = Lately(lambda: Allowance(each))
 
     async def prepare(self) -> None:
         settings = self.settings
@@ -294,12 +297,8 @@ class TunnelServer(ListeningService[TunnelServerSettings]):
         settings, found = self.settings, []
         if settings.per_connection is not None:
             found.append(Allowance(settings.per_connection))
-        if settings.per_address is not None:
-            source = source_of(peer)
-            allowance = self._of_addresses.get(source)
-            if allowance is None:
-                allowance = self._of_addresses[source] = Allowance(settings.per_address)
-            found.append(allowance)
+        if self._of_addresses is not None:
+            found.append(self._of_addresses.of(source_of(peer)))
         if self._allowance is not None:
             found.append(self._allowance)
         return found
