@@ -483,6 +483,26 @@ async def test_a_file_that_was_removed_gets_all_of_them_again(tmp_path: Path) ->
         assert kept(tmp_path) == [("alice", 1)]
 
 
+async def test_a_copy_from_before_a_token_was_revoked_does_not_bring_it_back(tmp_path: Path) -> None:
+    file = tmp_path / "state.sqlite3"
+    async with Engine(state_dir=tmp_path) as engine:
+        revoked, stays = await engine.node.tokens.create("alice", rights()), await engine.node.tokens.create("bob")
+        with closing(sqlite3.connect(file)) as database, closing(sqlite3.connect(tmp_path / "copy")) as copy:
+            database.backup(copy)
+        await engine.node.tokens.revoke("alice")
+        for name in ("state.sqlite3", "state.sqlite3-wal", "state.sqlite3-shm"):
+            (tmp_path / name).unlink(missing_ok=True)
+        (tmp_path / "copy").rename(file)
+        engine.node.meters.service("edge").add(1, 1)
+        await engine._keeper._save()  # fails, because it is another file
+        assert told(engine, StoreFailed)
+        await engine._keeper._save()
+        assert kept(tmp_path) == [("bob", 1)]
+    async with Engine(state_dir=tmp_path) as engine:
+        assert not is_known(engine.node.tokens, revoked)
+        assert is_known(engine.node.tokens, stays)
+
+
 async def test_what_happens_to_a_token_is_told_without_its_secret(tmp_path: Path) -> None:
     async with Engine(state_dir=tmp_path) as engine:
         secrets = [await engine.node.tokens.create("alice", rights()), await engine.node.tokens.rotate("alice")]

@@ -48,6 +48,8 @@ class Keeper:
         self._due = asyncio.Event()
         """Set when something is to be written at once, unless that fails at the moment."""
         self._tokens = node.tokens
+        self._left_out: set[str] = set()
+        """Names of tokens in the file that could not be read: they stay there."""
         self._writing_tokens = asyncio.Lock()
         node.tokens.keep = self.keep_tokens
         node.tokens.due = self._due.set
@@ -94,10 +96,13 @@ class Keeper:
             self._audit.restore(await self._store.audit())
             self._meters.restore(totals)
             self._tokens.load(tokens)
+            self._left_out = {token.name for token in tokens} - {token.name for token in self._tokens}
             await self._tokens.open_loaded()
             self._opened = True
             return events
-        self._tokens.all_changed()  # the file may be another one
+        # The file may be another one, such as a copy from before somebody's token was revoked.
+        found = {token.name for token in await self._store.transact(read_tokens)}
+        self._tokens.all_changed(found - self._left_out)
         return []
 
     async def keep_tokens(self) -> str:

@@ -96,8 +96,7 @@ class Tokens:
         self.rate_changed: Callable[[Token], None] = lambda _: None
         """Has the open channels of a token keep to the rate that it has now; the engine sets it."""
         self._jump: dict[Hashable, bytes] | None = None
-        self._opens_sealed = False
-        """Whether sealed secrets are needed here, because a jump server was started."""
+        self._opens_sealed = False  # True once a jump server was started, which needs them
         self.readable = False
         """Whether the store's tokens are known: until then nobody can prove one, and none can be made."""
         self.due: Callable[[], None] = lambda: None
@@ -388,9 +387,10 @@ class Tokens:
         self._jump = None
         self.readable = True
 
-    def all_changed(self) -> None:
-        """The store has a new file, which has none of them."""
+    def all_changed(self, found: Iterable[str]) -> None:
+        """The store may have another file, with tokens of these names: it is to have all of ours, and no others."""
         self._changed.update(self._tokens)
+        self._removed.update(name for name in found if name not in self._tokens)
 
     def take_changes(self) -> TokenChanges:
         """What has changed since the last call."""
