@@ -40,7 +40,7 @@ if TYPE_CHECKING:
         SSHSettings,
         TLSSettings,
     )
-    from tunnelconsole.engine.token_rights import TokenRights
+    from tunnelconsole.engine.tokens.rights import TokenRights
 
 __version__ = "0.1.0"
 
@@ -91,7 +91,7 @@ _CLASSES = {
     "Secret": "tunnelconsole.engine.settings",
     "ServerAddress": "tunnelconsole.engine.settings",
     "TLSSettings": "tunnelconsole.engine.settings",
-    "TokenRights": "tunnelconsole.engine.token_rights",
+    "TokenRights": "tunnelconsole.engine.tokens.rights",
     "TunnelClientSettings": "tunnelconsole.engine.services.tunnel.client",
     "TunnelServerSettings": "tunnelconsole.engine.services.tunnel.server",
 }

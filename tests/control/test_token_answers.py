@@ -12,8 +12,8 @@ from tunnelconsole.control.messages import Done
 from tunnelconsole.control.token_answers import LATEST, carry_out_on_tokens, read_expiry, read_overlap, token_row
 from tunnelconsole.control.tokens import ChangeToken, CreateToken, RotateToken, TokenMade
 from tunnelconsole.engine.bus import Bus
-from tunnelconsole.engine.tokens import DEFAULT_OVERLAP
-from tunnelconsole.engine.tokens import Tokens as Register
+from tunnelconsole.engine.tokens.register import DEFAULT_OVERLAP
+from tunnelconsole.engine.tokens.register import Tokens as Register
 from tunnelconsole.errors import RequestRefused
 from tunnelconsole.screens import token_form
 

@@ -44,8 +44,8 @@ class Shown:
         return next(row for row in self.rows("services") if row["name"] == name)
 
 
-A_WHILE = 30.0
-"""Seconds: the rarest of the demonstration's visitors comes every twenty."""
+A_WHILE = 90.0
+"""Seconds: the rarest of the demonstration's visitors comes every twenty, and what they want is drawn by lot."""
 
 
 def until_true(condition: Callable[[], T]) -> T:

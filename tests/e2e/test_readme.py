@@ -48,6 +48,7 @@ SAYS = {
     "FINGERPRINT=": "",
     "THROUGH=": "",
     "(umask": "",
+    "tunnelconsole token create": "",
     'echo "hello, desk"': "hello, desk\n",
     'echo "hello through': "hello through the wall\n",
     "wait": "",

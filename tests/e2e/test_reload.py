@@ -99,6 +99,7 @@ def test_a_channel_of_a_changed_service_finishes_while_its_successor_answers(nod
     with connect(node.changed) as old:
         assert echoed(old, b"before") == b"before"
         node.reload(node.table("changed", 'limits = { handshake_timeout = "9s" }'))
+        until_true(lambda: node.daemon.service("changed")["state"] == "listening")
         with connect(node.changed) as new:
             assert echoed(new, b"to the new one") == b"to the new one"
             assert echoed(old, b"still here") == b"still here"

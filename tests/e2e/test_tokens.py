@@ -39,6 +39,14 @@ allow = ["127.0.0.1:*"]
 
 
 @pytest.fixture
+def program(tmp_path: Path) -> Iterator[Program]:
+    """The installed program, started anew each time: what ``ps`` shows of it is looked at."""
+    program = Program(tmp_path, anew=True)
+    yield program
+    program.close()
+
+
+@pytest.fixture
 def daemon(program: Program) -> Daemon:
     return program.daemon(SERVICES, engine='log_level = "debug"')
 
@@ -138,6 +146,28 @@ def test_what_a_token_cannot_be_is_said(daemon: Daemon) -> None:
         assert refused.code in (1, 2), options
         assert reason in refused.err
     assert daemon.json("token", "list") == []
+
+
+def test_a_secret_goes_into_a_file_for_its_owner_alone_and_only_when_it_was_made(daemon: Daemon) -> None:
+    file, missing = daemon.program.folder / "alice.token", daemon.program.folder / "missing" / "alice.token"
+    assert "nothing was done" in daemon.ask("token", "create", "alice", "--out", str(missing)).err
+    assert (
+        "would have expired already"
+        in daemon.ask("token", "create", "alice", "--expires", "0s", "--out", str(file)).err
+    )
+    assert not file.exists()
+    assert daemon.json("token", "list") == []
+    assert daemon.ask("token", "create", "alice", "--out", str(file)).ok() == ""
+    first = file.read_text()
+    assert first.startswith("tc_")
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert "exists already" in daemon.ask("token", "create", "bob", "--out", str(file)).err
+    assert "there is no token bob" in daemon.ask("token", "rotate", "bob", "--out", str(file)).err
+    assert file.read_text() == first
+    daemon.ask("token", "rotate", "alice", "--out", str(file)).ok()
+    assert file.read_text().startswith("tc_")
+    assert file.read_text() != first
+    assert [each.name for each in file.parent.glob("*.new")] == []
 
 
 def test_a_file_that_holds_no_token_is_named(daemon: Daemon) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tunnelconsole.engine.grants import Grant, Token
 from tunnelconsole.engine.identities import ANONYMOUS, Identity, certificate_of, holder_of
-from tunnelconsole.engine.token_rights import TokenRights
+from tunnelconsole.engine.tokens.grants import Grant, Token
+from tunnelconsole.engine.tokens.rights import TokenRights
 
 
 def test_of_one_name_a_certificate_a_token_and_a_secret_are_three() -> None:

@@ -124,9 +124,18 @@ async def test_a_file_that_cannot_be_read_is_moved_aside_and_the_engine_keeps_st
         event = await hears(engine, StoreFailed, "was not readable and has been moved to")
         aside = tmp_path / "state.unreadable"
         assert str(tmp_path / NAME) in event.text()
-        assert event.text().endswith(str(aside))
+        assert f"{aside}; the new one is empty: there are no tokens" in event.text()
         assert aside.read_bytes() == spoiled
     assert await carried(tmp_path, b"x" * 10) == (10, 10)
+
+
+async def test_what_was_moved_aside_before_stays(tmp_path: Path) -> None:
+    (tmp_path / "state.unreadable").write_bytes(b"what may still be saved")
+    garbage(tmp_path / NAME)
+    async with Engine(state_dir=tmp_path) as engine:
+        event = await hears(engine, StoreFailed, "has been moved to")
+        assert "state.unreadable.2" in event.text()
+    assert (tmp_path / "state.unreadable").read_bytes() == b"what may still be saved"
 
 
 def file_for_folder(folder: Path) -> Path:

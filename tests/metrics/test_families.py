@@ -13,13 +13,14 @@ from measured import Samples, measured, scraped, value
 from tunnel_peers import HOST, app
 from tunnelconsole.engine.engine import Engine
 from tunnelconsole.engine.events import BytesDropped, ConfigReloaded, PeerRefused, TargetFailed
+from tunnelconsole.engine.identities import OTHERS
 from tunnelconsole.engine.punch_events import AttemptEnded
 from tunnelconsole.engine.services.jump.server import JumpServerSettings
 from tunnelconsole.engine.services.punch.server import PunchServerSettings
 from tunnelconsole.engine.sessions import SLICE, Session
 from tunnelconsole.engine.settings import Secret
 from tunnelconsole.metrics import counts as counts_module
-from tunnelconsole.metrics.counts import MAX_IDENTITIES, OTHERS
+from tunnelconsole.metrics.counts import MAX_IDENTITIES
 from tunnelconsole.metrics.server import MetricsServer
 from waiting import until
 

@@ -22,8 +22,8 @@ from tunnelconsole.control import token_words
 from tunnelconsole.control.messages import Refused
 from tunnelconsole.control.token_words import ANY
 from tunnelconsole.control.tokens import ChangeToken, CreateToken, GetTokens, RevokeToken, RotateToken
-from tunnelconsole.engine.token_rights import decode_rights, encode_rights
-from tunnelconsole.engine.tokens import SCOPE
+from tunnelconsole.engine.tokens.register import SCOPE
+from tunnelconsole.engine.tokens.rights import decode_rights, encode_rights
 from tunnelconsole.screens import token_form
 from tunnelconsole.screens.places import Place
 from tunnelconsole.screens.widgets.form import Form

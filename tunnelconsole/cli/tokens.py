@@ -4,10 +4,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 
@@ -15,7 +18,7 @@ from tunnelconsole.cli.complaint import complain
 from tunnelconsole.cli.options import Command, Commands, Shared, pass_shared
 
 if TYPE_CHECKING:
-    from tunnelconsole.control.tokens import TokenRow
+    from tunnelconsole.control.tokens import TokenMade, TokenRow
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -68,12 +71,23 @@ def _rights_options(function: Function) -> Function:
     return function
 
 
+_out_option = click.option(
+    "--out",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Keep the secret in this file, for you alone, instead of printing it.",
+)
+
+
 @token.command(cls=Command)
 @click.argument("name")
 @_rights_options
 @click.option("--one-time", is_flag=True, help="Good for one session only.")
+@_out_option
 @pass_shared
-def create(shared: Shared, /, name: str, expires: str | None, *, one_time: bool, **given: Any) -> None:
+def create(
+    shared: Shared, /, name: str, expires: str | None, *, one_time: bool, out: Path | None, **given: Any
+) -> None:
     """Make a token and print its secret, on a line of its own. What is not limited may be used without limit.
 
     The secret is not shown again: keep it in a file for --token-file, or as the secret of a jump client.
@@ -83,7 +97,10 @@ def create(shared: Shared, /, name: str, expires: str | None, *, one_time: bool,
     rights = {key: value for key, value in _rights(given).items() if value is not None}
     if one_time:
         rights["one_time"] = True
-    _print_made(shared, shared.ask(CreateToken(name, rights, _expiry(expires)), TokenMade))
+    if out is not None and out.exists():
+        raise click.UsageError(f"{out} exists already, and may hold another secret: name another file")
+    with _secret_file(out) as file:
+        _hand_over(shared, shared.ask(CreateToken(name, rights, _expiry(expires)), TokenMade), file)
 
 
 @token.command(cls=Command)
@@ -91,14 +108,15 @@ def create(shared: Shared, /, name: str, expires: str | None, *, one_time: bool,
 @click.option(
     "--overlap", metavar="DURATION", help="For which the old secret stays good; 24h unless given, 0s for none."
 )
+@_out_option
 @pass_shared
-def rotate(shared: Shared, name: str, overlap: str | None) -> None:
+def rotate(shared: Shared, name: str, overlap: str | None, out: Path | None) -> None:
     """Give a token another secret and print it. The old one stays good for a while."""
     from tunnelconsole.control.tokens import RotateToken, TokenMade
 
-    _print_made(
-        shared, shared.ask(RotateToken(name, None if overlap is None else _seconds("--overlap", overlap)), TokenMade)
-    )
+    request = RotateToken(name, None if overlap is None else _seconds("--overlap", overlap))
+    with _secret_file(out) as file:
+        _hand_over(shared, shared.ask(request, TokenMade), file)
 
 
 @token.command(cls=Command)
@@ -193,13 +211,60 @@ def _seconds(option: str, text: str) -> float:
         raise click.UsageError(f"{option}: {error}") from error
 
 
-def _print_made(shared: Shared, made: Any) -> None:
+@contextmanager
+def _secret_file(path: Path | None) -> Iterator[_SecretFile | None]:
+    """A file for a secret that is still to be made: whether it can be written is found out before that."""
+    if path is None:
+        yield None
+        return
+    from tunnelconsole.engine.private_files import FILE_MODE, open_private
+
+    file = _SecretFile(path, path.with_name(f"{path.name}.new"))
+    try:
+        descriptor = open_private(file.draft, os.O_WRONLY | os.O_TRUNC)
+        try:
+            os.fchmod(descriptor, FILE_MODE)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise click.UsageError(f"--out: cannot write {path}: {error.strerror or error}; nothing was done") from error
+    try:
+        yield file
+    finally:
+        file.draft.unlink(missing_ok=True)
+
+
+class _SecretFile(NamedTuple):
+    path: Path
+    draft: Path
+    """What is renamed to it once the secret is in."""
+
+    def keep(self, secret: str) -> str:
+        """Puts the secret there; returns why that cannot be, "" when it was done."""
+        try:
+            self.draft.write_text(f"{secret}\n")
+            self.draft.replace(self.path)
+        except OSError as error:
+            return f"{self.path} cannot be written: {error.strerror or error}"
+        return ""
+
+
+def _hand_over(shared: Shared, made: TokenMade, file: _SecretFile | None) -> None:
     from tunnelconsole.cli.tables import print_json
 
+    unwritten = file.keep(made.secret) if file is not None else ""
+    kept = str(file.path) if file is not None and not unwritten else ""
+    if unwritten:
+        complain(f"{unwritten}; so the secret stands here")
     if shared.json:
-        print_json({"name": made.name, "secret": made.secret, "text": made.text})
-        return
-    click.echo(made.secret)
-    complain(f"{made.text}; its secret is not shown again")
-    if sys.stdout.isatty():
-        complain("keep it in a file that only you can read, for --token-file")
+        shown = {} if kept else {"secret": made.secret}
+        print_json({"name": made.name, **shown, "text": made.text})
+    elif kept:
+        complain(f"{made.text}; its secret is in {kept} and nowhere else")
+    else:
+        click.echo(made.secret)
+        complain(f"{made.text}; its secret is not shown again")
+        if sys.stdout.isatty():
+            complain("keep it in a file that only you can read, for --token-file")
+    if unwritten:
+        raise SystemExit(1)

@@ -39,8 +39,8 @@ from tunnelconsole.engine.attempts import Attempt
 from tunnelconsole.engine.bus import Reader
 from tunnelconsole.engine.engine import Engine
 from tunnelconsole.engine.events import Crashed
-from tunnelconsole.engine.grants import Token
 from tunnelconsole.engine.meters import Meter
+from tunnelconsole.engine.tokens.grants import Token
 from tunnelconsole.engine.wire.channel_lines import MAX_RECEIVERS
 from tunnelconsole.errors import RequestRefused, TunnelConsoleError
 

@@ -20,10 +20,10 @@ from tunnelconsole.control.tokens import (
     TokenMade,
     TokenRow,
 )
-from tunnelconsole.engine.grants import Token, today
-from tunnelconsole.engine.token_rights import decode_rights, encode_rights
-from tunnelconsole.engine.tokens import DEFAULT_OVERLAP
-from tunnelconsole.engine.tokens import Tokens as Register
+from tunnelconsole.engine.tokens.grants import Token, today
+from tunnelconsole.engine.tokens.register import DEFAULT_OVERLAP
+from tunnelconsole.engine.tokens.register import Tokens as Register
+from tunnelconsole.engine.tokens.rights import decode_rights, encode_rights
 from tunnelconsole.engine.units import Duration
 from tunnelconsole.errors import RequestRefused
 
@@ -34,8 +34,9 @@ LATEST: Final = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
 def tokens_asked_for(register: Register, name: str) -> list[Token]:
     """The token of this name, or all of them, by name.
 
-    :raises RequestRefused: there is none of this name.
+    :raises RequestRefused: there is none of this name, or it is not known which there are.
     """
+    register.must_be_readable()
     return [register.find(name)] if name else sorted(register, key=lambda token: token.name)
 
 
@@ -126,7 +127,7 @@ def token_row(register: Register, token: Token) -> TokenRow:
         channels=token.channels,
         bytes_today=token.day_bytes if token.day == today(now) else 0,
         rights=encode_rights(token.rights),
-        secrets=[SecretRow(created=secret.created, expires=secret.expires) for secret in register.secrets_of(token)],
+        secrets=[SecretRow(created=kept.created, expires=kept.expires) for kept in register.keyring.kept_of(token)],
     )
 
 

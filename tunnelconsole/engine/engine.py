@@ -43,7 +43,7 @@ from tunnelconsole.engine.steering_events import DrainCut, ServiceDraining, name
 from tunnelconsole.engine.store import StoredEvent
 from tunnelconsole.engine.supervised import LONGEST_DRAIN, Supervised, failing, until_set
 from tunnelconsole.engine.ticking import keep_ticking
-from tunnelconsole.engine.tokens import Tokens
+from tunnelconsole.engine.tokens.register import Tokens
 from tunnelconsole.errors import CredentialsRefused, HostTaken, RequestRefused, TunnelConsoleError
 
 __all__ = ["Engine", "Supervised"]

@@ -9,10 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Literal, Self
 
 if TYPE_CHECKING:
-    from tunnelconsole.engine.grants import Grant
+    from tunnelconsole.engine.tokens.grants import Grant
 
 ANONYMOUS: Final = "anonymous"
 """The identity of a remote party that was not asked who it is."""
+
+OTHERS: Final = "others"
+"""Stands for identities together, where there is no room for each."""
 
 Proof = Literal["", "secret", "certificate", "token"]
 """What proves a name: ``secret`` for passwords, keys and rooms of the settings; "" for nobody's name."""

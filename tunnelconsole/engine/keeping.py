@@ -19,7 +19,7 @@ from tunnelconsole.engine.bus import Record
 from tunnelconsole.engine.events import StoreFailed, StoreRecovered, StoreUpdated
 from tunnelconsole.engine.node import Node
 from tunnelconsole.engine.store import KEPT_EVENTS, Store, StoredEvent
-from tunnelconsole.engine.token_table import read_tokens, write_tokens
+from tunnelconsole.engine.tokens.table import read_tokens, write_tokens
 from tunnelconsole.errors import NotPrivate
 
 SAVE_INTERVAL = 5.0
@@ -84,7 +84,10 @@ class Keeper:
         """Opens the file, adds to the meters what it has of them when it is the first time, and reads its events."""
         await self._store.open()
         if self._store.replaced is not None:
-            reason = f"{self._store.path} was not readable and has been moved to {self._store.replaced}"
+            reason = (
+                f"{self._store.path} was not readable and has been moved to {self._store.replaced}; "
+                "the new one is empty: there are no tokens, totals and audit entries of before"
+            )
             self._store.replaced = None
             self._bus.publish(StoreFailed(reason=reason))
         if self._store.copied is not None:
@@ -97,7 +100,7 @@ class Keeper:
             self._meters.restore(totals)
             self._tokens.load(tokens)
             self._left_out = {token.name for token in tokens} - {token.name for token in self._tokens}
-            await self._tokens.open_loaded()
+            await self._tokens.keyring.open_loaded()
             self._opened = True
             return events
         # The file may be another one, such as a copy from before somebody's token was revoked.
@@ -159,6 +162,7 @@ class Keeper:
         self._audit.written()
         if self._failing:
             self._failing = False
+            self._tokens.noting = True
             self._bus.publish(StoreRecovered(path=str(self._store.path)))
 
     async def _missing(self, entries: list[AuditEntry]) -> list[AuditEntry]:
@@ -170,6 +174,7 @@ class Keeper:
     def _fail(self, error: Exception) -> None:
         if not self._failing:
             self._failing = True
+            self._tokens.noting = False
             self._bus.publish(StoreFailed(reason=f"{self._store.path}: {_reason(error)}"))
 
     async def close(self) -> None:

@@ -7,10 +7,10 @@ from typing import Any, Final
 
 import msgspec
 
-from tunnelconsole.engine.grants import Token
 from tunnelconsole.engine.services.service import Service
 from tunnelconsole.engine.sessions import Session
 from tunnelconsole.engine.steering_events import LimitsChanged
+from tunnelconsole.engine.tokens.grants import Token
 from tunnelconsole.engine.transport.pacing import Pace
 from tunnelconsole.errors import RequestRefused
 

@@ -18,7 +18,7 @@ from tunnelconsole.engine.operators import Operators
 from tunnelconsole.engine.request_times import RequestTimes
 from tunnelconsole.engine.sessions import Sessions
 from tunnelconsole.engine.tasks import Tasks
-from tunnelconsole.engine.tokens import Tokens
+from tunnelconsole.engine.tokens.register import Tokens
 from tunnelconsole.engine.transport.farewell import Farewells
 from tunnelconsole.engine.transport.plane import Plane
 

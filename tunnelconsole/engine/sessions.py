@@ -22,7 +22,7 @@ from tunnelconsole.engine.meters import Meter, Meters
 from tunnelconsole.engine.transport.pacing import Pace
 
 if TYPE_CHECKING:
-    from tunnelconsole.engine.grants import Grant
+    from tunnelconsole.engine.tokens.grants import Grant
 
 SLICE = 256
 """Channels or sessions brought up to date in one go: well under half a millisecond."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import itertools
 import os
 import sqlite3
 from collections.abc import Callable, Sequence
@@ -95,7 +96,7 @@ class Store:
         except sqlite3.DatabaseError as error:
             if isinstance(error, sqlite3.OperationalError):
                 raise
-            self.replaced = self.path.with_suffix(".unreadable")
+            self.replaced = _free_name(self.path.with_suffix(".unreadable"))
             self.path.replace(self.replaced)
             self._database = self._connect()
 
@@ -278,6 +279,12 @@ def _lock_file(path: Path) -> int:
         os.close(lock)
         raise
     return lock
+
+
+def _free_name(path: Path) -> Path:
+    """This path, or the first with a number behind it that nothing has: what was moved there before stays."""
+    numbered = (path.with_name(f"{path.name}.{number}") for number in itertools.count(2))
+    return next(free for free in itertools.chain((path,), numbered) if not free.exists())
 
 
 def _make_private(path: Path) -> None:

@@ -15,6 +15,7 @@ from tunnelconsole.engine.events import (
     SessionOpened,
     TargetFailed,
 )
+from tunnelconsole.engine.identities import OTHERS
 from tunnelconsole.engine.punch_events import AttemptEnded
 from tunnelconsole.engine.services.ssh.events import RefusedRequest, WrongAnswer
 from tunnelconsole.metrics.reasons import failure
@@ -22,9 +23,6 @@ from tunnelconsole.metrics.reasons import failure
 MAX_IDENTITIES: Final = 200
 """Identities, of all services together, that have series of their own; with three for each, a screenful of a store of
 thousands. They are those that came first, so that no series ever goes back; the rest of a service is one."""
-
-OTHERS: Final = "others"
-"""Stands for identities that have no series of their own."""
 
 SELF_NAMED: Final = frozenset({"punch-server"})
 """Kinds whose sessions have a name that they chose themselves, such as a room's: those are never labels."""

@@ -22,7 +22,7 @@ from tunnelconsole.engine.live_limits import LimitChange
 from tunnelconsole.engine.sessions import Flow
 from tunnelconsole.engine.settings import Secret
 from tunnelconsole.engine.steering_events import LimitsChanged
-from tunnelconsole.engine.token_rights import decode_rights
+from tunnelconsole.engine.tokens.rights import decode_rights
 from tunnelconsole.engine.transport.plane import CAN_SPLICE
 from tunnelconsole.engine.units import Rate
 from tunnelconsole.errors import RequestRefused

@@ -20,7 +20,7 @@ from tunnelconsole.engine.services.punch import rooms, server
 from tunnelconsole.engine.services.punch.rooms import Seat
 from tunnelconsole.engine.services.punch.server import PunchServerSettings
 from tunnelconsole.engine.settings import ListenAddress, PortRange, TLSSettings
-from tunnelconsole.engine.token_rights import decode_rights
+from tunnelconsole.engine.tokens.rights import decode_rights
 from tunnelconsole.engine.transport.buffered import BufferedHalf
 from tunnelconsole.engine.transport.pump import Pump
 from tunnelconsole.engine.units import Duration

@@ -12,10 +12,11 @@ import asyncssh
 import pytest
 
 from jump_peers import jump_server
-from loopback import Target, address_of, target
+from loopback import Target, address_of, hears, target
 from ssh_peers import SSHDesk, line_of, ssh_desk
 from tunnel_peers import Service, Web, tunnel_server
-from tunnelconsole.engine.token_rights import decode_rights
+from tunnelconsole.engine.services.ssh.events import LoggedIn
+from tunnelconsole.engine.tokens.rights import decode_rights
 from waiting import until
 
 
@@ -117,3 +118,19 @@ async def test_where_a_token_is_required_a_key_without_one_opens_nothing(tmp_pat
         with pytest.raises(asyncssh.PermissionDenied):
             async with desk.connect(desk.alice):
                 pass
+
+
+async def test_a_token_alone_does_not_let_its_holder_steer_the_engine(tmp_path: Path) -> None:
+    async with shore(tmp_path) as desk:
+        async with desk.connect(desk.alice) as connection:
+            ran = await connection.run("services --json", check=False)
+            assert ran.exit_status != 0
+        desk.write_keys(f'token="forwarder",role="operate" {line_of(desk.alice)}')
+        async with desk.connect(desk.alice) as connection:
+            ran = await connection.run("services --json", check=False)
+            assert ran.exit_status == 0
+
+
+async def test_what_its_holder_does_is_told_by_the_name_of_the_token(tmp_path: Path) -> None:
+    async with shore(tmp_path) as desk, desk.connect(desk.alice):
+        assert (await hears(desk.engine, LoggedIn)).identity == "forwarder"

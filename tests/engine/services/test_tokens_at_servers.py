@@ -21,7 +21,7 @@ from tunnelconsole.engine.engine import Engine
 from tunnelconsole.engine.events import ChannelOpened, PeerRefused, ServiceFailed, SessionClosed, SessionOpened
 from tunnelconsole.engine.services.service import ServiceSettings
 from tunnelconsole.engine.settings import HostPort, Secret
-from tunnelconsole.engine.token_rights import decode_rights
+from tunnelconsole.engine.tokens.rights import decode_rights
 from tunnelconsole.engine.wire.token_proof import NOT_KNOWN
 from tunnelconsole.engine.wire.tunnel_lines import GREETING
 from tunnelconsole.errors import ConnectFailed, CredentialsRefused
@@ -404,7 +404,33 @@ async def test_where_the_store_cannot_be_read_the_door_is_closed(tmp_path: Path)
         await engine.settled()
         at = engine.services["edge"].address
         await fails(relay_client(at, far.address), "a token is needed here")
-        await fails(relay_client(at, far.address, token=UNKNOWN), NOT_KNOWN)
+        assert await fails(relay_client(at, far.address, token=UNKNOWN), "the tokens cannot be read") == "backoff"
+        assert {event.kind for event in told(engine, PeerRefused)} == {"not_allowed"}
+
+
+async def test_while_tokens_cannot_be_read_none_is_called_wrong_and_nobody_gives_up() -> None:
+    """What holders bring meanwhile is no guess: they are not counted for a ban, and come again."""
+    unread = "the tokens cannot be read"
+    async with web(**NEEDED) as at, target() as far:
+        at.engine.node.tokens.readable = False
+        assert await fails(tunnel_client(at.address, far.address, token=UNKNOWN), unread) == "backoff"
+        assert await fails(tunnel_client(at.address, far.address), "a token is needed here") == "failed"
+        assert {event.kind for event in told(at.engine, PeerRefused)} == {"not_allowed"}
+    async with hub(**NEEDED) as at:
+        at.engine.node.tokens.readable = False
+        with pytest.raises(ConnectFailed, match=unread):
+            async with joined(at.address, "a", [], UNKNOWN):
+                pass
+    async with rendezvous(**NEEDED) as meet:
+        meet.engine.node.tokens.readable = False
+        await refused(meet.client(target=HostPort("127.0.0.1", 1), token=UNKNOWN, direct=False), unread)
+    async with home(**JUMP) as at:
+        at.engine.node.tokens.readable = False
+        async with at.calling() as caller:
+            await read_frame(caller)
+            await caller.send(framed(b"wrong"))
+            assert await caller.read_to_end() == b""
+        assert {event.kind for event in told(at.engine, PeerRefused)} == {"not_allowed"}
 
 
 async def test_a_rate_of_a_token_holds_for_its_sessions_together_at_all_services() -> None:

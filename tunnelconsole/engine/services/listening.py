@@ -8,7 +8,6 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
-from tunnelconsole.engine.grants import Grant
 from tunnelconsole.engine.identities import ANONYMOUS, Identity
 from tunnelconsole.engine.limits import Place
 from tunnelconsole.engine.node import Node
@@ -18,7 +17,8 @@ from tunnelconsole.engine.services.server_tls import ServerTLS, client_trust
 from tunnelconsole.engine.services.service import Service, ServiceSettings
 from tunnelconsole.engine.sessions import Session
 from tunnelconsole.engine.settings import ListenAddress, ProxyNetwork
-from tunnelconsole.engine.token_rights import System
+from tunnelconsole.engine.tokens.grants import Grant
+from tunnelconsole.engine.tokens.rights import System
 from tunnelconsole.engine.transport.ends import End, SocketEnd
 from tunnelconsole.engine.transport.listener import Accepted, Listener
 from tunnelconsole.engine.transport.tls import NotTLS, TLSEnd, brought_none, not_taken, why
@@ -28,7 +28,7 @@ from tunnelconsole.engine.wire.first_bytes import TLS, spoken_by
 if TYPE_CHECKING:
     from tunnelconsole.engine.transport.client_trust import ClientTrust
 
-TOKEN_NEEDED = "a token is needed here"  # noqa: S105 - a sentence
+TOKEN_NEEDED = "a token is needed here; give it with --token-file or the setting token"  # noqa: S105 - a sentence
 """What is wrong with somebody who brings none where one is required."""
 
 TLS_ON = "set [service.NAME.tls] on the client"
@@ -154,7 +154,7 @@ class ListeningService(Service[L]):
     def barred(self, grant: Grant | None, peer: str) -> str:
         """Why somebody who has proved this token, or none, is not let in here; "" when that is no reason."""
         if grant is not None:
-            return grant.refuses(self.system, peer)
+            return self.node.tokens.refuses(grant, self.system, peer)
         return TOKEN_NEEDED if self.settings.require_token else ""
 
     def identity_of(self, end: End, named: str = ANONYMOUS, grant: Grant | None = None) -> Identity:

@@ -14,7 +14,6 @@ import msgspec
 from tunnelconsole.engine.access import Clients
 from tunnelconsole.engine.bans import HandshakeRate, Policy
 from tunnelconsole.engine.events import PeerRefused, ResourcesExhausted, ServiceConnected, ServiceListening
-from tunnelconsole.engine.grants import Grant
 from tunnelconsole.engine.identities import holder_of
 from tunnelconsole.engine.limits import Gate, LimitSettings, Place
 from tunnelconsole.engine.node import Node
@@ -23,6 +22,7 @@ from tunnelconsole.engine.rules import Problem, Rule, broken
 from tunnelconsole.engine.services.certificate_pair import CertificatePair
 from tunnelconsole.engine.sessions import ANONYMOUS, Channel, Flow, Session
 from tunnelconsole.engine.settings import ListenAddress, NetworkPattern, TLSSettings
+from tunnelconsole.engine.tokens.grants import Grant
 from tunnelconsole.engine.transport.ends import End
 from tunnelconsole.engine.transport.listener import Accepted, Listener, is_loopback, listen
 from tunnelconsole.engine.transport.pacing import Pace, together

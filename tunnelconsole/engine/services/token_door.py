@@ -6,10 +6,10 @@ import asyncio
 import secrets
 from typing import Final
 
-from tunnelconsole.engine.grants import Grant
 from tunnelconsole.engine.rules import Problem, Rule
 from tunnelconsole.engine.settings import Secret
-from tunnelconsole.engine.tokens import Tokens
+from tunnelconsole.engine.tokens.grants import Grant
+from tunnelconsole.engine.tokens.register import Tokens
 from tunnelconsole.engine.transport.ends import End, receive, send_all
 from tunnelconsole.engine.wire.errors import NotAllowed, ProtocolError, WrongCredentials
 from tunnelconsole.engine.wire.token_proof import MAGIC, NONCE_LENGTH, NOT_KNOWN, ProofClient, ProofServer, is_secret
@@ -46,6 +46,7 @@ async def hear_token(end: End, tokens: Tokens, first: bytes) -> tuple[Grant, Pro
     """Hears the proof that begins with ``first``; returns what it shows, and what is to be answered.
 
     :raises TokenRefused: it shows nothing; the answer is on its way.
+    :raises TokenBarred: it is not known whom it shows; the answer is on its way.
     :raises ProtocolError: it is no proof.
     :raises OSError: the connection is broken.
     """
@@ -57,7 +58,11 @@ async def hear_token(end: End, tokens: Tokens, first: bytes) -> tuple[Grant, Pro
         if not data:
             handshake.receive_eof()
         proof = handshake.receive_data(data)
-    grant = tokens.prove(proof)
+    try:
+        grant = tokens.prove(proof)
+    except NotAllowed as error:
+        await turn_down(end, handshake, str(error))
+        raise TokenBarred(str(error)) from error
     if grant is None:
         await turn_down(end, handshake, NOT_KNOWN)
         raise TokenRefused(NOT_KNOWN)
@@ -88,8 +93,8 @@ async def show_token(end: End, secret: str, what: str, within: float) -> bytes:
 
     :param what: the server is, for people: ``relay server edge.example.net:7000``.
     :param within: seconds that it may take.
-    :raises CredentialsRefused: the server does not take the token.
-    :raises ConnectFailed: it does not answer, or is none that takes tokens.
+    :raises CredentialsRefused: the server does not know the token.
+    :raises ConnectFailed: the token is not good there now, or the server does not answer, or is none that takes tokens.
     """
     handshake = ProofClient(secret, secrets.token_bytes(NONCE_LENGTH))
     try:
@@ -107,6 +112,8 @@ async def show_token(end: End, secret: str, what: str, within: float) -> bytes:
         raise ConnectFailed(f"the {what} did not take our token: {error}") from error
     except OSError as error:
         raise ConnectFailed(f"lost the {what} while it looked at our token: {error.strerror or error}") from error
-    if handshake.refusal is not None:
+    if handshake.refusal == NOT_KNOWN:
         raise CredentialsRefused(f"the {what} does not let us in: {handshake.refusal}", "check the token")
+    if handshake.refusal is not None:
+        raise ConnectFailed(f"the {what} does not let us in: {handshake.refusal}")
     return handshake.leftover

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import msgspec
 
 from tunnelconsole.engine.events import BytesDropped, ReceiverDisconnected, ReceiversChanged
-from tunnelconsole.engine.grants import Grant
 from tunnelconsole.engine.identities import ANONYMOUS, holder_of
 from tunnelconsole.engine.limits import Place
 from tunnelconsole.engine.node import Node
@@ -39,6 +38,7 @@ from tunnelconsole.engine.services.token_door import (
 )
 from tunnelconsole.engine.sessions import Session
 from tunnelconsole.engine.settings import Secret
+from tunnelconsole.engine.tokens.grants import Grant
 from tunnelconsole.engine.transport.ends import READ_SIZE, End, receive, send_all
 from tunnelconsole.engine.transport.tls import TLSEnd, complete_handshake
 from tunnelconsole.engine.units import Duration, Size

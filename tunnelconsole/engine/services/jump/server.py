@@ -18,7 +18,6 @@ import msgspec
 
 from tunnelconsole.engine.access import Destinations
 from tunnelconsole.engine.events import TargetFailed
-from tunnelconsole.engine.grants import Grant
 from tunnelconsole.engine.limits import Place
 from tunnelconsole.engine.node import Node
 from tunnelconsole.engine.refusals import RefusalKind, kind_of
@@ -27,6 +26,8 @@ from tunnelconsole.engine.services.listening import TLS_ON, ListeningService, Li
 from tunnelconsole.engine.services.service import proved
 from tunnelconsole.engine.sessions import ANONYMOUS
 from tunnelconsole.engine.settings import DestinationPattern, Secret
+from tunnelconsole.engine.tokens.grants import Grant
+from tunnelconsole.engine.tokens.register import NOT_READABLE
 from tunnelconsole.engine.transport.dialer import DIAL_TIMEOUT, Address, Dial, numeric, resolve
 from tunnelconsole.engine.transport.ends import End, SocketEnd
 from tunnelconsole.engine.transport.pump import Finished, Pump
@@ -124,12 +125,12 @@ class JumpServer(ListeningService[JumpServerSettings]):
             admission.cancel()
 
     async def prepare(self) -> None:
-        await self.node.tokens.open_sealed()
+        await self.node.tokens.keyring.open_sealed()
 
     @property
     def secrets(self) -> Mapping[Hashable, bytes]:
         """What a newcomer may prove: by identity those of the settings, by grant those of tokens."""
-        of_tokens = self.node.tokens.jump_secrets
+        of_tokens = self.node.tokens.keyring.jump_secrets
         if of_tokens is not self._of_tokens:  # one table for all newcomers: with many tokens it is no small one
             self._of_tokens, self._all_secrets = of_tokens, {**self._secrets, **of_tokens}
         return self._all_secrets
@@ -234,6 +235,8 @@ class Admission:
                 self._send_pending()
             case TargetAsked(host, port):
                 self._ask_for(host, port)
+            case BadSecret() if not self._server.node.tokens.readable:
+                self._turn_away(NOT_READABLE, "not_allowed")  # without the answer that would have it give up
             case BadSecret():
                 mistake = self._server.mistaken(data)
                 self._server.refused(self._peer, mistake or "wrong secret", "tls" if mistake else "credentials")

@@ -12,7 +12,6 @@ import secrets
 import socket
 from typing import ClassVar, Final
 
-from tunnelconsole.engine.grants import Grant
 from tunnelconsole.engine.identities import ANONYMOUS
 from tunnelconsole.engine.limits import Place
 from tunnelconsole.engine.node import Node
@@ -24,6 +23,7 @@ from tunnelconsole.engine.services.punch.observer import probe, seen_as
 from tunnelconsole.engine.services.punch.rooms import Room, Rooms, Seat
 from tunnelconsole.engine.sessions import Channel
 from tunnelconsole.engine.settings import ListenAddress, PortRange, ProxyNetwork
+from tunnelconsole.engine.tokens.grants import Grant
 from tunnelconsole.engine.transport.ends import End, SocketEnd, receive, send_all
 from tunnelconsole.engine.transport.link import EndLink
 from tunnelconsole.engine.transport.listener import Listener

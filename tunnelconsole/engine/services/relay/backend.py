@@ -9,10 +9,10 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from tunnelconsole.engine.grants import Grant
 from tunnelconsole.engine.services.relay.spare import SparePool
 from tunnelconsole.engine.services.service import Start
 from tunnelconsole.engine.sessions import Flow, Session
+from tunnelconsole.engine.tokens.grants import Grant
 from tunnelconsole.engine.transport.ends import End, SocketEnd
 from tunnelconsole.engine.transport.farewell import FAREWELL_TIME
 from tunnelconsole.engine.transport.listener import BACKLOG, Listener

@@ -17,7 +17,7 @@ from tunnelconsole.engine.services.listening import ListeningService, ListeningS
 from tunnelconsole.engine.services.native import KEEPALIVE, KEEPALIVE_RULE
 from tunnelconsole.engine.services.ports import PortPool
 from tunnelconsole.engine.services.relay.backend import Backend
-from tunnelconsole.engine.services.token_door import TokenRefused, begins_with_token, hear_token, let_pass
+from tunnelconsole.engine.services.token_door import TokenBarred, TokenRefused, begins_with_token, hear_token, let_pass
 from tunnelconsole.engine.settings import PortRange
 from tunnelconsole.engine.transport.ends import End, receive
 from tunnelconsole.engine.transport.tls import TLSEnd, complete_handshake
@@ -106,7 +106,7 @@ class RelayServer(ListeningService[RelayServerSettings]):
                 else:
                     backend = Backend(self, end, peer, first, None)
                     await backend.attach()
-        except TokenRefused as error:
+        except (TokenBarred, TokenRefused) as error:
             self.refused(peer, str(error), kind_of(error))
             self.node.farewells.bid(end, b"")
         except (ProtocolError, OSError) as error:

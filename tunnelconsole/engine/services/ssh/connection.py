@@ -265,7 +265,7 @@ class Login:
                 service=self.server.name,
                 session=self.session.id,
                 peer=self.peer,
-                identity=self.entry.identity,
+                identity=self.session.identity,
                 reason=reason,
             )
         )

@@ -84,7 +84,7 @@ class Elsewhere:
                     peer=self._login.peer,
                     target=where,
                     reason=error.message,
-                    identity=self._login.entry.identity,
+                    identity=self._login.session.identity,
                 )
             )
             prohibited = isinstance(error, RequestRefused)

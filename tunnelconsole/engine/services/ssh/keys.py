@@ -200,21 +200,16 @@ def _options(line: str) -> tuple[list[tuple[str, str | None]], str]:
 
 
 def _narrowed(key: bytes, identity: str, fingerprint: str, options: list[tuple[str, str | None]]) -> Entry:
-    role: Role = "operate"
     sources: list[HostPatternList] = []
     expires: float | None = None
-    terminal = console = True
+    terminal = True
     forward = ForwardRights()
     key_only = False
     for name, value in options:
         changed = forward.with_option(name, value)
         forward = changed or forward
         match name, value:
-            case "role", "view":
-                role = "view"
-            case "role", "forward":
-                role, console = "view", False
-            case "role", "operate":
+            case "role", ("view" | "forward" | "operate"):
                 pass
             case "from", str(patterns):
                 sources.append(_sources(patterns))
@@ -231,7 +226,17 @@ def _narrowed(key: bytes, identity: str, fingerprint: str, options: list[tuple[s
                 pass
             case other, _ if changed is None:
                 raise NotAKey(f"its option {other[:32]!r} is not known here, or has a value that is not")
+    role, console = _role([value for name, value in options if name == "role"], forward.token)
     return Entry(key, identity, fingerprint, role, tuple(sources), expires, terminal, console, forward, key_only)
+
+
+def _role(given: list[str | None], token: str) -> tuple[Role, bool]:
+    """What a key may do of these roles, and whether it may have the console.
+
+    Whoever is given a token is to use servers: that they may steer this engine has to be said.
+    """
+    named = given or ["forward" if token else "operate"]
+    return ("operate" if named[-1] == "operate" else "view"), "forward" not in named
 
 
 def _sources(patterns: str) -> HostPatternList:

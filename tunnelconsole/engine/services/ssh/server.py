@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import msgspec
 
-from tunnelconsole.engine.grants import Grant
 from tunnelconsole.engine.limits import Place
 from tunnelconsole.engine.node import Node
 from tunnelconsole.engine.rules import Problem, Rule, above_zero, own_host
@@ -30,7 +29,8 @@ from tunnelconsole.engine.services.ssh.factor_rules import SECOND_FACTOR_RULES
 from tunnelconsole.engine.services.tunnel.target import TunnelURL
 from tunnelconsole.engine.sessions import ANONYMOUS, Channel, Flow, Session
 from tunnelconsole.engine.settings import FilePath, PortRange, Secret, TLSSettings
-from tunnelconsole.engine.token_rights import System
+from tunnelconsole.engine.tokens.grants import Grant
+from tunnelconsole.engine.tokens.rights import System
 from tunnelconsole.engine.transport.dialer import numeric
 from tunnelconsole.engine.transport.ends import End, SocketEnd
 from tunnelconsole.engine.transport.listener import Listener, is_loopback
@@ -205,7 +205,7 @@ class SSHServer(ListeningService[SSHServerSettings]):
                 service=self.name,
                 session=session.id,
                 peer=login.peer,
-                identity=entry.identity,
+                identity=session.identity,
                 role=entry.role if entry.console else "forward",
                 key=entry.fingerprint,
             )
@@ -274,7 +274,7 @@ class SSHServer(ListeningService[SSHServerSettings]):
         grant = self.grant_of(entry)
         if grant is None:
             return f"there is no token {entry.token[:64]}, for which its line stands"
-        return grant.refuses(None, peer)
+        return self.node.tokens.refuses(grant, None, peer)
 
     def no_session(self, login: Login) -> str:
         """Why somebody who has proven a key can have no further session now; "" when it can."""

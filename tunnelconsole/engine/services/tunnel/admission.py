@@ -8,16 +8,17 @@ import hmac
 import secrets
 from typing import TYPE_CHECKING, Final
 
-from tunnelconsole.engine.grants import Grant
 from tunnelconsole.engine.refusals import RefusalKind, kind_of
+from tunnelconsole.engine.services.listening import TOKEN_NEEDED
 from tunnelconsole.engine.services.tunnel.backend import Backend
 from tunnelconsole.engine.services.tunnel.client_backend import ClientBackend
 from tunnelconsole.engine.services.tunnel.hooks import NOT_JUDGED, Request
 from tunnelconsole.engine.services.tunnel.routes import HostRules
 from tunnelconsole.engine.sessions import ANONYMOUS
+from tunnelconsole.engine.tokens.grants import Grant
 from tunnelconsole.engine.transport.ends import End, receive, send_all
 from tunnelconsole.engine.transport.tls import TLSEnd
-from tunnelconsole.engine.wire.errors import NoRoom, ProtocolError
+from tunnelconsole.engine.wire.errors import NoRoom, NotAllowed, ProtocolError
 from tunnelconsole.engine.wire.token_proof import NOT_KNOWN, is_secret
 from tunnelconsole.engine.wire.tunnel import KEY_LENGTH, DataOffered, Rejected, TunnelAsked, TunnelServerHandshake
 
@@ -32,6 +33,9 @@ UNKNOWN: Final = 401
 
 FULL: Final = 503
 """Says that there is no room for a tunnel."""
+
+LATER: Final = 503
+"""Says that it cannot be told now who asks for a tunnel."""
 
 
 class Admission:
@@ -85,10 +89,15 @@ class Admission:
     # -- a tunnel --------------------------------------------------------------------------------------------------
 
     async def _attach(self, end: End, peer: str, handshake: TunnelServerHandshake, asked: TunnelAsked) -> None:
-        grant = self._server.node.tokens.bear(asked.token) if asked.token else None
+        try:
+            grant = self._server.node.tokens.bear(asked.token) if asked.token else None
+        except NotAllowed as error:
+            handshake.refuse(LATER if asked.native else 400, str(error))
+            self._turn_away(end, peer, handshake, str(error), kind_of(error))
+            return
         identity, owner = (grant.identity, grant.token) if grant is not None else self._identify(asked.token)
         request = Request(asked.name, peer, asked.head.method, asked.head.target, asked.head.fields)
-        status, reason = 401, NOT_KNOWN if asked.token else "a tunnel needs a token here"
+        status, reason = 401, NOT_KNOWN if asked.token else TOKEN_NEEDED
         if identity:
             status, reason = self._bar(grant, identity, asked.name, peer)
         if identity and not status:
@@ -97,7 +106,7 @@ class Admission:
             # An original knows 400 and nothing else.
             handshake.refuse(status if asked.native else 400, reason)
             kind: RefusalKind = "not_allowed"
-            if status == UNKNOWN and asked.token:
+            if reason == NOT_KNOWN:
                 kind = "credentials"
             elif status == FULL:
                 kind = "limit"

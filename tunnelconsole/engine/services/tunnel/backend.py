@@ -11,8 +11,8 @@ from tunnelconsole.engine.sessions import Session
 from tunnelconsole.engine.transport.link import Link, LinkOwner
 
 if TYPE_CHECKING:
-    from tunnelconsole.engine.grants import Grant
     from tunnelconsole.engine.services.tunnel.server import TunnelServer
+    from tunnelconsole.engine.tokens.grants import Grant
 
 
 class Caller(LinkOwner, Protocol):

@@ -10,8 +10,8 @@ from tunnelconsole.engine.rates import Allowance
 from tunnelconsole.engine.services.tunnel.inspector import Log
 
 if TYPE_CHECKING:
-    from tunnelconsole.engine.grants import Token
     from tunnelconsole.engine.services.tunnel.backend import Backend
+    from tunnelconsole.engine.tokens.grants import Token
 
 DOWN_TIME: Final = 5.0
 """Seconds for which a client whose service could not be reached gets no visitor, as long as another can take them;

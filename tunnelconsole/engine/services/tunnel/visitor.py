@@ -6,7 +6,6 @@ import math
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Final
 
-from tunnelconsole.engine.grants import Token
 from tunnelconsole.engine.identities import Holder
 from tunnelconsole.engine.limits import Place
 from tunnelconsole.engine.rates import Allowance
@@ -18,6 +17,7 @@ from tunnelconsole.engine.services.tunnel.proxied import visitor_of
 from tunnelconsole.engine.services.tunnel.raw import RawFlow
 from tunnelconsole.engine.services.tunnel.routes import Tunnel
 from tunnelconsole.engine.sessions import Channel
+from tunnelconsole.engine.tokens.grants import Token
 from tunnelconsole.engine.transport.link import Link
 from tunnelconsole.engine.transport.pacing import Pace, together
 from tunnelconsole.engine.transport.stream_link import StreamLink

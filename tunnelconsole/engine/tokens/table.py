@@ -14,7 +14,7 @@ class StoredSecret(msgspec.Struct, frozen=True):
     id: bytes
     verifier: bytes
     sealed: bytes | None
-    """The secret itself, encrypted, where a protocol needs it; see :mod:`tunnelconsole.engine.token_seal`."""
+    """The secret itself, encrypted, where a protocol needs it; see :mod:`tunnelconsole.engine.tokens.seal`."""
     created: float
     expires: float | None
     """Unix seconds from which on it proves nothing, because another has taken its place; None: while the token is."""
@@ -25,7 +25,7 @@ class StoredToken(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     rights: str
-    """JSON of :func:`tunnelconsole.engine.token_rights.encode_rights`."""
+    """JSON of :func:`tunnelconsole.engine.tokens.rights.encode_rights`."""
     created: float
     expires: float | None
     disabled: bool

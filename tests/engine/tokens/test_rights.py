@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from tunnelconsole.engine.token_rights import MAX_PATTERNS, TokenRights, decode_rights, encode_rights
+from tunnelconsole.engine.tokens.rights import MAX_PATTERNS, TokenRights, decode_rights, encode_rights
 
 EVERY_RIGHT: dict[str, Any] = {
     "kinds": ["jump", "relay"],

@@ -35,6 +35,15 @@ def _not_too_many(*patterns: Sequence[object]) -> list[Problem]:
     ]
 
 
+def _plain_names(chids: Sequence[str], rooms: Sequence[str]) -> list[Problem]:
+    return [
+        (key, f"{name[:64]!r} is no name and no pattern of names; write each by itself")
+        for key, given in (("chids", chids), ("rooms", rooms))
+        for name in given
+        if not name or "," in name or not name.isprintable()
+    ]
+
+
 def _no_negative(**counts: float) -> list[Problem]:
     return [(key, "must be 0 or more") for key, count in counts.items() if not 0 <= count < math.inf]
 
@@ -48,6 +57,7 @@ class TokenRights(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(("hosts", "ports", "chids", "rooms", "destinations", "clients"), _not_too_many),
+        Rule(("chids", "rooms"), _plain_names),
         Rule(("sessions", "channels", "requests"), _counts),
     )
 

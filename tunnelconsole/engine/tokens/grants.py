@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from tunnelconsole.engine.rates import Allowance, RateSettings
-from tunnelconsole.engine.token_rights import System, TokenRights
+from tunnelconsole.engine.tokens.rights import System, TokenRights
 from tunnelconsole.engine.transport.pacing import Pace
 
 if TYPE_CHECKING:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
 import sqlite3
 import threading
@@ -15,19 +16,21 @@ import msgspec
 import pytest
 
 from loopback import hears, told
-from tunnelconsole.engine import tokens as tokens_module
 from tunnelconsole.engine.bus import Bus
 from tunnelconsole.engine.engine import Engine
 from tunnelconsole.engine.events import Crashed, Event, StoreFailed
-from tunnelconsole.engine.grants import Grant, Token
 from tunnelconsole.engine.keeping import SAVE_INTERVAL
 from tunnelconsole.engine.meters import Meters
 from tunnelconsole.engine.sessions import Session, Sessions
-from tunnelconsole.engine.token_events import TokenChanged, TokenOver, TokensUnreadable
-from tunnelconsole.engine.token_rights import TokenRights, decode_rights
-from tunnelconsole.engine.token_seal import KEY_FILE, KEY_LENGTH, SealBroken, TokenSeal
-from tunnelconsole.engine.tokens import MAX_SECRETS, Tokens
+from tunnelconsole.engine.tokens import keyring as keyring_module
+from tunnelconsole.engine.tokens import register as tokens_module
+from tunnelconsole.engine.tokens.events import TokenChanged, TokenOver, TokensUnreadable
+from tunnelconsole.engine.tokens.grants import Grant, Token
+from tunnelconsole.engine.tokens.register import MAX_SECRETS, RESERVED_NAMES, Tokens
+from tunnelconsole.engine.tokens.rights import TokenRights, decode_rights
+from tunnelconsole.engine.tokens.seal import KEY_FILE, KEY_LENGTH, SealBroken, TokenSeal
 from tunnelconsole.engine.wire import token_proof
+from tunnelconsole.engine.wire.errors import NotAllowed
 from tunnelconsole.engine.wire.token_proof import Proof, is_secret, make_proof, secret_id
 from tunnelconsole.errors import RequestRefused
 from waiting import until
@@ -124,12 +127,40 @@ async def test_an_id_that_is_not_known_is_compared_as_one_that_is(
         compared.append(len(verifier))
         return compare(verifier, key)
 
-    monkeypatch.setattr(tokens_module, "is_key", counting)
+    monkeypatch.setattr(keyring_module, "is_key", counting)
     secret = await register.tokens.create("alice", rights())
     register.tokens.bear(secret)
     register.tokens.bear("tc_" + "A" * 43)
     register.tokens.bear("no token at all")
     assert compared == [32, 32, 32]
+
+
+@pytest.mark.parametrize("name", RESERVED_NAMES)
+async def test_none_is_called_what_those_are_called_who_have_none(register: Register, name: str) -> None:
+    with pytest.raises(RequestRefused, match="that is what others are called"):
+        await register.tokens.create(name, rights())
+
+
+@pytest.mark.parametrize("expires", [math.nan, math.inf, -math.inf])
+async def test_no_token_expires_at_no_time(register: Register, expires: float) -> None:
+    with pytest.raises(RequestRefused):
+        await register.tokens.create("alice", rights(), expires=expires)
+    await register.tokens.create("bob", rights())
+    with pytest.raises(RequestRefused, match="token bob cannot expire"):
+        await register.tokens.change("bob", expires=expires)
+
+
+async def test_one_for_a_single_use_waits_until_its_use_can_be_written(register: Register) -> None:
+    """Else it could be used again after a crash."""
+    once = register.tokens.bear(await register.tokens.create("alice", rights(one_time=True)))
+    often = register.tokens.bear(await register.tokens.create("bob", rights()))
+    assert once is not None
+    assert often is not None
+    register.tokens.noting = False
+    assert "cannot be written down" in register.tokens.refuses(once, "relay", "192.0.2.1:5")
+    assert register.tokens.refuses(often, "relay", "192.0.2.1:5") == ""
+    register.tokens.noting = True
+    assert register.tokens.refuses(once, "relay", "192.0.2.1:5") == ""
 
 
 @pytest.mark.parametrize("name", ["", " ", "a b", "a/b", "-a", "a\nb", "é", "a" * 64, "../a", "a;b"])
@@ -305,13 +336,13 @@ async def test_there_is_an_end_to_the_secrets_of_one_token(register: Register) -
 async def test_the_secret_itself_is_kept_sealed_for_jump_servers_alone(register: Register, tmp_path: Path) -> None:
     secret = await register.tokens.create("alice", rights(kinds=["jump"]))
     await register.tokens.create("bob", rights(kinds=["relay"]))
-    (sealed,) = register.tokens.secrets_of(register.tokens.find("alice"))
-    (unsealed,) = register.tokens.secrets_of(register.tokens.find("bob"))
+    (sealed,) = register.tokens.keyring.kept_of(register.tokens.find("alice"))
+    (unsealed,) = register.tokens.keyring.kept_of(register.tokens.find("bob"))
     assert unsealed.sealed is None
     assert sealed.sealed is not None
     assert secret.encode() not in sealed.sealed
     assert (tmp_path / KEY_FILE).stat().st_mode & 0o077 == 0
-    assert list(register.tokens.jump_secrets.values()) == [secret.encode()]
+    assert list(register.tokens.keyring.jump_secrets.values()) == [secret.encode()]
 
 
 async def test_a_sealed_secret_opens_with_its_key_and_under_its_name_alone(tmp_path: Path) -> None:
@@ -337,9 +368,9 @@ async def test_without_its_key_a_token_works_but_at_jump_servers_and_is_said_so(
         secret = await engine.node.tokens.create("alice")
     (tmp_path / KEY_FILE).unlink()
     async with Engine(state_dir=tmp_path) as engine:
-        await engine.node.tokens.open_sealed()
+        await engine.node.tokens.keyring.open_sealed()
         assert is_known(engine.node.tokens, secret)
-        assert not engine.node.tokens.jump_secrets
+        assert not engine.node.tokens.keyring.jump_secrets
         await hears(engine, TokensUnreadable, "token alice cannot be used with jump servers")
 
 
@@ -452,7 +483,8 @@ async def test_where_the_store_cannot_be_read_nobody_proves_anything_and_no_toke
     (tmp_path / "state.sqlite3").mkdir()
     async with Engine(state_dir=tmp_path) as engine:
         await hears(engine, StoreFailed)
-        assert not is_known(engine.node.tokens, "tc_" + "A" * 43)
+        with pytest.raises(NotAllowed, match="the tokens cannot be read at the moment"):
+            engine.node.tokens.bear("tc_" + "A" * 43)
         with pytest.raises(RequestRefused, match="cannot be read"):
             await engine.node.tokens.create("alice")
 
@@ -541,24 +573,24 @@ async def test_a_rotation_that_cannot_be_kept_leaves_the_old_secret_good(registe
         await register.tokens.rotate("alice", overlap=0)
     register.tokens.tick()
     assert is_known(register.tokens, old)
-    assert len(register.tokens.secrets_of(register.tokens.find("alice"))) == 1
+    assert len(register.tokens.keyring.kept_of(register.tokens.find("alice"))) == 1
 
 
 async def test_one_that_is_revoked_while_it_is_rotated_stays_revoked(
     register: Register, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await register.tokens.create("alice", rights(kinds=["jump"]))
-    make = register.tokens._make_secret
+    make = register.tokens.keyring.make
 
     async def slow(rights: TokenRights) -> Any:
         made = await make(rights)
         await register.tokens.revoke("alice")
         return made
 
-    monkeypatch.setattr(register.tokens, "_make_secret", slow)
+    monkeypatch.setattr(register.tokens.keyring, "make", slow)
     with pytest.raises(RequestRefused, match="has been revoked meanwhile"):
         await register.tokens.rotate("alice")
-    assert not register.tokens.jump_secrets
+    assert not register.tokens.keyring.jump_secrets
     assert len(register.tokens) == 0
 
 
@@ -677,8 +709,8 @@ async def test_sealed_secrets_that_come_after_a_jump_server_are_opened_for_it(tm
     (tmp_path / "state.sqlite3").rename(tmp_path / "away")
     (tmp_path / "state.sqlite3").mkdir()
     async with Engine(state_dir=tmp_path) as engine:
-        await engine.node.tokens.open_sealed()
+        await engine.node.tokens.keyring.open_sealed()
         (tmp_path / "state.sqlite3").rmdir()
         (tmp_path / "away").rename(tmp_path / "state.sqlite3")
         await engine._keeper._save()
-        assert list(engine.node.tokens.jump_secrets.values()) == [secret.encode()]
+        assert list(engine.node.tokens.keyring.jump_secrets.values()) == [secret.encode()]
