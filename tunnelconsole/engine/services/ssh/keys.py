@@ -231,12 +231,12 @@ def _narrowed(key: bytes, identity: str, fingerprint: str, options: list[tuple[s
 
 
 def _role(given: list[str | None], token: str) -> tuple[Role, bool]:
-    """What a key may do of these roles, and whether it may have the console.
+    """What a key may do of these roles, of which the least counts, and whether it may have the console.
 
     Whoever is given a token is to use servers: that they may steer this engine has to be said.
     """
-    named = given or ["forward" if token else "operate"]
-    return ("operate" if named[-1] == "operate" else "view"), "forward" not in named
+    named = set(given) or {"forward" if token else "operate"}
+    return ("operate" if named == {"operate"} else "view"), "forward" not in named
 
 
 def _sources(patterns: str) -> HostPatternList:
