@@ -106,7 +106,11 @@ async def test_what_only_looks_like_a_clients_request_is_answered_as_http(reques
     [
         ({"hosts_allow": ("*.example.org",)}, "app.example.net", "is not allowed here"),
         ({"hosts_deny": ("app.*",)}, "APP.example.net:8080", "is not allowed here"),
-        ({"reserved": {"app.*": "alice"}, "tokens": {"alice": Secret("a")}}, "app.example.net", "a token is needed here"),
+        (
+            {"reserved": {"app.*": "alice"}, "tokens": {"alice": Secret("a")}},
+            "app.example.net",
+            "a token is needed here",
+        ),
         ({"limits": LimitSettings(sessions=1)}, "other.example.net", "limit of 1 sessions"),
         ({}, "app.example.net", "exists already"),
     ],
