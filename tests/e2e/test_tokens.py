@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -164,7 +165,9 @@ def test_a_secret_goes_into_a_file_for_its_owner_alone_and_only_when_it_was_made
     assert "exists already" in daemon.ask("token", "create", "bob", "--out", str(file)).err
     assert "there is no token bob" in daemon.ask("token", "rotate", "bob", "--out", str(file)).err
     assert file.read_text() == first
-    daemon.ask("token", "rotate", "alice", "--out", str(file)).ok()
+    assert "more" not in daemon.ask("token", "list").ok()
+    daemon.ask("token", "rotate", "alice", "--overlap", "1h", "--out", str(file)).ok()
+    assert re.search(r"alice +active +never +(59m|1h)\S* more", daemon.ask("token", "list").ok())
     assert file.read_text().startswith("tc_")
     assert file.read_text() != first
     assert [each.name for each in file.parent.glob("*.new")] == []

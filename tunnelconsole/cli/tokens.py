@@ -160,13 +160,14 @@ def list_tokens(shared: Shared) -> None:
     """The tokens there are: state, expiry, last use, who is in, and what they may."""
     from tunnelconsole.cli.tables import Column, print_rows
     from tunnelconsole.control.figures import size
-    from tunnelconsole.control.token_words import expiry_words, last_use_words, rights_words
+    from tunnelconsole.control.token_words import expiry_words, last_use_words, old_secret_words, rights_words
     from tunnelconsole.control.tokens import GetTokens, Tokens
 
     columns: tuple[Column[TokenRow], ...] = (
         Column("NAME", lambda row, now: row.name),
         Column("STATE", lambda row, now: row.state),
         Column("EXPIRES", lambda row, now: expiry_words(row.expires, now)),
+        Column("OLD SECRET", old_secret_words),
         Column("LAST USE", last_use_words),
         Column("SESSIONS", lambda row, now: str(row.sessions)),
         Column("TODAY", lambda row, now: size(row.bytes_today)),

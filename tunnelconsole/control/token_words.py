@@ -65,6 +65,12 @@ def last_use_words(row: TokenRow, now: float) -> str:
     return NEVER if row.last_used is None else f"{figures.duration(now - row.last_used)} ago"
 
 
+def old_secret_words(row: TokenRow, now: float) -> str:
+    """For how long a secret from before a rotation stays good: ``23h59m more``; ``-`` where there is none."""
+    ends = [secret.expires for secret in row.secrets if secret.expires is not None and secret.expires > now]
+    return f"{figures.duration(max(ends) - now)} more" if ends else "-"
+
+
 def today_words(row: TokenRow) -> str:
     """What it has moved today, and of how much: ``1.2 MiB``, ``1.2 MiB of 10 GiB``."""
     used, most = figures.size(row.bytes_today), row.rights.get("bytes_per_day")

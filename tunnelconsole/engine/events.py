@@ -339,12 +339,12 @@ class CertificateUnusable(Event, frozen=True, kw_only=True):
 
 
 class CertificateRenewed(Event, frozen=True, kw_only=True):
-    """A certificate's files have changed, and connections to come are shown what is in them now."""
+    """A certificate's files, or that of the clients' authorities, have changed; connections to come go by them."""
 
     type: ClassVar[str] = "certificate-renewed"
     level: ClassVar[Level] = "info"
     certificate: str
-    """Its file."""
+    """The file that was changed."""
 
     def text(self) -> str:
         return f"{self.certificate} was replaced, and is used for connections from now on"

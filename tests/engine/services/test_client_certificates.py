@@ -13,7 +13,7 @@ from client_certificates import Authority, Owned, asking, coming, identity_at, s
 from jump_peers import SECRET, ask, home
 from loopback import hears, told
 from relay_peers import edge, shop_at
-from tunnelconsole.engine.events import BackendAttached, PeerRefused, SessionOpened
+from tunnelconsole.engine.events import BackendAttached, CertificateRenewed, PeerRefused, SessionOpened
 from tunnelconsole.engine.services.server_dialer import ServerDialer
 from tunnelconsole.engine.settings import FilePath, Fingerprint, HostPort, Secret, TLSSettings
 from tunnelconsole.engine.transport.client_trust import first_certificate
@@ -166,7 +166,7 @@ async def test_an_authority_that_was_replaced_lets_nobody_in_any_more(
         async with coming(at.address, showing(laptop)) as caller:
             assert not await ask(caller, at.far.address)
         shutil.copy(stranger.own.certificate, file)
-        at.service.refresh()
+        assert (await hears(at.engine, CertificateRenewed)).certificate == str(file)
         async with coming(at.address, showing(laptop)) as caller:
             with pytest.raises((OSError, asyncio.IncompleteReadError)):
                 await ask(caller, at.far.address)

@@ -320,10 +320,15 @@ async def test_a_visitor_that_only_says_no_more_gets_its_answer_as_long_as_it_co
         (made,) = at.service.visitors
         await until(lambda: made.deadline < at.engine.node.loop.time() + 1)  # it is doubted
         for _ in range(3):
-            deadline = made.deadline
+            deadline, now = made.deadline, at.engine.node.loop.time()
+            await until(partial(_has_passed, at.engine.node.loop, now))  # the clock counts in milliseconds
             await client.peer.send(data(stream_id, b"x"))
             await until(partial(_is_later, made, deadline))
         assert (await visitor.response()).body == b"xxx"
+
+
+def _has_passed(loop: asyncio.AbstractEventLoop, moment: float) -> bool:
+    return loop.time() > moment
 
 
 def _is_later(visitor: object, deadline: float) -> bool:

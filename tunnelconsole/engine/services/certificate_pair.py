@@ -42,7 +42,9 @@ class CertificatePair:
         self.certificate = certificate
         self.key = key
         self.stamp = self.look()
-        self._digest = self._read_digest()
+        self._digests = self._read_digests()
+        self.renewed_file = certificate
+        """The first of the files in which :meth:`refresh` found something else the last time that it did."""
         self.context = self._make_context()
         """For handshakes that begin now."""
 
@@ -59,17 +61,17 @@ class CertificatePair:
         if stamp == self.stamp:
             return False
         try:
-            digest = self._read_digest()
+            digests = self._read_digests()
             # A new context each time: loading files that do not fit together into the one in use would leave it without
             # a key, and every handshake would fail.
             context = self._make_context()
         except (OSError, ValueError) as error:
             raise OSError(self.explain(error)) from error
-        renewed = digest != self._digest
-        self.stamp, self._digest = stamp, digest
+        renewed = [path for path, digest in digests.items() if digest != self._digests[path]]
+        self.stamp, self._digests = stamp, digests
         if renewed:
-            self.context = context
-        return renewed
+            self.context, self.renewed_file = context, renewed[0]
+        return bool(renewed)
 
     def explain(self, error: Exception) -> str:
         """What is wrong with the files, in a sentence."""
@@ -86,9 +88,8 @@ class CertificatePair:
             self._clients.demand(context)
         return context
 
-    def _read_digest(self) -> bytes:
-        parts = (hashlib.sha256(path.read_bytes()).digest() for path in self._paths)
-        return b"".join(parts)
+    def _read_digests(self) -> dict[Path, bytes]:
+        return {path: hashlib.sha256(path.read_bytes()).digest() for path in self._paths}
 
 
 def _stamp_of(path: Path) -> tuple[int, ...] | None:
@@ -178,4 +179,4 @@ class CertificateWatch:
         found.told = ""
         if renewed:
             holder.renewed()
-            self._node.bus.publish(CertificateRenewed(service=holder.name, certificate=str(pair.certificate)))
+            self._node.bus.publish(CertificateRenewed(service=holder.name, certificate=str(pair.renewed_file)))
