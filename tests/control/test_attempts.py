@@ -48,8 +48,10 @@ async def rendezvous() -> AsyncIterator[tuple[Engine, str]]:
 
 
 async def settled(engine: Engine, state: str) -> None:
-    """Waits until both ends have an attempt that came to this."""
-    await until(lambda: {each.service for each in engine.node.attempts if each.state == state} == {"here", "there"})
+    """Waits until both ends have an attempt that came to this, and their links go that way."""
+    ends = {"here", "there"}
+    await until(lambda: {each.service for each in engine.node.attempts if each.state == state} == ends)
+    await until(lambda: all(engine.services[end].notes.get("path") == state for end in ends))
 
 
 async def test_an_attempt_is_told_with_its_candidates_and_its_timeline(tmp_path: Path) -> None:
