@@ -19,6 +19,14 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
 
 
 @pytest.fixture
+def program_anew(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
+    """The same, started anew each time and not as a copy of a process that is there: its arguments are its own."""
+    program = Program(tmp_path_factory.mktemp("e"), anew=True)
+    yield program
+    program.close()
+
+
+@pytest.fixture
 def origin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebOrigin]:
     """A real web server."""
     with web_origin(tmp_path_factory.mktemp("o")) as serving:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 
 import psutil
 import pytest
@@ -66,11 +65,9 @@ QUESTIONS = ("status", "services", "sessions", "channels", "events")
 
 
 @pytest.fixture
-def program(tmp_path: Path) -> Iterator[Program]:
-    """The installed program, started anew each time: what ``ps`` shows of it is looked at."""
-    program = Program(tmp_path, anew=True)
-    yield program
-    program.close()
+def program(program_anew: Program) -> Program:
+    """What ``ps`` shows of it is looked at."""
+    return program_anew
 
 
 @pytest.fixture

@@ -40,11 +40,9 @@ allow = ["127.0.0.1:*"]
 
 
 @pytest.fixture
-def program(tmp_path: Path) -> Iterator[Program]:
-    """The installed program, started anew each time: what ``ps`` shows of it is looked at."""
-    program = Program(tmp_path, anew=True)
-    yield program
-    program.close()
+def program(program_anew: Program) -> Program:
+    """What ``ps`` shows of it is looked at."""
+    return program_anew
 
 
 @pytest.fixture

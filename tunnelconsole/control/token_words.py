@@ -12,7 +12,7 @@ LISTS = ("kinds", "hosts", "ports", "chids", "rooms", "destinations", "clients")
 """The rights that are lists, in the order in which they are told."""
 
 SCOPE = (*LISTS, "one_time")
-"""The rights whose change ends the sessions of a token; see :data:`tunnelconsole.engine.tokens.SCOPE`."""
+"""The rights whose change ends the sessions of a token; see :data:`tunnelconsole.engine.tokens.register.SCOPE`."""
 
 NEVER = "never"
 
