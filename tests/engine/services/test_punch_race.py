@@ -349,6 +349,41 @@ async def test_many_sockets_meet_who_listens() -> None:
         joined(*await both(a.race(there, plan=Plan(many_sockets=8)), b.race(at(nobody().port))))
 
 
+async def test_further_sockets_dial_while_nobody_is_met(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(race, "MORE_FROM", 0.01)
+    monkeypatch.setattr(race, "MORE_UNTIL", 0.05)
+    with racers() as (a, _), blackhole() as hole:
+        there = at(hole.port, Kind.MAPPED)
+        running = asyncio.ensure_future(a.race(there, plan=Plan(many_sockets=8)).run(LIMIT))
+        await until(lambda: dialled(a.attempt) == 8 * (1 + race.MORE_SOCKETS))
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_one_of_the_further_sockets_is_met(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(race, "MORE_FROM", 0.01)
+    monkeypatch.setattr(race, "MORE_UNTIL", 0.05)
+    with racers() as (a, b):
+        number = b.port.number
+        b.port.close()
+        there = at(number, Kind.MAPPED)
+        # The first are refused, and do not dial again.
+        monkeypatch.setattr(race, "FIRST_REDIAL", LIMIT)
+        leading = asyncio.ensure_future(a.race(there, plan=Plan(many_sockets=8)).run(LIMIT))
+        await until(lambda: dialled(a.attempt) >= 8)
+        b.port = PunchingPort(number)
+        other = asyncio.ensure_future(b.race(at(nobody().port)).run(LIMIT))
+        joined(await begin_as_tls_does(await leading), await other)
+
+
+async def test_nobody_dials_from_further_sockets_once_somebody_is_met() -> None:
+    with racers() as (a, b):
+        made = a.race(at(b.port.number, Kind.MAPPED), plan=Plan(many_sockets=8))
+        joined(*await both(made, b.race(at(nobody().port))))
+        assert dialled(a.attempt) == 8
+        assert all(dial.timer is None for dial in made._dials)
+
+
 async def test_a_host_without_descriptors_dials_on_and_does_not_spin(monkeypatch: pytest.MonkeyPatch) -> None:
     tried = 0
 

@@ -57,7 +57,18 @@ FIRST_REPETITION: Final = 1.0
 """Seconds after which the kernel repeats a SYN (RFC 6298, section 2); Linux 6.5 and later do so each time that long."""
 
 PROBE_LIFE: Final = 0.9
-"""Seconds that one of many ports has to answer: with the kernel's repetition they would be two thousand SYNs."""
+"""Seconds that one of many has to answer: with the kernel's repetition they would be two thousand SYNs."""
+
+MORE_SOCKETS: Final = 2
+"""As many further sockets for each of many, while nobody has been met: 256 against 1,024 of 64,512 ports miss each
+other in one race of 60, 768 in one of 200,000. Later would be too late: a hole serves only while the socket that made
+it is open, as conntrack takes another one's answer for no part of it."""
+
+MORE_FROM: Final = 0.25
+"""Seconds from the start until the first of those: three round trips of what most attempts need."""
+
+MORE_UNTIL: Final = 0.65
+"""Seconds from the start until the last of those: it has to come before the other end's are given up."""
 
 BATCH: Final = 64
 """Dials in one turn of the loop: some 2 ms, so that answers to the first are heard before the last is sent."""
@@ -79,10 +90,16 @@ class Repeats(enum.Enum):
 class Dial:
     """One address that is dialled, again and again."""
 
-    __slots__ = ("address", "interval", "label", "local_port", "method", "repeats", "sock", "started", "timer")
+    __slots__ = ("address", "after", "interval", "label", "local_port", "method", "repeats", "sock", "started", "timer")
 
     def __init__(
-        self, address: Address, method: str, label: str, local_port: int | None, repeats: Repeats = Repeats.HELD
+        self,
+        address: Address,
+        method: str,
+        label: str,
+        local_port: int | None,
+        repeats: Repeats = Repeats.HELD,
+        after: float = 0.0,
     ) -> None:
         self.address = address
         self.method = method
@@ -91,6 +108,8 @@ class Dial:
         self.local_port = local_port
         """Another port than the one that is punched; None for that."""
         self.repeats = repeats
+        self.after = after
+        """Seconds from the start of the race."""
         self.interval = FIRST_REDIAL
         self.sock: socket.socket | None = None
         self.started = 0.0
@@ -170,7 +189,11 @@ class Race:
         self._next_batch = None
         batch = list(itertools.islice(self._waiting, BATCH))
         for dial in batch:
-            if not self._won.done():
+            if self._won.done():
+                continue
+            if dial.after:
+                dial.timer = self._loop.call_later(dial.after, self._start, dial)
+            else:
                 self._start(dial)
         if len(batch) == BATCH:
             self._next_batch = self._loop.call_soon(self._start_batch)
@@ -321,6 +344,10 @@ def _around(mapped: Candidate, plan: Plan) -> Iterator[Dial]:
     if plan.many_sockets:
         for _ in range(plan.many_sockets):
             yield Dial(address, Kind.MAPPED.value, mapped.address, 0)
+        more = plan.many_sockets * MORE_SOCKETS
+        for number in range(more):
+            after = MORE_FROM + (MORE_UNTIL - MORE_FROM) * number / more
+            yield Dial(address, Kind.MAPPED.value, mapped.address, 0, Repeats.NEVER, after)
         return
     if plan.mapped:
         yield from _dial(mapped, Kind.MAPPED.value)
