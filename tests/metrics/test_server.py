@@ -62,6 +62,39 @@ async def test_any_other_path_is_told_which_there_are(address: str) -> None:
     assert "/metrics, /healthz, /readyz" in body
 
 
+@pytest.mark.parametrize("path", ["/metrics", "/healthz", "/readyz"])
+@pytest.mark.parametrize("host", ["rebound.example", "rebound.example:9520", "localhost.example", "127.0.0.1.example"])
+async def test_on_loopback_a_name_that_a_page_could_have_is_refused(address: str, path: str, host: str) -> None:
+    answer = await say(address, f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+    status, body = split(answer)
+    assert status == 403
+    assert "localhost" in body
+    assert "tunnelconsole_" not in body
+
+
+@pytest.mark.parametrize(
+    "field",
+    ["Host: localhost:9520", "Host: LocalHost.", "Host: 127.0.0.1", "Host: [::1]:9520", "Host: a.localhost", ""],
+)
+async def test_on_loopback_this_machine_s_own_names_are_answered(address: str, field: str) -> None:
+    line = f"GET /healthz HTTP/1.{1 if field else 0}\r\n"
+    answer = await say(address, (line + (f"{field}\r\n" if field else "") + "\r\n").encode())
+    assert split(answer) == (200, "ok\n")
+
+
+async def test_on_loopback_the_machine_s_name_is_answered(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("socket.gethostname", lambda: "Desk")
+    assert split(await say(address, b"GET /healthz HTTP/1.1\r\nHost: desk:9520\r\n\r\n")) == (200, "ok\n")
+
+
+async def test_beyond_loopback_any_name_is_answered(engine: Engine) -> None:
+    server = MetricsServer(engine, "1")
+    await server.bind(ListenAddress("0.0.0.0", 0))
+    address = server.serve().replace("0.0.0.0", "127.0.0.1")
+    assert split(await say(address, b"GET /healthz HTTP/1.1\r\nHost: metrics.example\r\n\r\n")) == (200, "ok\n")
+    await server.close()
+
+
 async def test_whoever_would_change_something_is_told_that_nothing_can_be(address: str) -> None:
     answer = await say(address, b"POST /metrics HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello")
     assert split(answer)[0] == 405

@@ -7,6 +7,7 @@ there are at once.
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import socket
 import time
 from collections.abc import Iterable, Iterator
@@ -23,6 +24,7 @@ from tunnelconsole.engine.transport.ends import SocketEnd
 from tunnelconsole.engine.transport.link import EndLink, Link
 from tunnelconsole.engine.transport.listener import Listener, bound, is_loopback
 from tunnelconsole.engine.wire.http.answer import plain_response, status_page
+from tunnelconsole.engine.wire.http.forward import host_name
 from tunnelconsole.engine.wire.http.head import HeadReader, HttpError, RequestHead, parse_request, serialize
 from tunnelconsole.errors import ListenFailed
 from tunnelconsole.metrics.counts import Counts
@@ -53,6 +55,22 @@ HEADER_LINES: Final = 2
 
 PATHS: Final = ("/metrics", "/healthz", "/readyz")
 """What there is."""
+
+
+def names_this_machine(host: str) -> bool:
+    """Whether the value of a request's ``Host`` is one by which this machine alone is asked on loopback.
+
+    A page in a browser here could ask by a name of its own that leads to loopback (DNS rebinding), and read the answer;
+    it cannot make an address or ``localhost`` its own. A request without a host comes from no browser.
+    """
+    name = host_name(host)
+    if name in ("", "localhost", socket.gethostname().lower()) or name.endswith(".localhost"):
+        return True
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 class _One:
@@ -155,6 +173,10 @@ class MetricsServer:
                 self._text = b"".join(parts)
                 self._read_at = time.monotonic()
             return self._text
+
+    def is_asked_by(self, host: str) -> bool:
+        """Whether a request for this host is for here: on loopback for this machine's own names alone."""
+        return self._listener is None or not is_loopback(self._listener.host) or names_this_machine(host)
 
     def answer_later(self, visit: _Visit, *, body: bool) -> None:
         """Has the metrics read for a visit."""
@@ -274,6 +296,9 @@ class _Visit:
         if head.method not in ("GET", "HEAD"):
             sentence = "only GET and HEAD are of use here"
             self.say(status_page(405, sentence, connection="close", fields=[("Allow", "GET, HEAD")]))
+        elif not self._server.is_asked_by(head.values.get("host", "")):
+            sentence = "on loopback these are asked for by an address, by localhost, or by this machine's own name"
+            self.say(status_page(403, sentence, connection="close", body=body))
         elif path == "/metrics":
             self._server.answer_later(self, body=body)
         else:
