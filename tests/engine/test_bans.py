@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunnelconsole.engine import bans as module
-from tunnelconsole.engine.ban_events import AddressBanned, AddressUnbanned, FailuresForgotten
+from tunnelconsole.engine.ban_events import AddressBanned, AddressUnbanned, BansRestored, FailuresForgotten
+from tunnelconsole.engine.ban_table import KeptBan
 from tunnelconsole.engine.bans import LONGEST, MAX_BANS, MAX_SOURCES, SOON, Bans, HandshakeRate, Policy, source_named
 from tunnelconsole.engine.bus import Bus
 from tunnelconsole.engine.events import Event
@@ -32,9 +33,9 @@ class Guarded:
     events: list[Event] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        bus = Bus()
-        bus.count(self.events.append)
-        self.bans = Bans(bus, lambda: self.now, lambda: self.now + 1e9)
+        self.bus = Bus()
+        self.bus.count(self.events.append)
+        self.bans = Bans(self.bus, lambda: self.now, lambda: self.now + 1e9)
 
     def fails(self, times: int = 1, host: str = GUESSER, **limits: Any) -> None:
         for _ in range(times):
@@ -281,3 +282,103 @@ class TestHandshakeRates:
             now += 2.0
             rate.admits(f"10.0.{number >> 8}.{number & 255}:1")
         assert len(rate) <= 2
+
+
+class TestARestart:
+    """What one register gives away, and another one takes over."""
+
+    def after(self, guarded: Guarded, seconds: float = 0.0) -> Guarded:
+        """The register of an engine that is started so much later, whose clock has begun anew."""
+        off = guarded.now + 1e9 + seconds
+        later = Guarded()
+        later.bans = Bans(later.bus, lambda: later.now, lambda: later.now - 1000 + off)
+        later.bans.restore(guarded.bans.take_changes())
+        return later
+
+    def test_a_ban_lasts_for_as_long_as_it_had_left(self, guarded: Guarded) -> None:
+        guarded.fails(BAN_AFTER)
+        later = self.after(guarded, BAN_TIME - 10)
+        assert later.banned()
+        assert later.told(BansRestored) == ["1 address is still banned from before the restart"]
+        later.now += 11
+        assert not later.banned()
+        assert later.told(AddressUnbanned)
+
+    def test_all_that_is_told_of_it_is_kept(self, guarded: Guarded) -> None:
+        guarded.fails(BAN_AFTER)
+        guarded.bans.ban("2001:db8::7", 3600)
+        (before, after) = ([ban for ban, _ in each.bans.rows()] for each in (guarded, self.after(guarded)))
+        assert [(ban.address, ban.by_hand) for ban in after] == [("2001:db8::/64", True), (GUESSER, False)]
+        for one, other in zip(before, after, strict=True):
+            assert (one.service, one.reason, one.failures, one.since, one.seconds) == (
+                other.service,
+                other.reason,
+                other.failures,
+                other.since,
+                other.seconds,
+            )
+
+    def test_one_that_ended_meanwhile_is_over(self, guarded: Guarded) -> None:
+        guarded.fails(BAN_AFTER)
+        later = self.after(guarded, BAN_TIME + 1)
+        assert not later.banned()
+        assert not later.events
+
+    def test_none_gets_longer_because_the_time_of_day_was_set_back(self, guarded: Guarded) -> None:
+        guarded.fails(BAN_AFTER)
+        ((_, left),) = self.after(guarded, -1e6).bans.rows()
+        assert left == pytest.approx(BAN_TIME)
+
+    def test_the_next_one_is_twice_as_long_all_the_same(self, guarded: Guarded) -> None:
+        guarded.fails(BAN_AFTER)
+        later = self.after(guarded)
+        later.now += BAN_TIME + 1
+        later.fails(BAN_AFTER)
+        ((ban, _),) = later.bans.rows()
+        assert ban.seconds == 2 * BAN_TIME
+
+    def test_one_that_was_lifted_does_not_come_back(self, guarded: Guarded) -> None:
+        guarded.fails(BAN_AFTER)
+        guarded.bans.lift(GUESSER)
+        assert not self.after(guarded).banned()
+
+    @pytest.mark.parametrize(
+        "spoilt",
+        [
+            {"address": "everybody"},
+            {"address": "192.0.2.0/24"},
+            {"address": "2001:db8::7"},
+            {"until": float("inf"), "seconds": float("inf")},
+            {"until": float("nan")},
+            {"seconds": float("nan")},
+            {"seconds": 0.0},
+            {"since": float("nan")},
+        ],
+        ids=str,
+    )
+    def test_what_no_engine_has_written_is_left_out(self, guarded: Guarded, spoilt: dict[str, Any]) -> None:
+        row: dict[str, Any] = {
+            "address": GUESSER,
+            "service": "home",
+            "reason": "wrong secret",
+            "failures": 10,
+            "since": 1e9 + guarded.now,
+            "seconds": 600.0,
+            "until": 1e9 + guarded.now + 600,
+            "by_hand": False,
+        }
+        guarded.bans.restore([KeptBan(**row | spoilt)])
+        assert not guarded.bans.rows()
+
+    def test_no_more_are_taken_over_than_there_may_be(self, guarded: Guarded, monkeypatch: pytest.MonkeyPatch) -> None:
+        for number in range(3):
+            guarded.bans.ban(f"192.0.2.{number}", 60)
+        monkeypatch.setattr(module, "MAX_BANS", 2)
+        assert len(self.after(guarded).bans) == 2
+
+    def test_what_changes_while_it_is_written_is_written_again(self, guarded: Guarded) -> None:
+        guarded.bans.ban(GUESSER, 60)
+        assert [ban.address for ban in guarded.bans.take_changes()] == [GUESSER]
+        assert not guarded.bans.unsaved
+        guarded.bans.lift(GUESSER)
+        assert guarded.bans.unsaved

@@ -62,6 +62,16 @@ async def test_a_store_of_the_first_version_is_brought_up_to_date_and_copied_bef
     assert stat.S_IMODE(copy.stat().st_mode) == 0o600
 
 
+@pytest.mark.parametrize("of", range(1, SCHEMA_VERSION))
+def test_a_store_of_any_earlier_version_has_all_tables_afterwards(tmp_path: Path, of: int) -> None:
+    with closing(sqlite3.connect(tmp_path / NAME)) as database:
+        database.executescript("".join(STEPS[:of]))
+        database.execute(f"PRAGMA user_version = {of}")
+        copy = bring_up_to_date(database, tmp_path / NAME)
+        assert copy == tmp_path / f"{NAME}.version-{of}"
+        assert bring_up_to_date(database, tmp_path / NAME) is None  # which looks for each of them
+
+
 async def test_one_that_is_up_to_date_is_not_copied(first: Path) -> None:
     async with Engine(state_dir=first) as engine:
         await hears(engine, StoreUpdated)

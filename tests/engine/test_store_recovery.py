@@ -210,3 +210,53 @@ async def test_where_the_last_write_fails_too_the_engine_ends_nevertheless(tmp_p
             engine.node.meters.service("home").add(1, 1)
             await hears(engine, StoreFailed)
         assert len(told(engine, StoreFailed)) == 1
+
+
+def banned(folder: Path) -> list[str]:
+    with looking(folder) as database:
+        return [address for (address,) in database.execute("SELECT address FROM bans ORDER BY number")]
+
+
+async def test_a_ban_by_hand_is_kept_at_once_and_so_is_that_it_was_lifted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeping, "SAVE_INTERVAL", 3600.0)
+    async with Engine(state_dir=tmp_path) as engine:
+        for address in ("192.0.2.7", "192.0.2.8"):
+            engine.node.bans.ban(address, 3600)
+        await until(lambda: banned(tmp_path) == ["192.0.2.7", "192.0.2.8"])
+        engine.node.bans.lift("192.0.2.7")
+        await until(lambda: banned(tmp_path) == ["192.0.2.8"])
+
+
+async def test_bans_hold_on_behind_a_restart(tmp_path: Path) -> None:
+    async with Engine(state_dir=tmp_path) as engine:
+        engine.node.bans.ban("192.0.2.7", 3600)
+    async with Engine(state_dir=tmp_path) as engine:
+        ((ban, left),) = engine.node.bans.rows()
+        assert (ban.address, ban.by_hand) == ("192.0.2.7", True)
+        assert 3500 < left <= 3600
+
+
+async def test_bans_that_could_not_be_written_are_written_afterwards(tmp_path: Path, engine: Engine) -> None:
+    with looking(tmp_path) as database:
+        database.execute("BEGIN EXCLUSIVE")
+        engine.node.bans.ban("192.0.2.7", 3600)
+        await hears(engine, StoreFailed)
+        database.execute("COMMIT")
+    await until(lambda: banned(tmp_path) == ["192.0.2.7"])
+
+
+async def test_a_file_from_before_a_ban_was_lifted_does_not_bring_it_back(tmp_path: Path, engine: Engine) -> None:
+    engine.node.bans.ban("192.0.2.7", 3600)
+    await until(lambda: banned(tmp_path) == ["192.0.2.7"])
+    with looking(tmp_path) as database, closing(sqlite3.connect(tmp_path / "before")) as copy:
+        database.backup(copy)
+    engine.node.bans.lift("192.0.2.7")
+    await until(lambda: banned(tmp_path) == [])
+    removed(tmp_path / NAME)
+    (tmp_path / "before").rename(tmp_path / NAME)
+    engine.node.meters.service("home").add(1, 1)  # so that there is something to write
+    await hears(engine, StoreRecovered)
+    await until(lambda: banned(tmp_path) == [])
+    assert not engine.node.bans.rows()

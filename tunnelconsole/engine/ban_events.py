@@ -45,6 +45,18 @@ class AddressUnbanned(Event, frozen=True, kw_only=True):
         return Cause(self.address, self.cause)
 
 
+class BansRestored(Event, frozen=True, kw_only=True):
+    """Bans of before a restart hold on."""
+
+    type: ClassVar[str] = "bans-restored"
+    level: ClassVar[Level] = "info"
+    count: int
+
+    def text(self) -> str:
+        bans = "1 address is" if self.count == 1 else f"{self.count:,} addresses are"
+        return f"{bans} still banned from before the restart"
+
+
 class FailuresForgotten(Event, frozen=True, kw_only=True):
     """So many addresses fail that the failures of one had to be forgotten."""
 

@@ -1,20 +1,22 @@
 """Bans: who guesses secrets is turned away for a time, at every service of the node.
 
 Failures are counted per source, an IPv4 address or an IPv6 network of 64 bits, over all services together; each service
-says by its limits how many are too many. A ban ends by itself, and the next one soon after is twice as long. Nothing of
-this survives a restart. Sessions that are open already stay.
+says by its limits how many are too many. A ban ends by itself, and the next one soon after is twice as long. The store
+has bans survive a restart, but no counts of failures. Sessions that are open already stay.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
 from tunnelconsole.engine.access import Clients, plain_address, source_of
-from tunnelconsole.engine.ban_events import AddressBanned, AddressUnbanned, FailuresForgotten
+from tunnelconsole.engine.ban_events import AddressBanned, AddressUnbanned, BansRestored, FailuresForgotten
+from tunnelconsole.engine.ban_table import KeptBan
 from tunnelconsole.engine.bus import Bus
 from tunnelconsole.engine.limits import LimitSettings
 from tunnelconsole.engine.units import Frequency
@@ -36,6 +38,9 @@ MAX_BY_HAND: Final = 1000
 MAX_SOURCES: Final = 10_000
 """Sources whose failures, or handshakes, are counted, some 3 MB at the most; beyond that those are forgotten that were
 heard of the longest ago. Who has as many addresses is no matter for bans."""
+
+LONGEST_BY_HAND: Final = 100 * 366 * 86_400.0
+"""Seconds that a ban by hand may last, a century: nobody means more, and infinity is no time."""
 
 BY_HAND: Final = "by hand"
 """Why an operator's ban is there."""
@@ -63,7 +68,7 @@ class Ban:
     """By the clock of the register."""
     by_hand: bool = False
     turned_away: int = 0
-    """Connections of it that were closed meanwhile."""
+    """Connections of it that were closed meanwhile, since this engine was started."""
 
 
 class Policy:
@@ -113,6 +118,10 @@ class Bans:
         self._bans: dict[str, Ban] = {}
         self._offenders: dict[str, _Offender] = {}
         self._next_end = float("inf")
+        self.unsaved = False
+        """Whether they have changed since :meth:`take_changes`."""
+        self.due: Callable[[], None] = lambda: None
+        """Called when they should be kept at once: an operator has changed them."""
 
     def __len__(self) -> int:
         return len(self._bans)
@@ -184,7 +193,7 @@ class Bans:
         :raises RequestRefused: it is no address, or the time is none.
         """
         source = source_named(text)
-        if not 0 < seconds <= 100 * 366 * 86_400:  # nobody means more, and infinity is no time
+        if not 0 < seconds <= LONGEST_BY_HAND:
             raise RequestRefused(f"nobody can be banned for {seconds:g} s", "say for how long, such as 1h")
         before = self._bans.get(source)
         others = sum(ban.by_hand for ban in self._bans.values() if ban is not before)
@@ -193,6 +202,7 @@ class Bans:
         self._bans.pop(source, None)
         now = self._clock()
         self._add(Ban(source, "", BY_HAND, 0, self._wall(), seconds, now + seconds, by_hand=True))
+        self.due()
         return f"{source} is banned; its sessions that are open stay"
 
     def lift(self, text: str) -> str:
@@ -207,6 +217,7 @@ class Bans:
             raise RequestRefused(f"{source} is not banned", "tunnelconsole bans lists who is")
         self._offenders.pop(source, None)
         self._remove(source, "it was lifted")
+        self.due()
         return f"{source} may connect again"
 
     def tick(self) -> None:
@@ -218,7 +229,58 @@ class Bans:
             self._remove(ban.address, "its time is over")
         self._next_end = min((ban.over_at for ban in self._bans.values()), default=float("inf"))
 
+    def take_changes(self) -> list[KeptBan]:
+        """All bans, to be kept instead of those that are kept: whoever takes them writes them, or says that it failed
+        by setting :attr:`unsaved` again.
+        """
+        self.unsaved = False
+        off = self._wall() - self._clock()
+        return [
+            KeptBan(
+                ban.address,
+                ban.service,
+                ban.reason,
+                ban.failures,
+                ban.since,
+                ban.seconds,
+                ban.over_at + off,
+                ban.by_hand,
+            )
+            for ban in self._bans.values()
+        ]
+
+    def restore(self, kept: Iterable[KeptBan]) -> None:
+        """Has bans of an earlier run last for as long as they had left.
+
+        A ban never lasts longer for that than it was to last in all, whatever has become of the time of day meanwhile.
+        Those of addresses that are banned already do not count, nor do rows that no engine has written.
+        """
+        now, restored = self._clock(), 0
+        for each in kept:
+            left = self._left_of(each)
+            if left <= 0 or each.address in self._bans or len(self._bans) >= MAX_BANS:
+                continue
+            over_at, hand = now + left, each.by_hand
+            self._bans[each.address] = Ban(
+                each.address, each.service, each.reason, each.failures, each.since, each.seconds, over_at, by_hand=hand
+            )
+            self._next_end = min(self._next_end, over_at)
+            if not hand:
+                offender = self._offenders[each.address] = _Offender(now)
+                offender.last_ban, offender.banned_until = each.seconds, over_at
+            restored += 1
+        if restored:
+            self._bus.publish(BansRestored(count=restored))
+
+    def _left_of(self, kept: KeptBan) -> float:
+        """Seconds that a ban of an earlier run has left; 0 where it is over, or is none."""
+        if not 0 < kept.seconds <= LONGEST_BY_HAND or not math.isfinite(kept.since) or not _is_source(kept.address):
+            return 0.0
+        left = kept.until - self._wall()
+        return min(left, kept.seconds) if left > 0 else 0.0
+
     def _add(self, ban: Ban) -> None:
+        self.unsaved = True
         if len(self._bans) >= MAX_BANS:
             oldest = next(other.address for other in self._bans.values() if not other.by_hand)
             self._remove(oldest, f"{MAX_BANS} are banned, and this was the oldest")
@@ -232,6 +294,7 @@ class Bans:
 
     def _remove(self, source: str, cause: str) -> None:
         ban = self._bans.pop(source)
+        self.unsaved = True
         self._bus.publish(
             AddressUnbanned(service=ban.service, address=source, turned_away=ban.turned_away, cause=cause)
         )
@@ -252,6 +315,14 @@ def source_named(text: str) -> str:
     except ValueError:
         raise RequestRefused(f"{shown or 'nothing'} is not an IP address", NO_ADDRESS) from None
     return source
+
+
+def _is_source(text: str) -> bool:
+    """Whether this is how an address is written that can be banned."""
+    try:
+        return source_named(text) == text
+    except RequestRefused:
+        return False
 
 
 class HandshakeRate:

@@ -15,6 +15,8 @@ from pathlib import Path
 
 from tunnelconsole.engine.audit import AuditEntry
 from tunnelconsole.engine.backoff import Backoff
+from tunnelconsole.engine.ban_table import read_bans, write_bans
+from tunnelconsole.engine.bans import MAX_BANS
 from tunnelconsole.engine.bus import Record
 from tunnelconsole.engine.events import StoreFailed, StoreRecovered, StoreUpdated
 from tunnelconsole.engine.node import Node
@@ -47,6 +49,8 @@ class Keeper:
         self._closing = asyncio.Event()
         self._due = asyncio.Event()
         """Set when something is to be written at once, unless that fails at the moment."""
+        self._bans = node.bans
+        self._bans.due = self._due.set
         self._tokens = node.tokens
         self._left_out: set[str] = set()
         """Names of tokens in the file that could not be read: they stay there."""
@@ -98,12 +102,14 @@ class Keeper:
             tokens = await self._store.transact(read_tokens)
             self._audit.restore(await self._store.audit())
             self._meters.restore(totals)
+            self._bans.restore(await self._store.transact(partial(read_bans, most=MAX_BANS)))
             self._tokens.load(tokens)
             self._left_out = {token.name for token in tokens} - {token.name for token in self._tokens}
             await self._tokens.keyring.open_loaded()
             self._opened = True
             return events
-        # The file may be another one, such as a copy from before somebody's token was revoked.
+        # The file may be another one, such as a copy from before somebody's token was revoked, or a ban was set.
+        self._bans.unsaved = True
         found = {token.name for token in await self._store.transact(read_tokens)}
         self._tokens.all_changed(found - self._left_out)
         return []
@@ -126,6 +132,15 @@ class Keeper:
             except BaseException:
                 self._tokens.put_back(changes)
                 raise
+
+    async def _save_bans(self) -> None:
+        if not self._bans.unsaved:
+            return
+        try:
+            await self._store.transact(partial(write_bans, bans=self._bans.take_changes()))
+        except BaseException:
+            self._bans.unsaved = True
+            raise
 
     async def _save_on(self) -> None:
         """Writes every :data:`SAVE_INTERVAL`, and the audit trail at once; after a failure later and later."""
@@ -154,6 +169,7 @@ class Keeper:
             await self._store.save(self._meters.totals(), events, await self._missing(entries))
             events, entries = [], []
             await self._save_tokens()
+            await self._save_bans()
         except (sqlite3.Error, OSError, NotPrivate) as error:
             self._unsaved = deque([*events, *self._unsaved], maxlen=KEPT_EVENTS)
             self._audit.give_back(entries)

@@ -61,6 +61,19 @@ CREATE TABLE audit (
     text TEXT NOT NULL
 ) STRICT;
 """,
+    """
+CREATE TABLE bans (
+    number INTEGER PRIMARY KEY,
+    address TEXT NOT NULL UNIQUE,
+    service TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    failures INTEGER NOT NULL,
+    since REAL NOT NULL,
+    seconds REAL NOT NULL,
+    until REAL NOT NULL,
+    by_hand INTEGER NOT NULL
+) STRICT;
+""",
 )
 """What makes version 1 of an empty file, version 2 of that, and so on. What has been released is never changed: a file
 that has it would not get the change."""

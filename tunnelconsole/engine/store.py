@@ -1,4 +1,5 @@
-"""What survives a restart: lifetime totals per service, and the last warnings and errors, in SQLite.
+"""What survives a restart, in SQLite: lifetime totals per service, the last warnings and errors, tokens, bans, and the
+audit trail.
 
 All work is done by one thread of the store's own, so that a slow disk never holds up a tunnel. A folder is one
 engine's, because two would overwrite each other's totals: the file ``state.sqlite3.lock`` is held locked meanwhile.
