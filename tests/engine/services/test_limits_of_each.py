@@ -104,7 +104,7 @@ async def test_an_address_has_so_many_chids() -> None:
 
 
 async def test_visitors_of_one_address_share_its_requests_and_all_share_the_services() -> None:
-    for limited in ({"per_address": RateSettings(requests=1)}, {"per_service": RateSettings(requests=1)}):
+    for limited in ({"per_address": RateSettings(requests=0.01)}, {"per_service": RateSettings(requests=0.01)}):
         async with app(server=limited) as made, AsyncExitStack() as stack:
             visitors = [await stack.enter_async_context(made.visiting()) for _ in range(3)]
             statuses = [(await visitor.get("/")).status for visitor in visitors]

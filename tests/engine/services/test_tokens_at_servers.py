@@ -315,7 +315,7 @@ async def test_what_is_reserved_for_an_identity_of_the_settings_is_not_for_a_tok
 
 async def test_requests_of_a_tokens_visitors_are_held_to_its_rate() -> None:
     async with web(**NEEDED) as at:
-        token = await made(at.engine, requests=1)
+        token = await made(at.engine, requests=0.01)
         async with app_at(at, token=token) as app, app.visiting() as visitor:
             statuses = [(await visitor.get("/")).status for _ in range(3)]
             assert statuses[0] == 200

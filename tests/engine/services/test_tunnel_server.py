@@ -11,6 +11,7 @@ import pytest
 
 from loopback import BULK, FREE, hears, target, told
 from tunnel_peers import HOST, Original, Service, Visitor, Web, ok, web
+from tunnelconsole.engine import rates
 from tunnelconsole.engine.events import BackendAttached, BackendLeft, ChannelClosed, ChannelOpened, PeerRefused
 from tunnelconsole.engine.hosts import HostPattern
 from tunnelconsole.engine.limits import LimitSettings
@@ -495,18 +496,41 @@ async def test_requests_beyond_the_rate_of_a_connection_are_429() -> None:
             assert (await other.get("/")).status == 200
 
 
+@pytest.fixture
+def two_requests(monkeypatch: pytest.MonkeyPatch) -> RateSettings:
+    """A rate by which two requests may come at once, and the next only after a minute."""
+    monkeypatch.setattr(rates, "BURST_SECONDS", 120.0)
+    return RateSettings(requests=1 / 60)
+
+
 @pytest.mark.parametrize("limit", ["per_tunnel", "per_identity"])
-async def test_requests_beyond_the_rate_of_a_tunnel_or_its_identity_are_429_for_all(limit: str) -> None:
-    async with Piped(**{limit: RateSettings(requests=2)}) as at, at.web.visiting() as other:
+async def test_requests_beyond_the_rate_of_a_tunnel_or_its_identity_are_429_for_all(
+    limit: str, two_requests: RateSettings
+) -> None:
+    async with Piped(**{limit: two_requests}) as at, at.web.visiting() as other:
         statuses = [(await visitor.get("/")).status for visitor in (at.visitor, other, at.visitor, other)]
         assert statuses == [200, 200, 429, 429]
 
 
-async def test_all_hosts_of_an_identity_share_its_rate_and_those_of_another_have_their_own() -> None:
+@pytest.mark.parametrize("limit", ["per_tunnel", "per_identity"])
+async def test_a_client_that_leaves_and_comes_again_has_no_more_requests_for_that(
+    limit: str, two_requests: RateSettings
+) -> None:
+    limits: dict[str, Any] = {limit: two_requests}
+    async with web(tokens={"alice": Secret("a")}, **limits) as at, target(Service().serve) as far:
+        for statuses in ([200, 200, 429], [429]):
+            async with at.original(far.address, "one.example.net", ALICE), at.visiting("one.example.net") as visitor:
+                assert [(await visitor.get("/")).status for _ in statuses] == statuses
+            await until(lambda: not at.service.attached)
+
+
+async def test_all_hosts_of_an_identity_share_its_rate_and_those_of_another_have_their_own(
+    two_requests: RateSettings,
+) -> None:
     tokens = {"alice": Secret("a"), "bob": Secret("b")}
     service = Service()
     async with (
-        web(tokens=tokens, per_identity=RateSettings(requests=2)) as at,
+        web(tokens=tokens, per_identity=two_requests) as at,
         target(service.serve) as far,
         at.original(far.address, "one.example.net", ALICE),
         at.original(far.address, "two.example.net", ALICE),

@@ -11,7 +11,6 @@ import asyncio
 import socket
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Final
-from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -130,6 +129,11 @@ def _known_sharers(shared: bool, shared_by: tuple[str, ...], tokens: Mapping[str
     return found
 
 
+def _of_each(limit: RateSettings | None) -> Lately[Allowance] | None:
+    """What each of many has left of a limit of its own; None for no limit."""
+    return Lately(lambda: Allowance(limit)) if limit is not None else None
+
+
 class TunnelServerSettings(ListeningSettings, frozen=True, kw_only=True):
     """``kind = "tunnel-server"``."""
 
@@ -214,16 +218,13 @@ class TunnelServer(ListeningService[TunnelServerSettings]):
         self.arrivals: set[Arrival] = set()
         self.admission = Admission(self)
         self._proxies = Clients(settings.trusted_proxies, []) if settings.trusted_proxies else None
-        self._allowances: WeakValueDictionary[object, Allowance] = WeakValueDictionary()
-        """What each owner of tunnels has left; they hold it."""
         self._plain_listener: Listener | None = None
         self._certificates: Certificates | None = None
         self._sweeping: asyncio.TimerHandle | None = None
         self._allowance = Allowance(settings.per_service) if settings.per_service is not None else None
-        self._of_addresses: Lately[Allowance] | None = None
-        """What each address has left."""
-        if (each := settings.per_address) is not None:
-            self._of_addresses = Lately(lambda: Allowance(each))
+        self._of_addresses = _of_each(settings.per_address)
+        self._of_owners = _of_each(settings.per_identity)
+        self._of_hosts = _of_each(settings.per_tunnel)
 
     async def prepare(self) -> None:
         settings = self.settings
@@ -346,16 +347,9 @@ class TunnelServer(ListeningService[TunnelServerSettings]):
         tunnel = self.routes.find(host)
         if tunnel is not None and tunnel.owner == owner:
             return tunnel
-        settings = self.settings
-        allowances = []
-        if settings.per_tunnel is not None:
-            allowances.append(Allowance(settings.per_tunnel))
-        if settings.per_identity is not None:
-            allowance = self._allowances.get(owner)
-            if allowance is None:
-                allowance = self._allowances[owner] = Allowance(settings.per_identity)
-            allowances.append(allowance)
-        return Tunnel(host, owner, allowances, self.inspector.log(host) if settings.inspect else None)
+        of_both = ((self._of_hosts, host), (self._of_owners, owner))
+        allowances = [each.of(who) for each, who in of_both if each is not None]
+        return Tunnel(host, owner, allowances, self.inspector.log(host) if self.settings.inspect else None)
 
     def greet(self, end: End, peer: str, place: Place, first: bytes, deadline: float) -> None:
         """A tunnel's client has come, or one of its data connections; it is to be let in by the deadline."""
