@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("natlab", "NAT lab")
     group.addoption("--natlab-tries", type=int, default=1, metavar="N", help="tries of each topology (1)")
     group.addoption("--natlab-report", type=Path, metavar="FILE", help="where the lab's table is kept")
+
+
+def pytest_configure() -> None:
+    """Has signals be heard that whoever started this ignores, as nohup does: what the tests start inherits that."""
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
 def pytest_collection_finish() -> None:
