@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
-TIMEOUT = 20.0
+TIMEOUT = 30.0
 """Seconds for anything that is waited for."""
 
 

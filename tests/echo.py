@@ -6,7 +6,7 @@ import hashlib
 import socket
 import threading
 
-PATIENCE = 20.0
+PATIENCE = 30.0
 """Seconds until a connection counts as stuck."""
 
 

@@ -22,7 +22,7 @@ from prepared import PIPE, Copy, possible, run_copy
 from tunnelconsole.cli import main
 from waiting import until_true
 
-COMMAND_TIMEOUT = 20.0
+COMMAND_TIMEOUT = 30.0
 """Seconds a command that ends by itself may take: it needs a fifth of one, and a busy machine has patience."""
 
 _STANDING = re.compile(r"^(?:listening|connected) service=(\S+) kind=\S+ address=(\S+)", re.MULTILINE)

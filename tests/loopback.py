@@ -26,7 +26,7 @@ FREE = ListenAddress("127.0.0.1", 0)
 
 LOOPBACK_NETWORK = NetworkPattern("127.0.0.0/8")
 
-PATIENCE = 10.0
+PATIENCE = 30.0
 """Seconds until a read counts as stuck."""
 
 BULK = os.urandom(1024 * 1024) * 6 + b"the end"

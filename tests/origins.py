@@ -15,7 +15,7 @@ from typing import Self
 
 from ports import split
 
-PATIENCE = 10.0
+PATIENCE = 30.0
 """Seconds a held-back connection waits for its next byte."""
 
 HELLO = "hello from the origin\n"

@@ -10,7 +10,7 @@ import termios
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-PATIENCE = 10.0
+PATIENCE = 30.0
 """Seconds until a send or a read counts as stuck."""
 
 READ = 64 * 1024

@@ -13,7 +13,7 @@ from typing import Self
 import system_tools
 from waiting import until_true
 
-PATIENCE = 10.0
+PATIENCE = 30.0
 """Seconds until something that should be on the screen counts as missing."""
 
 

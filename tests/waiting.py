@@ -9,7 +9,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-PATIENCE = 10.0
+PATIENCE = 30.0
 """Seconds until a condition counts as never met: far beyond what a busy machine needs, well below a test's timeout."""
 
 FIRST_PAUSE, LAST_PAUSE = 0.0005, 0.01

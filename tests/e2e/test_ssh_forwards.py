@@ -86,7 +86,7 @@ def shore(program: Program, tmp_path: Path) -> Iterator[Shore]:
 
 def test_a_hostname_is_printed_on_the_terminal_and_leads_to_the_service(shore: Shore) -> None:
     with Terminal(shore.folder, shore.ssh(*shore.remote("80"), "host"), shore.program.env, 120, 24) as terminal:
-        screen = terminal.shows(r"forwarding http://\w+\.localhost:\d+ \(-R 80\)", within=15)
+        screen = terminal.shows(r"forwarding http://\w+\.localhost:\d+ \(-R 80\)")
         found = re.search(r"http://(\w+\.localhost):(\d+)", screen)
         assert found is not None
         resolve = f"{found[1]}:{found[2]}:127.0.0.1"

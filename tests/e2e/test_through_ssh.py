@@ -211,7 +211,7 @@ def test_attach_shows_the_console_of_an_engine_elsewhere(program: Program) -> No
     options = ["--identity", str(key), "--known-hosts", str(known)]
     command = [program.path, "attach", f"ssh://ops@127.0.0.1:{port}", *options]
     with Terminal(program.folder, command, program.env) as terminal:
-        terminal.shows("TunnelConsole", "● running", r"edge\s+● listening", within=15)
+        terminal.shows("TunnelConsole", "● running", r"edge\s+● listening")
         (row,) = daemon.json("sessions")
         assert row["identity"] == "alice"
         terminal.press("q")

@@ -142,7 +142,7 @@ class Site:
 
     def comes_back(self) -> None:
         """Waits until the page is there again."""
-        until_true(lambda: self.curl("/") == PAGE, within=20.0)
+        until_true(lambda: self.curl("/") == PAGE)
 
 
 @pytest.fixture(scope="module", params=["http-native", "http-yamux", "https-native"])

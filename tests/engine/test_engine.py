@@ -667,7 +667,7 @@ async def test_a_service_that_has_not_connected_yet_does_not_hold_up_the_stop() 
     engine = Engine(one(hangs=True), drain=LONG)
     await engine.start()
     await until(lambda: state(engine) == "connecting")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await engine.stop()
     assert state(engine) == "stopped"
 

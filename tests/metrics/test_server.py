@@ -153,7 +153,7 @@ async def test_who_does_not_stop_talking_after_the_answer_is_cut(address: str) -
             await writer.drain()
 
     with pytest.raises(OSError, match=r"[Rr]eset|[Pp]ipe|lost"):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await talk()
     writer.close()
 

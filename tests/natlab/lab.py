@@ -36,7 +36,7 @@ ALL_PORTS = "1-65535"
 STRANGER_PORT = 9
 """Where a stranger answers; all other ports lead there."""
 
-START_TIME = 10.0
+START_TIME = 30.0
 """Seconds that the delay line has until it answers: it needs a fiftieth of one."""
 
 NETWORK_SETTINGS = {

@@ -22,7 +22,7 @@ RENDEZVOUS_PORT = 7900
 LISTEN_PORT = 9001
 """Where the first client lets local programs in: on loopback of its own namespace, so that nobody else has it."""
 
-PATIENCE = 20.0
+PATIENCE = 30.0
 """Seconds until an attempt counts as never ended: far beyond the 4 s that it may take."""
 
 WORDS_FOR_PATHS = {"direct": "is reached directly", "relay": "is reached through the relay"}

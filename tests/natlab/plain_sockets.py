@@ -12,7 +12,7 @@ from natlab.lab import Lab
 from natlab.namespaces import Namespace
 from natlab.network import RENDEZVOUS
 
-ANSWER_TIME = 10.0
+ANSWER_TIME = 30.0
 """Seconds for what must come: far beyond a round trip of 20 to 40 ms on a busy machine."""
 
 SILENCE = 0.3

@@ -35,7 +35,7 @@ except (ConnectFailed, OSError) as error:
 
 PIPE, PAYLOAD = subprocess.PIPE, os.urandom(1024 * 1024) * 3 + b"the end"
 
-PATIENCE = 20
+PATIENCE = 30
 """Seconds until a process or a read counts as stuck."""
 
 Stream = int | IO[bytes]

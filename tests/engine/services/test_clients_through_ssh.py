@@ -125,7 +125,7 @@ async def test_a_client_comes_back_with_its_ssh_host(tmp_path: Path) -> None:
             gate.sshd.is_killed()
             await hears(client, ServiceRetrying)
             gate.sshd.start()
-            await until(lambda: client.services["pub"].state == "connected", within=20)
+            await until(lambda: client.services["pub"].state == "connected")
             async with calling(address_of(client, "pub")) as visitor:
                 assert await visitor.exchange(b"again") == b"again"
 

@@ -27,7 +27,7 @@ from waiting import until
 KEY = RoomKey("desk", bytes(32))
 WRONG_KEY = RoomKey("desk", bytes([1]) * 32)
 NONCES = (bytes(16), bytes([1]) * 16)
-LIMIT = 5.0
+LIMIT = 30.0
 """Seconds of a race that has to be won."""
 
 

@@ -342,7 +342,7 @@ async def test_a_terminal_is_told_why_its_hostname_does_not_come_back(tmp_path: 
         process = await connection.create_process(term_type="xterm")
         ssh = {name: service.settings for name, service in at.engine.services.items() if name != "web"}
         await at.engine.apply(ssh)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while "there is no tunnel-server here" not in await process.stdout.readline():
                 pass
 
@@ -600,6 +600,6 @@ async def test_a_client_that_does_not_read_its_terminal_is_told_later_how_much_i
             for _ in range(900):
                 await visitor.get("/" + "x" * 200)
         process.channel.resume_reading()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while "lines are left out" not in await process.stdout.readline():
                 pass

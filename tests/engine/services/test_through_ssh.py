@@ -66,7 +66,7 @@ async def refusal(gate: Gate, where: HostPort, settings: SSHSettings | None = No
 async def to_end(end: End) -> bytes:
     """All that comes, until the end."""
     pieces = []
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while piece := await receive(end):
             pieces.append(piece)
     return b"".join(pieces)

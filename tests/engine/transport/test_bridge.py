@@ -45,7 +45,7 @@ async def bridged() -> AsyncIterator[tuple[BridgedEnd, Far, ChannelPair]]:
 async def rest(end: BridgedEnd) -> bytes:
     """All until the end."""
     pieces = []
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while piece := await receive(end):
             pieces.append(piece)
     return b"".join(pieces)

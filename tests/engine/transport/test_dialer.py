@@ -18,7 +18,7 @@ from tunnelconsole.engine.transport.ends import SocketEnd
 from tunnelconsole.errors import ConnectFailed
 from waiting import until
 
-PATIENCE = 5.0
+PATIENCE = 30.0
 """Seconds for an address to answer that is there."""
 
 MOMENT = 0.05
