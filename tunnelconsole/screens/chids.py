@@ -131,14 +131,17 @@ class ChidsPane(TablePane[ChidRow]):
     def columns(self) -> Sequence[Column[ChidRow]]:
         to, rate, lost = (1, 2, 3) if self._listed else (3, 1, 2)  # what is left out first; a matrix has whom already
         return (
-            Column("chid", "CHID", self._chid, lambda row: (row.service, natural(row.chid)), 8, 30),
+            Column("chid", "CHID", self._chid, lambda row: (row.service, natural(row.chid)), 8, 30,
+                   steady=False),
             Column("receivers", "SENDS TO", self._sends_to, lambda row: (not row.receivers, sending.destination(row)),
                    18 if self._listed else 12, 60, rank=to, stretch=True),
             Column("senders", "FROM", lambda row, _: cells.number(row.senders), lambda row: row.senders, 5, rank=4,
                    right=True, falling=True),
             *measures.rates(rank=rate),
-            Column("waiting", "WAITING", self._waiting, lambda row: row.waiting, 8, rank=4, right=True, falling=True),
-            Column("lost", "LOST", self._lost, sending.lost, 8, rank=lost, right=True, falling=True),
+            Column("waiting", "WAITING", self._waiting, lambda row: row.waiting, 8, rank=4, right=True, falling=True,
+                   steady=False),
+            Column("lost", "LOST", self._lost, sending.lost, 8, rank=lost, right=True, falling=True,
+                   steady=False),
             Column("service", "SERVICE", lambda row, _: Span(row.service), lambda row: row.service, 8, 24, rank=5),
             Column("identity", "IDENTITY", lambda row, _: Span(row.identity), lambda row: row.identity, 10, 20, rank=6),
             Column("peer", "PEER", lambda row, _: Span(row.peer), lambda row: row.peer, 16, 46, rank=6),

@@ -32,6 +32,8 @@ class Column(Generic[Row]):
     :param right: figures stand at the right.
     :param falling: the first press of its key sorts the largest, or newest, first.
     :param stretch: takes what the others leave over.
+    :param steady: shows nothing but what its row says, and times in whole seconds: it need not be looked up again for
+        the same row within one second.
     """
 
     key: str
@@ -44,6 +46,7 @@ class Column(Generic[Row]):
     right: bool = False
     falling: bool = False
     stretch: bool = False
+    steady: bool = True
 
 
 class Placed(NamedTuple):

@@ -232,7 +232,7 @@ class Gathering:
             self._seen.add(row.id)
             kept.append(row)
         if news:
-            self._all_events = self._merged()
+            self._all_events = self._followed_by(news, forgotten)
         if any(row.level in TROUBLES for row in (*news, *forgotten)):
             self._warned = _warned(self._events)
 
@@ -249,6 +249,15 @@ class Gathering:
                 kept.append(row)
         self._exchanges = {row.id: row for row in reversed(kept[:EXCHANGES_KEPT])}
         self._missed += news.dropped
+
+    def _followed_by(self, news: list[EventRow], forgotten: list[EventRow]) -> tuple[EventRow, ...]:
+        """All events, where those that are new come behind the others, as they do but for what was asked for."""
+        gone = {row.id for row in forgotten}
+        kept = [row for row in self._all_events if row.id not in gone] if gone else self._all_events
+        ages = [_age(row) for row in (*kept[-1:], *news)]
+        if ages != sorted(ages) or not gone.isdisjoint(row.id for row in news):
+            return self._merged()
+        return (*kept, *news)
 
     def _merged(self) -> tuple[EventRow, ...]:
         both = [*self._events, *self._debug]

@@ -83,7 +83,7 @@ class PunchesPane(TablePane[AttemptRow]):
             Column("method", "METHOD", lambda row, _: Span(row.method or "–", "text" if row.method else "faint"),
                    lambda row: row.method, 10, rank=2),
             Column("seconds", "TOOK", took, lambda row: (row.seconds is None, row.seconds), 7, rank=1, right=True,
-                   falling=True),
+                   falling=True, steady=False),
             Column("peer", "REACHED, OR WHY NOT", self._reached, lambda row: (not row.peer, row.peer), 18, 60,
                    stretch=True),
             Column("here", "HERE", lambda row, _: _nat(row.ours), lambda row: row.ours.mapping, 11, rank=3),

@@ -101,7 +101,7 @@ class TunnelsPane(TablePane[ExchangeRow]):
             Column("target", "PATH", lambda row, _: Span(row.target, "strong"), lambda row: row.target, 14, 60,
                    stretch=True),
             Column("seconds", "TOOK", took, lambda row: (row.seconds is None, row.seconds), 7, rank=1, right=True,
-                   falling=True),
+                   falling=True, steady=False),
             Column("response_bytes", "ANSWER", lambda row, _: cells.size(row.response_bytes),
                    lambda row: row.response_bytes, 8, rank=3, right=True, falling=True),
             Column("request_bytes", "REQUEST", lambda row, _: cells.size(row.request_bytes),

@@ -76,7 +76,10 @@ class LineTable(Painted, ScrollView, Generic[Row], can_focus=True, inherit_bindi
         self._width = 0
         self._painted: dict[int, tuple[Any, ...]] = {}
         self._found: dict[int, tuple[Any, ...]] = {}
-        self._cells: dict[tuple[int, int], Span] = {}
+        self._cells: dict[int, dict[int, Span]] = {}
+        """What has been looked up: by row, by column."""
+        self._measured: set[int] = set()
+        """Rows whose cells the columns are wide enough for already."""
 
     def on_mount(self) -> None:
         super().on_mount()  # type: ignore[no-untyped-call]
@@ -115,8 +118,8 @@ class LineTable(Painted, ScrollView, Generic[Row], can_focus=True, inherit_bindi
         """
         before = self.selected
         count = len(self.rows)
+        self._keep_cells(rows, now)
         self.rows, self._now, self.order, self.empty = rows, now, order, tuple(empty)
-        self._cells.clear()
         if len(rows) != count:
             self.virtual_size = Size(self.size.width, len(rows) + 1)
         self._follow_pinned()
@@ -135,6 +138,7 @@ class LineTable(Painted, ScrollView, Generic[Row], can_focus=True, inherit_bindi
         self._cursor, self._pinned = 0, pinned
         self._finding = pinned is not None
         self._natural = [cell_len(column.title) for column in self.columns]
+        self._measured.clear()
         self.scroll_to(y=0, animate=False, immediate=True)
 
     def recast(self, columns: Sequence[Column[Row]]) -> None:
@@ -143,6 +147,7 @@ class LineTable(Painted, ScrollView, Generic[Row], can_focus=True, inherit_bindi
         self._natural = [cell_len(column.title) for column in self.columns]
         self._placed_for = ()
         self._cells.clear()
+        self._measured.clear()
         self._measure()
         self.refresh()
 
@@ -196,14 +201,32 @@ class LineTable(Painted, ScrollView, Generic[Row], can_focus=True, inherit_bindi
         top = self.scroll_offset.y
         growing = [index for index, column in enumerate(self.columns) if column.wide > self._natural[index]]
         for at in range(top, min(top + self.body_height, len(self.rows))):
+            if at in self._measured:
+                continue
+            self._measured.add(at)
             for index in growing:
                 self._natural[index] = max(self._natural[index], breadth(clean(self._cell(at, index).text)))
 
+    def _keep_cells(self, rows: Sequence[Row], now: float) -> None:
+        """Forgets what has been looked up, but for what these rows show too: most are as they were, within a second."""
+        if int(now) != int(self._now):
+            self._cells.clear()
+            self._measured.clear()
+            return
+        before, count = self.rows, len(rows)
+        self._cells = {at: cells for at, cells in self._cells.items() if at < count and rows[at] == before[at]}
+        self._measured &= self._cells.keys()
+        for index, column in enumerate(self.columns):
+            if not column.steady:
+                for cells in self._cells.values():
+                    cells.pop(index, None)
+
     def _cell(self, at: int, column: int) -> Span:
         """What a row has in a column, looked up once for each time that rows are shown."""
-        found = self._cells.get((at, column))
+        cells = self._cells.setdefault(at, {})
+        found = cells.get(column)
         if found is None:
-            found = self._cells[at, column] = self.columns[column].cell(self.rows[at], self._now)
+            found = cells[column] = self.columns[column].cell(self.rows[at], self._now)
         return found
 
     def _place(self) -> tuple[Placed, ...]:
