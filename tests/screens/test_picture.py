@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
+from itertools import count
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from screens.rows import NOW, event, history, service, status
 from tunnelconsole.control.messages import EventRow, Events, ServiceRow, Update
@@ -40,6 +44,18 @@ def test_channels_that_come_and_go_do_not_push_out_what_matters() -> None:
     gathering.update(_update(*(event(number, "x", level="debug") for number in range(1, 5000))), NOW)
     assert len(gathering.picture.events) == DEBUG_KEPT + 1
     assert gathering.picture.events[0].text == "it matters"
+
+
+@given(st.lists(st.lists(st.tuples(st.sampled_from(["info", "debug"]), st.integers(0, 5)), max_size=6), max_size=6))
+def test_events_are_in_the_order_in_which_they_happened_however_they_come(news: list[list[tuple[str, int]]]) -> None:
+    gathering, numbers = Gathering(), count()
+    gathering._events = deque(maxlen=4)
+    gathering._debug = deque(maxlen=2)
+    for batch in news:
+        rows = [event(next(numbers), "x", level=level, time=NOW + seconds) for level, seconds in batch]
+        gathering.update(_update(*rows), NOW)
+        kept = [*gathering._events, *gathering._debug]
+        assert gathering.picture.events == tuple(sorted(kept, key=lambda row: (row.time, row.id)))
 
 
 def test_another_engine_begins_with_empty_hands() -> None:

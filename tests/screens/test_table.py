@@ -13,7 +13,9 @@ from screens.desk import Desk, console
 from screens.rows import channel, session, status
 from screens.scripted_engine import Script
 from tunnelconsole.control.messages import ChannelRow
+from tunnelconsole.screens.columns import Column
 from tunnelconsole.screens.places import Place
+from tunnelconsole.screens.spans import Span
 from tunnelconsole.screens.widgets.table import LineTable
 
 
@@ -198,3 +200,48 @@ async def test_a_terminal_that_changes_its_size_is_filled_again(tmp_path: Path) 
         await desk.pilot.resize_terminal(200, 50)
         await desk.settle()
         assert "BYTES IN" in desk.text()
+
+
+class Looked:
+    """A table of two columns that count how often they are looked up."""
+
+    def __init__(self) -> None:
+        self.steady = self.moving = 0
+        self.table: LineTable[str] = LineTable(
+            [
+                Column("steady", "STEADY", self._steady, str, 10, 20),
+                Column("moving", "MOVING", self._moving, str, 10, 20, steady=False),
+            ],
+            str,
+            {},
+        )
+
+    def _steady(self, row: str, now: float) -> Span:
+        self.steady += 1
+        return Span(f"{row} {now:.1f}")
+
+    def _moving(self, row: str, now: float) -> Span:
+        self.moving += 1
+        return Span(f"{row} {now:.1f}")
+
+    def shows(self, *rows: str, now: float) -> tuple[list[str], int, int]:
+        """What stands there, and how often each column was looked up for it."""
+        self.steady = self.moving = 0
+        self.table.show(rows, now, None)
+        cells = [self.table._cell(at, column).text for at in range(len(rows)) for column in (0, 1)]
+        return cells, self.steady, self.moving
+
+
+async def test_a_row_that_is_as_it_was_is_looked_up_again_only_where_it_moves_or_in_the_next_second(
+    tmp_path: Path,
+) -> None:
+    async with console(tmp_path, Script(status=status())) as desk:
+        looked = Looked()
+        await desk.app.screen.mount(looked.table)
+        assert looked.shows("a", "b", now=7.0) == (["a 7.0", "a 7.0", "b 7.0", "b 7.0"], 2, 2)
+        assert looked.shows("a", "b", now=7.9) == (["a 7.0", "a 7.9", "b 7.0", "b 7.9"], 0, 2)
+        assert looked.shows("a", "c", now=7.9) == (["a 7.0", "a 7.9", "c 7.9", "c 7.9"], 1, 2)
+        assert looked.shows("a", "c", now=8.0) == (["a 8.0", "a 8.0", "c 8.0", "c 8.0"], 2, 2)
+        assert looked.shows("a", now=8.0) == (["a 8.0", "a 8.0"], 0, 1)
+        assert looked.shows(now=8.0) == ([], 0, 0)
+        assert looked.shows("a", now=8.0) == (["a 8.0", "a 8.0"], 1, 1)

@@ -6,6 +6,7 @@ names one of the actions here.
 
 from __future__ import annotations
 
+import gc
 import re
 from collections.abc import Iterable
 from functools import partial
@@ -46,6 +47,10 @@ from tunnelconsole.screens.widgets.table import LineTable
 
 __all__ = ["ConsoleApp", "ConsoleOutcome", "run_console"]
 
+
+YOUNG_OBJECTS = 10_000
+"""Objects made between two looks of the garbage collector. A picture is some thousands, nearly all of which go with the
+next one by themselves: with the default of 700 a twentieth of a console's time goes into looking for the others."""
 
 PLAIN_NAME = re.compile(r"[\w.-]+")
 """Names of services that the palette offers: it would read brackets in others as markup."""
@@ -360,5 +365,7 @@ def run_console(
     :param role: ``view`` refuses whatever changes something.
     :param files: False saves nothing on this machine.
     """
+    gc.freeze()  # what the framework is made of stays for good
+    gc.set_threshold(YOUNG_OBJECTS, *gc.get_threshold()[1:])
     outcome = ConsoleApp(socket_path, owns_engine=owns_engine, demo=demo, role=role, files=files).run()
     return ConsoleOutcome.LEAVE_RUNNING if outcome is None else outcome

@@ -57,6 +57,12 @@ def breadth(text: str) -> int:
     return len(text) if _plain(text) else cell_len(text)
 
 
+@lru_cache(maxsize=1024)
+def breadth_shown(text: str) -> int:
+    """Cells that text takes once it is cleaned, remembered: tables ask for the same names again and again."""
+    return breadth(clean(text))
+
+
 @lru_cache(maxsize=2048)
 def _composed(text: str) -> str:
     composed = unicodedata.normalize("NFC", text)

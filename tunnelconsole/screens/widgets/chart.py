@@ -59,17 +59,12 @@ def bars(values: Sequence[float], width: int, height: int, top: float) -> list[s
     steps = height * 4
     levels = [min(steps, max(1, round(value / top * steps))) if value > 0 else 0 for value in values[-2 * width :]]
     levels = [0] * (2 * width - len(levels)) + levels
-    pairs = list(zip(levels[::2], levels[1::2], strict=True))
     lines = []
     for row in range(height):
         floor = (height - 1 - row) * 4
-        lines.append("".join([CELLS[_dots(left - floor)][_dots(right - floor)] for left, right in pairs]))
+        dots = [0 if level <= floor else min(level - floor, 4) for level in levels]
+        lines.append("".join([CELLS[left][right] for left, right in zip(dots[::2], dots[1::2], strict=True)]))
     return lines
-
-
-def _dots(level: int) -> int:
-    """Dots of a column of one cell, in which a value of so many steps above its floor shows."""
-    return 0 if level < 0 else min(level, 4)
 
 
 def time_axis(groups: int, seconds: float, width: int) -> str:

@@ -19,7 +19,7 @@ from textual.selection import Selection
 from textual.strip import Strip
 
 from tunnelconsole.screens.columns import GAP, Column, Order, Placed, Row, place
-from tunnelconsole.screens.spans import Line, Span, breadth, clean, fit, plain, width_of
+from tunnelconsole.screens.spans import LONGEST, Line, Span, breadth_shown, fit, plain, width_of
 from tunnelconsole.screens.widgets.lines import Painted, mark
 
 ARROWS = {False: "▲", True: "▼"}
@@ -205,7 +205,7 @@ class LineTable(Painted, ScrollView, Generic[Row], can_focus=True, inherit_bindi
                 continue
             self._measured.add(at)
             for index in growing:
-                self._natural[index] = max(self._natural[index], breadth(clean(self._cell(at, index).text)))
+                self._natural[index] = max(self._natural[index], breadth_shown(self._cell(at, index).text[:LONGEST]))
 
     def _keep_cells(self, rows: Sequence[Row], now: float) -> None:
         """Forgets what has been looked up, but for what these rows show too: most are as they were, within a second."""
