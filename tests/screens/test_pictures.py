@@ -299,7 +299,9 @@ async def test_toast(tmp_path: Path, kept: SnapshotAssertion) -> None:
 
 async def test_waiting_for_the_engine(tmp_path: Path, kept: SnapshotAssertion, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tunnelconsole.screens.feed.LONGEST_WAIT", 0.1)  # so that the next try is never far off
     async with console(Path(), quiet(), SMALL, running=False) as desk:
+        await waiting.until(lambda: desk.app.link.error)
         assert await _picture(desk) == kept
         await desk.engine.start()
 
