@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import RenderableType
 from textual._compositor import Compositor
 from textual._context import visible_screen_stack
+from textual.message_pump import MessagePump
 from textual.pilot import Pilot
 from textual.screen import Screen
 from textual.widgets import Input
@@ -102,8 +103,15 @@ class Desk:
             await self.pilot.pause()
 
     def _under_way(self) -> bool:
-        """Whether the screen has to be laid out anew, or has calls to make when it has been drawn."""
-        return self.app.is_running and bool(self.app.screen._layout_required or self.app.screen._callbacks)
+        """Whether the screen has to be laid out anew, has calls to make when it has been drawn, or has not heard all.
+
+        Textual's own pause takes a process for idle that is not given a processor, on a busy machine.
+        """
+        if not self.app.is_running:
+            return False
+        screen = self.app.screen
+        listening = (self.app, *screen.walk_children(with_self=True))
+        return bool(screen._layout_required or screen._callbacks) or any(map(_has_news, listening))
 
     def _busy(self) -> bool:
         return any(not worker.is_finished for worker in self.app.workers if worker.name != "feed")
@@ -183,6 +191,10 @@ class Desk:
     def toasts(self) -> list[str]:
         """What the operator was told, oldest first."""
         return self.app.told
+
+
+def _has_news(listener: MessagePump) -> bool:
+    return listener.is_running and (listener.message_queue_size > 0 or listener._pending_message is not None)
 
 
 @asynccontextmanager
