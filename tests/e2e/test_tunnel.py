@@ -134,11 +134,15 @@ class Site:
 
     def visits(self, request: str, begin: bytes = b"") -> socket.socket:
         """A visitor's connection, on which a request has been sent."""
-        sock = socket.create_connection(("127.0.0.1", self.public), timeout=10)
+        sock = socket.create_connection(("127.0.0.1", self.public), timeout=30)
         if self.scheme == "https":
             sock = ssl.create_default_context(cafile=str(self.crt)).wrap_socket(sock, server_hostname=HOST)
         sock.sendall(f"{request} HTTP/1.1\r\nHost: {HOST}\r\n".encode() + begin)
         return sock
+
+    def uploads(self) -> list[Path]:
+        """Files in which nginx keeps what has come of uploads."""
+        return list((self.folder / "body").glob("*"))
 
     def comes_back(self) -> None:
         """Waits until the page is there again."""
@@ -213,7 +217,9 @@ def rest(sock: socket.socket) -> tuple[bytes, int]:
 def test_whoever_is_killed_in_the_middle_leaves_nothing_that_looks_complete(site: Site, what: str) -> None:
     answered = site.visits("GET /huge", b"\r\n")
     assert answered.recv(12) == b"HTTP/1.1 200"
+    before = set(site.uploads())
     uploading = site.visits("PUT /put", f"Content-Length: {UPLOAD}\r\n\r\n".encode() + bytes(UPLOAD // 2))
+    until_true(lambda: set(site.uploads()) - before)  # else it may go to whoever comes next, who waits for the rest
     match what:
         case "client":
             site.client.is_killed()
