@@ -13,8 +13,18 @@ from hypothesis import strategies as st
 
 from tunnelconsole.engine import bans as module
 from tunnelconsole.engine.ban_events import AddressBanned, AddressUnbanned, BansRestored, FailuresForgotten
-from tunnelconsole.engine.ban_table import KeptBan
-from tunnelconsole.engine.bans import LONGEST, MAX_BANS, MAX_SOURCES, SOON, Bans, HandshakeRate, Policy, source_named
+from tunnelconsole.engine.ban_table import BanChanges, KeptBan
+from tunnelconsole.engine.bans import (
+    LONGEST,
+    MAX_BANS,
+    MAX_SOURCES,
+    SOON,
+    Bans,
+    HandshakeRate,
+    Policy,
+    source_named,
+    usable,
+)
 from tunnelconsole.engine.bus import Bus
 from tunnelconsole.engine.events import Event
 from tunnelconsole.engine.limits import BAN_AFTER, BAN_TIME, BAN_WITHIN, LimitSettings
@@ -30,12 +40,13 @@ class Guarded:
     """A register with a clock of its own."""
 
     now: float = 1000.0
+    wall: float = 1e9
     events: list[Event] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.bus = Bus()
         self.bus.count(self.events.append)
-        self.bans = Bans(self.bus, lambda: self.now, lambda: self.now + 1e9)
+        self.bans = Bans(self.bus, lambda: self.now, lambda: self.now + self.wall)
 
     def fails(self, times: int = 1, host: str = GUESSER, **limits: Any) -> None:
         for _ in range(times):
@@ -292,7 +303,7 @@ class TestARestart:
         off = guarded.now + 1e9 + seconds
         later = Guarded()
         later.bans = Bans(later.bus, lambda: later.now, lambda: later.now - 1000 + off)
-        later.bans.restore(guarded.bans.take_changes())
+        later.bans.restore(usable(guarded.bans.take_changes().written))
         return later
 
     def test_a_ban_lasts_for_as_long_as_it_had_left(self, guarded: Guarded) -> None:
@@ -367,7 +378,7 @@ class TestARestart:
             "until": 1e9 + guarded.now + 600,
             "by_hand": False,
         }
-        guarded.bans.restore([KeptBan(**row | spoilt)])
+        guarded.bans.restore(usable([KeptBan(**row | spoilt)]))
         assert not guarded.bans.rows()
 
     def test_no_more_are_taken_over_than_there_may_be(self, guarded: Guarded, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -378,7 +389,38 @@ class TestARestart:
 
     def test_what_changes_while_it_is_written_is_written_again(self, guarded: Guarded) -> None:
         guarded.bans.ban(GUESSER, 60)
-        assert [ban.address for ban in guarded.bans.take_changes()] == [GUESSER]
-        assert not guarded.bans.unsaved
+        assert [ban.address for ban in guarded.bans.take_changes().written] == [GUESSER]
         guarded.bans.lift(GUESSER)
-        assert guarded.bans.unsaved
+        assert guarded.bans.take_changes() == BanChanges([], [GUESSER], False)
+        assert not guarded.bans.take_changes()
+
+    def test_what_could_not_be_written_is_written_later_as_it_is_then(self, guarded: Guarded) -> None:
+        guarded.bans.ban(GUESSER, 60)
+        guarded.bans.put_back(guarded.bans.take_changes())
+        guarded.bans.lift(GUESSER)
+        changes = guarded.bans.take_changes()
+        assert changes == BanChanges([], [GUESSER], False)
+        guarded.bans.put_back(changes)
+        assert guarded.bans.take_changes() == changes
+
+    def test_of_too_many_changes_no_more_is_noted_than_that_there_are(
+        self, guarded: Guarded, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(module, "MAX_BANS", 2)
+        for number in range(9):
+            guarded.fails(BAN_AFTER, f"192.0.2.{number}")
+        assert len(guarded.bans._changed) <= 4
+        changes = guarded.bans.take_changes()
+        assert changes.all
+        assert [ban.address for ban in changes.written] == ["192.0.2.7", "192.0.2.8"]
+
+    def test_where_the_time_of_day_is_set_the_ends_are_kept_anew(self, guarded: Guarded) -> None:
+        guarded.bans.ban(GUESSER, 3600)
+        guarded.bans.take_changes()
+        guarded.bans.tick()
+        assert not guarded.bans.take_changes()
+        guarded.wall += 50e6
+        guarded.bans.tick()
+        changes = guarded.bans.take_changes()
+        assert changes.all
+        assert changes.written[0].until == guarded.wall + guarded.now + 3600

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import heapq
 from typing import Any
+from weakref import ref
 
 import pytest
 from hypothesis import given, settings
@@ -69,6 +70,24 @@ def test_nothing_is_remembered_of_those_who_have_gone() -> None:
         shares.count_sessions(str(number), -1)
         shares.count_channels(str(number), -1)
     assert (len(shares._sessions), len(shares._channels)) == (0, 0)
+
+
+@pytest.mark.parametrize("what", ["sessions", "channels"])
+def test_a_rate_that_was_held_for_long_is_remembered_from_when_it_was_let_go(what: str) -> None:
+    now = 0.0
+    shares = Shares("address", 0, 0, 1000.0, lambda: now)
+    count = getattr(shares, f"count_{what}")
+    held = shares.pace("alice")
+    assert held is not None
+    count("alice", 1)
+    now = 10 * REMEMBERED
+    shares.pace("bob")
+    count("alice", -1)
+    was = ref(held)
+    del held
+    now += REMEMBERED / 2
+    assert was() is not None
+    assert shares.pace("alice") is was()
 
 
 def test_who_comes_anew_each_time_has_the_same_rate_and_is_forgotten_after_a_while() -> None:

@@ -14,6 +14,7 @@ from jump_peers import jump_server, through
 from left_behind import nothing_left_behind
 from loopback import hears, target, told
 from tunnelconsole.engine import backoff, keeping, store, ticking
+from tunnelconsole.engine.ban_table import KeptBan, read_bans
 from tunnelconsole.engine.engine import Engine
 from tunnelconsole.engine.events import ConfigRefused, StoreFailed, StoreRecovered
 from waiting import until
@@ -260,3 +261,21 @@ async def test_a_file_from_before_a_ban_was_lifted_does_not_bring_it_back(tmp_pa
     await hears(engine, StoreRecovered)
     await until(lambda: banned(tmp_path) == [])
     assert not engine.node.bans.rows()
+
+
+async def test_totals_are_taken_over_once_however_often_the_first_reading_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Engine(state_dir=tmp_path) as engine:
+        engine.node.meters.service("home").add(1, 1)
+    failures = iter([True, True])
+
+    def fails_twice(database: sqlite3.Connection, most: int) -> list[KeptBan]:
+        if next(failures, False):
+            raise sqlite3.OperationalError("disk I/O error")
+        return read_bans(database, most)
+
+    monkeypatch.setattr(keeping, "read_bans", fails_twice)
+    async with Engine(state_dir=tmp_path) as engine:
+        await hears(engine, StoreRecovered)
+        assert engine.node.meters.totals() == {"home": (1, 1)}

@@ -74,7 +74,15 @@ async def test_on_loopback_a_name_that_a_page_could_have_is_refused(address: str
 
 @pytest.mark.parametrize(
     "field",
-    ["Host: localhost:9520", "Host: LocalHost.", "Host: 127.0.0.1", "Host: [::1]:9520", "Host: a.localhost", ""],
+    [
+        "Host: localhost:9520",
+        "Host: LocalHost.",
+        "Host: 127.0.0.1",
+        "Host: [::1]:9520",
+        "Host: a.localhost",
+        "Host: ip6-localhost",
+        "",
+    ],
 )
 async def test_on_loopback_this_machine_s_own_names_are_answered(address: str, field: str) -> None:
     line = f"GET /healthz HTTP/1.{1 if field else 0}\r\n"

@@ -22,6 +22,18 @@ class KeptBan(msgspec.Struct, frozen=True):
     by_hand: bool
 
 
+class BanChanges(msgspec.Struct, frozen=True):
+    """What is to be written."""
+
+    written: Sequence[KeptBan]
+    removed: Sequence[str]
+    all: bool
+    """Whether there are no others than those that are written."""
+
+    def __bool__(self) -> bool:
+        return bool(self.written or self.removed or self.all)
+
+
 def read_bans(database: sqlite3.Connection, most: int) -> list[KeptBan]:
     """The bans, the oldest first.
 
@@ -39,14 +51,16 @@ def read_bans(database: sqlite3.Connection, most: int) -> list[KeptBan]:
     ]
 
 
-def write_bans(database: sqlite3.Connection, bans: Sequence[KeptBan]) -> None:
-    """Makes these the bans, within the transaction that is open.
+def write_bans(database: sqlite3.Connection, changes: BanChanges) -> None:
+    """Writes what has changed, within the transaction that is open.
 
-    :raises sqlite3.Error: they cannot be written.
+    :raises sqlite3.Error: it cannot be written.
     """
-    database.execute("DELETE FROM bans")
+    if changes.all:
+        database.execute("DELETE FROM bans")
+    database.executemany("DELETE FROM bans WHERE address = ?", [(address,) for address in changes.removed])
     database.executemany(
-        "INSERT INTO bans (address, service, reason, failures, since, seconds, until, by_hand) "
+        "INSERT OR REPLACE INTO bans (address, service, reason, failures, since, seconds, until, by_hand) "
         "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        [msgspec.structs.astuple(ban) for ban in bans],
+        [msgspec.structs.astuple(ban) for ban in changes.written],
     )

@@ -16,7 +16,7 @@ from typing import Final
 
 from tunnelconsole.engine.access import Clients, plain_address, source_of
 from tunnelconsole.engine.ban_events import AddressBanned, AddressUnbanned, BansRestored, FailuresForgotten
-from tunnelconsole.engine.ban_table import KeptBan
+from tunnelconsole.engine.ban_table import BanChanges, KeptBan
 from tunnelconsole.engine.bus import Bus
 from tunnelconsole.engine.limits import LimitSettings
 from tunnelconsole.engine.units import Frequency
@@ -41,6 +41,9 @@ heard of the longest ago. Who has as many addresses is no matter for bans."""
 
 LONGEST_BY_HAND: Final = 100 * 366 * 86_400.0
 """Seconds that a ban by hand may last, a century: nobody means more, and infinity is no time."""
+
+CLOCK_SET: Final = 2.0
+"""Seconds by which the time of day goes another way than the clock where it has been set: adjusting takes longer."""
 
 BY_HAND: Final = "by hand"
 """Why an operator's ban is there."""
@@ -118,8 +121,11 @@ class Bans:
         self._bans: dict[str, Ban] = {}
         self._offenders: dict[str, _Offender] = {}
         self._next_end = float("inf")
-        self.unsaved = False
-        """Whether they have changed since :meth:`take_changes`."""
+        self._changed: set[str] = set()
+        """Addresses whose bans are kept otherwise than they are."""
+        self._all_changed = False
+        self._off = wall() - clock()
+        """What the time of day is ahead of the clock."""
         self.due: Callable[[], None] = lambda: None
         """Called when they should be kept at once: an operator has changed them."""
 
@@ -221,43 +227,56 @@ class Bans:
         return f"{source} may connect again"
 
     def tick(self) -> None:
-        """Ends the bans whose time is over."""
-        now = self._clock()
+        """Ends the bans whose time is over, and has all be kept anew where the time of day has been set."""
+        now, off = self._clock(), self._wall() - self._clock()
+        if abs(off - self._off) > CLOCK_SET:
+            self._off, self._all_changed = off, bool(self._bans)
         if now < self._next_end:
             return
         for ban in [ban for ban in self._bans.values() if now >= ban.over_at]:
             self._remove(ban.address, "its time is over")
         self._next_end = min((ban.over_at for ban in self._bans.values()), default=float("inf"))
 
-    def take_changes(self) -> list[KeptBan]:
-        """All bans, to be kept instead of those that are kept: whoever takes them writes them, or says that it failed
-        by setting :attr:`unsaved` again.
-        """
-        self.unsaved = False
-        off = self._wall() - self._clock()
-        return [
-            KeptBan(
-                ban.address,
-                ban.service,
-                ban.reason,
-                ban.failures,
-                ban.since,
-                ban.seconds,
-                ban.over_at + off,
-                ban.by_hand,
-            )
-            for ban in self._bans.values()
-        ]
+    def take_changes(self) -> BanChanges:
+        """What has changed since this was asked last, to be kept; :meth:`put_back` takes it where it could not be."""
+        changed, every, self._all_changed = self._changed, self._all_changed, False
+        self._changed = set()
+        names = self._bans.keys() if every else changed & self._bans.keys()
+        written = [self._kept(ban) for name, ban in self._bans.items() if name in names] if names else []
+        return BanChanges(written, () if every else sorted(changed - self._bans.keys()), every)
+
+    def put_back(self, changes: BanChanges) -> None:
+        """Has changes be kept later that could not be now."""
+        self._all_changed |= changes.all
+        for address in (*changes.removed, *(ban.address for ban in changes.written)):
+            self._note(address)
+
+    def all_changed(self) -> None:
+        """Has all be kept anew: nobody knows what is kept."""
+        self._all_changed = True
+
+    def _note(self, address: str) -> None:
+        """Notes that a ban has changed; of too many changes no more is noted than that there are."""
+        self._changed.add(address)
+        if len(self._changed) > 2 * MAX_BANS:
+            self._changed.clear()
+            self._all_changed = True
+
+    def _kept(self, ban: Ban) -> KeptBan:
+        until = ban.over_at + self._wall() - self._clock()
+        return KeptBan(ban.address, ban.service, ban.reason, ban.failures, ban.since, ban.seconds, until, ban.by_hand)
 
     def restore(self, kept: Iterable[KeptBan]) -> None:
         """Has bans of an earlier run last for as long as they had left.
 
-        A ban never lasts longer for that than it was to last in all, whatever has become of the time of day meanwhile.
-        Those of addresses that are banned already do not count, nor do rows that no engine has written.
+        From now on none lasts longer than it was to last in all, whatever has become of the time of day meanwhile.
+        Those of addresses that are banned already do not count.
+
+        :param kept: such as :func:`usable` gives.
         """
         now, restored = self._clock(), 0
         for each in kept:
-            left = self._left_of(each)
+            left = min(each.until - self._wall(), each.seconds)
             if left <= 0 or each.address in self._bans or len(self._bans) >= MAX_BANS:
                 continue
             over_at, hand = now + left, each.by_hand
@@ -272,15 +291,8 @@ class Bans:
         if restored:
             self._bus.publish(BansRestored(count=restored))
 
-    def _left_of(self, kept: KeptBan) -> float:
-        """Seconds that a ban of an earlier run has left; 0 where it is over, or is none."""
-        if not 0 < kept.seconds <= LONGEST_BY_HAND or not math.isfinite(kept.since) or not _is_source(kept.address):
-            return 0.0
-        left = kept.until - self._wall()
-        return min(left, kept.seconds) if left > 0 else 0.0
-
     def _add(self, ban: Ban) -> None:
-        self.unsaved = True
+        self._note(ban.address)
         if len(self._bans) >= MAX_BANS:
             oldest = next(other.address for other in self._bans.values() if not other.by_hand)
             self._remove(oldest, f"{MAX_BANS} are banned, and this was the oldest")
@@ -294,7 +306,7 @@ class Bans:
 
     def _remove(self, source: str, cause: str) -> None:
         ban = self._bans.pop(source)
-        self.unsaved = True
+        self._note(source)
         self._bus.publish(
             AddressUnbanned(service=ban.service, address=source, turned_away=ban.turned_away, cause=cause)
         )
@@ -315,6 +327,18 @@ def source_named(text: str) -> str:
     except ValueError:
         raise RequestRefused(f"{shown or 'nothing'} is not an IP address", NO_ADDRESS) from None
     return source
+
+
+def usable(kept: Iterable[KeptBan]) -> list[KeptBan]:
+    """Those that an engine can have written; for :meth:`Bans.restore`, and for another thread than the loop's."""
+    return [
+        each
+        for each in kept
+        if 0 < each.seconds <= LONGEST_BY_HAND
+        and math.isfinite(each.since)
+        and math.isfinite(each.until)
+        and _is_source(each.address)
+    ]
 
 
 def _is_source(text: str) -> bool:

@@ -16,7 +16,7 @@ from pathlib import Path
 from tunnelconsole.engine.audit import AuditEntry
 from tunnelconsole.engine.backoff import Backoff
 from tunnelconsole.engine.ban_table import read_bans, write_bans
-from tunnelconsole.engine.bans import MAX_BANS
+from tunnelconsole.engine.bans import MAX_BANS, usable
 from tunnelconsole.engine.bus import Record
 from tunnelconsole.engine.events import StoreFailed, StoreRecovered, StoreUpdated
 from tunnelconsole.engine.node import Node
@@ -90,7 +90,7 @@ class Keeper:
         if self._store.replaced is not None:
             reason = (
                 f"{self._store.path} was not readable and has been moved to {self._store.replaced}; "
-                "the new one is empty: there are no tokens, totals and audit entries of before"
+                "the new one is empty: there are no tokens, bans, totals and audit entries of before"
             )
             self._store.replaced = None
             self._bus.publish(StoreFailed(reason=reason))
@@ -100,16 +100,17 @@ class Keeper:
         if not self._opened:
             totals, events = await self._store.totals(), await self._store.events()
             tokens = await self._store.transact(read_tokens)
-            self._audit.restore(await self._store.audit())
+            bans = await self._store.transact(lambda database: usable(read_bans(database, MAX_BANS)))
+            self._audit.restore(await self._store.audit())  # from here on nothing fails: totals would be added twice
             self._meters.restore(totals)
-            self._bans.restore(await self._store.transact(partial(read_bans, most=MAX_BANS)))
+            self._bans.restore(bans)
             self._tokens.load(tokens)
             self._left_out = {token.name for token in tokens} - {token.name for token in self._tokens}
             await self._tokens.keyring.open_loaded()
             self._opened = True
             return events
         # The file may be another one, such as a copy from before somebody's token was revoked, or a ban was set.
-        self._bans.unsaved = True
+        self._bans.all_changed()
         found = {token.name for token in await self._store.transact(read_tokens)}
         self._tokens.all_changed(found - self._left_out)
         return []
@@ -134,12 +135,13 @@ class Keeper:
                 raise
 
     async def _save_bans(self) -> None:
-        if not self._bans.unsaved:
+        changes = self._bans.take_changes()
+        if not changes:
             return
         try:
-            await self._store.transact(partial(write_bans, bans=self._bans.take_changes()))
+            await self._store.transact(partial(write_bans, changes=changes))
         except BaseException:
-            self._bans.unsaved = True
+            self._bans.put_back(changes)
             raise
 
     async def _save_on(self) -> None:

@@ -11,8 +11,8 @@ from weakref import WeakValueDictionary
 from tunnelconsole.engine.transport.pacing import Pace
 
 REMEMBERED: Final = 60.0
-"""Seconds for which a rate is remembered after it was last asked for, though nobody is held to it: who came anew for
-each request would have all that may go at once each time. After that it has long been made up for."""
+"""Seconds for which a rate is remembered after it was last asked for, or let go of, though nobody is held to it: who
+came anew for each request would have all that may go at once each time. After that it has long been made up for."""
 
 MAX_REMEMBERED: Final = 10_000
 """Rates remembered so, some 4 MB at the most; beyond that those that were asked for the longest ago are forgotten."""
@@ -22,6 +22,8 @@ T = TypeVar("T")
 
 class Lately(Generic[T]):
     """What each of many is held to: the same for all who hold it, and for who asks soon after them.
+
+    Who lets go of it after a long time asks once more, so that it is remembered from then on.
 
     :param make: makes a new one.
     :param clock: seconds that never go back.
@@ -58,16 +60,24 @@ class Shares:
     :param sessions: at once for each; 0 for as many as come.
     :param channels: at once for each; 0 for as many as come.
     :param rate: bytes per second for each, both ways together; None for no limit.
+    :param clock: seconds that never go back.
     """
 
-    def __init__(self, noun: str, sessions: int, channels: int, rate: float | None) -> None:
+    def __init__(
+        self,
+        noun: str,
+        sessions: int,
+        channels: int,
+        rate: float | None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._noun = noun
         self._most_sessions = sessions
         self._most_channels = channels
         self._rate = rate
         self._sessions: Counter[Hashable] = Counter()
         self._channels: Counter[Hashable] = Counter()
-        self._paces = Lately(lambda: Pace(rate)) if rate is not None else None
+        self._paces = Lately(lambda: Pace(rate), clock) if rate is not None else None
 
     @property
     def limited(self) -> bool:
@@ -89,10 +99,16 @@ class Shares:
     def count_sessions(self, who: Hashable, more: int) -> None:
         """``who`` has one session more (1) or less (-1)."""
         _count(self._sessions, who, more)
+        self._let_go(who, more)
 
     def count_channels(self, who: Hashable, more: int) -> None:
         """``who`` has one channel more (1) or less (-1)."""
         _count(self._channels, who, more)
+        self._let_go(who, more)
+
+    def _let_go(self, who: Hashable, more: int) -> None:
+        if more < 0 and self._paces is not None:
+            self._paces.of(who)
 
 
 def _count(counts: Counter[Hashable], who: Hashable, more: int) -> None:

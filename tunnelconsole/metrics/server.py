@@ -57,6 +57,12 @@ PATHS: Final = ("/metrics", "/healthz", "/readyz")
 """What there is."""
 
 
+LOOPBACK_NAMES: Final = frozenset({
+    "localhost", "localhost.localdomain", "localhost4", "localhost6", "ip6-localhost", "ip6-loopback",
+})  # fmt: skip
+"""What systems call loopback in their ``/etc/hosts``; besides all names in ``.localhost`` (RFC 6761, section 6.3)."""
+
+
 def names_this_machine(host: str) -> bool:
     """Whether the value of a request's ``Host`` is one by which this machine alone is asked on loopback.
 
@@ -64,7 +70,7 @@ def names_this_machine(host: str) -> bool:
     it cannot make an address or ``localhost`` its own. A request without a host comes from no browser.
     """
     name = host_name(host)
-    if name in ("", "localhost", socket.gethostname().lower()) or name.endswith(".localhost"):
+    if name in LOOPBACK_NAMES or name in ("", socket.gethostname().lower()) or name.endswith(".localhost"):
         return True
     try:
         ipaddress.ip_address(name)

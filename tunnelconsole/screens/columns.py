@@ -32,8 +32,8 @@ class Column(Generic[Row]):
     :param right: figures stand at the right.
     :param falling: the first press of its key sorts the largest, or newest, first.
     :param stretch: takes what the others leave over.
-    :param steady: shows nothing but what its row says, and times in whole seconds: it need not be looked up again for
-        the same row within one second.
+    :param steady: shows nothing but what its row says, and how long ago in whole seconds: for a row that is as it was
+        it is looked up once a second, so that these may be behind by less than one.
     """
 
     key: str

@@ -222,7 +222,7 @@ class LineTable(Painted, ScrollView, Generic[Row], can_focus=True, inherit_bindi
                     cells.pop(index, None)
 
     def _cell(self, at: int, column: int) -> Span:
-        """What a row has in a column, looked up once for each time that rows are shown."""
+        """What a row has in a column; see :meth:`_keep_cells` for when that is looked up again."""
         cells = self._cells.setdefault(at, {})
         found = cells.get(column)
         if found is None:

@@ -59,10 +59,11 @@ FIRST_REPETITION: Final = 1.0
 PROBE_LIFE: Final = 0.9
 """Seconds that one of many has to answer: with the kernel's repetition they would be two thousand SYNs."""
 
-MORE_SOCKETS: Final = 2
-"""As many further sockets for each of many, while nobody has been met: 256 against 1,024 of 64,512 ports miss each
-other in one race of 60, 768 in one of 200,000. Later would be too late: a hole serves only while the socket that made
-it is open, as conntrack takes another one's answer for no part of it."""
+MORE_SOCKETS: Final = 1
+"""As many further sockets for each of many, until a connection is chosen: 256 against 1,024 of 64,512 ports miss each
+other in one race of 60, 512 in one of 3,400. Later would be too late: a hole serves only while the socket that made
+it is open, as conntrack takes another one's answer for no part of it. With one more the kernel's last repetitions would
+not fit into the budget."""
 
 MORE_FROM: Final = 0.25
 """Seconds from the start until the first of those: three round trips of what most attempts need."""

@@ -326,6 +326,8 @@ class TunnelServer(ListeningService[TunnelServerSettings]):
     def visitor_left(self, visitor: Visitor) -> None:
         """A visitor's connection is over."""
         self.visitors.discard(visitor)
+        if self._of_addresses is not None:
+            self._of_addresses.of(source_of(visitor.peer))
 
     def trusts(self, peer: str) -> bool:
         """Whether ``peer`` is a proxy in front of us whose word is taken."""
@@ -347,9 +349,13 @@ class TunnelServer(ListeningService[TunnelServerSettings]):
         tunnel = self.routes.find(host)
         if tunnel is not None and tunnel.owner == owner:
             return tunnel
-        of_both = ((self._of_hosts, host), (self._of_owners, owner))
-        allowances = [each.of(who) for each, who in of_both if each is not None]
+        allowances = self._allowances_of_tunnel(host, owner)
         return Tunnel(host, owner, allowances, self.inspector.log(host) if self.settings.inspect else None)
+
+    def _allowances_of_tunnel(self, host: str, owner: object) -> list[Allowance]:
+        """What the visitors of a host, and of all hosts of its owner, have left; remembered for some time from now."""
+        of_both = ((self._of_hosts, host), (self._of_owners, owner))
+        return [each.of(who) for each, who in of_both if each is not None]
 
     def greet(self, end: End, peer: str, place: Place, first: bytes, deadline: float) -> None:
         """A tunnel's client has come, or one of its data connections; it is to be let in by the deadline."""
@@ -366,6 +372,7 @@ class TunnelServer(ListeningService[TunnelServerSettings]):
         self.backends.discard(backend)
         self.admission.forget(backend)
         self.routes.leave(backend.tunnel, backend)
+        self._allowances_of_tunnel(backend.tunnel.host, backend.tunnel.owner)
         if backend.tunnel.log is not None and not backend.tunnel.backends:
             self.inspector.forget(backend.tunnel.host)
         if backend.session is not None and self.hooks.on_disconnection is not None:
