@@ -16,7 +16,7 @@ from loopback import PATIENCE, blackhole, nobody
 from tunnelconsole.engine.attempts import Attempt
 from tunnelconsole.engine.services.punch import contacts, race
 from tunnelconsole.engine.services.punch.contacts import Hello, Reached
-from tunnelconsole.engine.services.punch.port import PunchingPort
+from tunnelconsole.engine.services.punch.port import PunchingPort, bound
 from tunnelconsole.engine.services.punch.race import Race
 from tunnelconsole.engine.transport.dialer import Address
 from tunnelconsole.engine.wire.punch_nat import MANY_PORTS, MANY_SOCKETS, Plan
@@ -350,33 +350,35 @@ async def test_many_sockets_meet_who_listens() -> None:
 
 
 async def test_further_sockets_dial_while_nobody_is_met(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(race, "MORE_FROM", 0.01)
-    monkeypatch.setattr(race, "MORE_UNTIL", 0.05)
+    monkeypatch.setattr(race, "HALFWAY", 0.01)
+    monkeypatch.setattr(race, "PROBE_LIFE", LIMIT)
     with racers() as (a, _), blackhole() as hole:
-        there = at(hole.port, Kind.MAPPED)
-        running = asyncio.ensure_future(a.race(there, plan=Plan(many_sockets=8)).run(LIMIT))
-        await until(lambda: dialled(a.attempt) == 8 * (1 + race.MORE_SOCKETS))
+        running = asyncio.ensure_future(a.race(at(hole.port, Kind.MAPPED), plan=Plan(many_sockets=8)).run(LIMIT))
+        await until(lambda: dialled(a.attempt) == 16)
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
 
 
-async def test_one_of_the_further_sockets_is_met(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(race, "MORE_FROM", 0.01)
-    monkeypatch.setattr(race, "MORE_UNTIL", 0.05)
-    with racers() as (a, b):
-        number = b.port.number
-        b.port.close()
-        there = at(number, Kind.MAPPED)
-        # The first are refused, and do not dial again.
-        monkeypatch.setattr(race, "FIRST_REDIAL", LIMIT)
-        leading = asyncio.ensure_future(a.race(there, plan=Plan(many_sockets=8)).run(LIMIT))
-        await until(lambda: dialled(a.attempt) >= 8)
-        b.port = PunchingPort(number)
-        other = asyncio.ensure_future(b.race(at(nobody().port)).run(LIMIT))
-        joined(await begin_as_tls_does(await leading), await other)
+async def test_a_socket_that_nobody_meets_is_begun_anew_from_another_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    ports: list[int] = []
+
+    def noting(family: socket.AddressFamily, port: int) -> socket.socket:
+        made = bound(family, port)
+        ports.append(made.getsockname()[1])
+        return made
+
+    monkeypatch.setattr(race, "bound", noting)
+    monkeypatch.setattr(race, "PROBE_LIFE", 0.02)
+    with racers() as (a, _), blackhole() as hole:
+        running = asyncio.ensure_future(a.race(at(hole.port, Kind.MAPPED), plan=Plan(many_sockets=1)).run(LIMIT))
+        await until(lambda: len(ports) >= 6)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    assert len(set(ports)) > 2
 
 
-async def test_nobody_dials_from_further_sockets_once_somebody_is_met() -> None:
+async def test_nobody_dials_from_further_sockets_once_somebody_is_met(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(race, "HALFWAY", LIMIT)
     with racers() as (a, b):
         made = a.race(at(b.port.number, Kind.MAPPED), plan=Plan(many_sockets=8))
         joined(*await both(made, b.race(at(nobody().port))))

@@ -10,6 +10,7 @@ import enum
 import errno
 import functools
 import itertools
+import math
 import random
 import socket
 from collections.abc import Iterator
@@ -59,17 +60,14 @@ FIRST_REPETITION: Final = 1.0
 PROBE_LIFE: Final = 0.9
 """Seconds that one of many has to answer: with the kernel's repetition they would be two thousand SYNs."""
 
-MORE_SOCKETS: Final = 1
-"""As many further sockets for each of many, until a connection is chosen: 256 against 1,024 of 64,512 ports miss each
-other in one race of 60, 512 in one of 3,400. Later would be too late: a hole serves only while the socket that made
-it is open, as conntrack takes another one's answer for no part of it. With one more the kernel's last repetitions would
-not fit into the budget."""
+LIVES: Final = math.ceil(RACE_TIME / PROBE_LIFE)
+"""How often each of many sockets is begun anew in a race that is lost: a new port of the NAT each time, of which one is
+open whenever the other end begins, however late that is."""
 
-MORE_FROM: Final = 0.25
-"""Seconds from the start until the first of those: three round trips of what most attempts need."""
-
-MORE_UNTIL: Final = 0.65
-"""Seconds from the start until the last of those: it has to come before the other end's are given up."""
+HALFWAY: Final = PROBE_LIFE / 2
+"""Seconds after the first of many sockets until further ones are opened, as many as the budget has room for: 256
+against 1,024 of 64,512 ports miss each other in one race of 60, 432 in one of 1,000. Who begins 1.5 s late meets twice
+as many. None helps once the other end's are closed: conntrack takes the answer of another for no part of the hole."""
 
 BATCH: Final = 64
 """Dials in one turn of the loop: some 2 ms, so that answers to the first are heard before the last is sent."""
@@ -84,6 +82,8 @@ class Repeats(enum.Enum):
 
     #: It is held, and the kernel repeats its SYN (rule 2).
     HELD = "held"
+    #: It is given up before that, and dialled from another port.
+    ANEW = "anew"
     #: It is given up before that.
     NEVER = "never"
 
@@ -227,13 +227,15 @@ class Race:
         dial.sock = sock
         self._held += dial.repeats is Repeats.HELD
         self._loop.add_writer(sock.fileno(), self._answered, dial)
-        patience = PROBE_LIFE if dial.repeats is Repeats.NEVER else FIRST_REPETITION
+        patience = FIRST_REPETITION if dial.repeats is Repeats.HELD else PROBE_LIFE
         dial.timer = self._loop.call_later(patience, self._unanswered, dial)
 
     def _unanswered(self, dial: Dial) -> None:
-        """Gives a dial up, or counts the SYN that the kernel has repeated."""
-        if dial.repeats is Repeats.NEVER:
+        """Gives a dial up, or begins it anew, or counts the SYN that the kernel has repeated."""
+        if dial.repeats is not Repeats.HELD:
             self._let_go(dial)
+            if dial.repeats is Repeats.ANEW and not self._won.done():
+                self._start(dial)
             return
         self._syns += 1
         if self._syns + self._held > SYN_BUDGET:
@@ -275,7 +277,7 @@ class Race:
         else:
             pause = MANY_REDIAL
         self._attempt.fate(dial.label, fate)
-        if dial.repeats is Repeats.HELD and not self._won.done():
+        if dial.repeats is not Repeats.NEVER and not self._won.done():
             wait = max(0.0, dial.started + pause - self._loop.time())
             dial.timer = self._loop.call_later(wait, self._start, dial)
 
@@ -343,12 +345,10 @@ def _around(mapped: Candidate, plan: Plan) -> Iterator[Dial]:
     if address is None:
         return
     if plan.many_sockets:
-        for _ in range(plan.many_sockets):
-            yield Dial(address, Kind.MAPPED.value, mapped.address, 0)
-        more = plan.many_sockets * MORE_SOCKETS
-        for number in range(more):
-            after = MORE_FROM + (MORE_UNTIL - MORE_FROM) * number / more
-            yield Dial(address, Kind.MAPPED.value, mapped.address, 0, Repeats.NEVER, after)
+        most = min(2 * plan.many_sockets, (SYN_BUDGET - 2) // LIVES)
+        for number in range(most):
+            after = 0.0 if number < plan.many_sockets else HALFWAY
+            yield Dial(address, Kind.MAPPED.value, mapped.address, 0, Repeats.ANEW, after)
         return
     if plan.mapped:
         yield from _dial(mapped, Kind.MAPPED.value)
