@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -17,6 +18,12 @@ from installed import Daemon, Process, Program
 from waiting import until_true
 
 pytestmark = pytest.mark.e2e
+
+WITHIN = 1.0
+"""Seconds in which the sessions of a token that is revoked end."""
+
+COMMAND = 5.0
+"""Seconds that the commands around it may take on a busy machine."""
 
 SERVICES = """
 [service.edge]
@@ -72,10 +79,12 @@ def test_a_client_works_by_its_token_until_that_is_revoked(daemon: Daemon, echo:
         assert (row["name"], row["state"], row["sessions"], row["rights"]["kinds"]) == ("alice", "active", 1, ["relay"])
         assert [session["identity"] for session in daemon.json("sessions")] == ["alice"]
         assert [channel["identity"] for channel in daemon.json("channels")] == ["alice"]
+        since = time.monotonic()
         assert "revoked, and 1 session of it ended" in daemon.ask("token", "revoke", "alice").ok()
         with pytest.raises(ConnectionResetError):
             echoed(visitor, b"are you there?")
         until_true(lambda: not daemon.json("sessions"))
+        assert time.monotonic() - since < WITHIN + COMMAND
     assert client.returns() == 1
     assert "the token is not known here" in client.err
     assert daemon.json("token", "list") == []

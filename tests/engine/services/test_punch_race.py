@@ -309,9 +309,19 @@ async def test_a_race_stays_within_its_packets(plan: Plan, monkeypatch: pytest.M
 async def test_what_the_kernel_repeats_is_counted_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(race, "SYN_BUDGET", 12)
     monkeypatch.setattr(race, "FIRST_REPETITION", 0.02)
+    with racers() as (a, _), ExitStack() as stack:
+        silent = [at(stack.enter_context(blackhole()).port) for _ in range(5)]
+        assert await a.race(*silent).run(0.3) is None
+        assert 5 < a.attempt.syns <= 12
+
+
+async def test_sockets_that_are_begun_anew_stay_within_the_packets_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(race, "SYN_BUDGET", 40)
+    monkeypatch.setattr(race, "PROBE_LIFE", 0.01)
+    monkeypatch.setattr(race, "HALFWAY", 0.01)
     with racers() as (a, _), blackhole() as hole:
         assert await a.race(at(hole.port, Kind.MAPPED), plan=Plan(many_sockets=10)).run(0.3) is None
-        assert a.attempt.syns <= 12
+        assert 20 < a.attempt.syns <= 40
 
 
 async def test_many_ports_are_of_one_address_and_none_is_a_system_service_s(monkeypatch: pytest.MonkeyPatch) -> None:

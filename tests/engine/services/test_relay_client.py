@@ -365,7 +365,7 @@ async def test_a_stopped_client_cuts_its_visitors_and_gives_its_port_back(native
         address = at.address
         await at.engine.stop_service("shop")
         assert await visitor.broken()
-        await until(lambda: not at.far.open and not at.edge.engine.node.sessions.sessions)
+        await until(lambda: not at.far.open and not at.edge.engine.node.sessions.sessions, within=1.0)
         assert not at.engine.node.sessions.sessions
         await refuses(address)
 

@@ -51,7 +51,7 @@ async def test_a_port_is_free_again_when_its_backend_has_left(leave: Any) -> Non
             await peer.visitor()
             leave(peer)
             assert await visitor.broken()
-            await until(lambda: not at.engine.node.sessions.sessions)
+            await until(lambda: not at.engine.node.sessions.sessions, within=1.0)
             assert await attaches(at) == address
         await hears(at.engine, BackendLeft, address)
 

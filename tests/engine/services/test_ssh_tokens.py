@@ -104,11 +104,11 @@ async def test_a_key_whose_token_is_good_for_nothing_opens_nothing(tmp_path: Pat
                 pass
 
 
-async def test_when_the_token_is_revoked_the_connection_ends(tmp_path: Path) -> None:
+async def test_when_the_token_is_revoked_the_connection_ends_within_a_second(tmp_path: Path) -> None:
     async with shore(tmp_path) as desk, desk.connect(desk.alice) as connection:
         await until(lambda: desk.engine.node.tokens.find("forwarder").sessions)
         await desk.engine.node.tokens.revoke("forwarder")
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(1):
             await connection.wait_closed()
         await until(lambda: not desk.engine.node.sessions.sessions)
 
