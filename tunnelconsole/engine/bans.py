@@ -230,7 +230,8 @@ class Bans:
         """Ends the bans whose time is over, and has all be kept anew where the time of day has been set."""
         now, off = self._clock(), self._wall() - self._clock()
         if abs(off - self._off) > CLOCK_SET:
-            self._off, self._all_changed = off, bool(self._bans)
+            self._off = off
+            self._all_changed |= bool(self._bans)
         if now < self._next_end:
             return
         for ban in [ban for ban in self._bans.values() if now >= ban.over_at]:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections import deque
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 from tunnelconsole.engine.audit import AuditEntry
 from tunnelconsole.engine.backoff import Backoff
@@ -28,6 +28,19 @@ SAVE_INTERVAL = 5.0
 """Seconds between two writes: what a crash can lose."""
 
 FILE_NAME = "state.sqlite3"
+
+
+C = TypeVar("C")
+
+
+class Register(Protocol[C]):
+    """Something of which what has changed is kept."""
+
+    def take_changes(self) -> C:
+        """What has changed since this was asked last."""
+
+    def put_back(self, changes: C) -> None:
+        """Takes changes again that could not be kept."""
 
 
 class Keeper:
@@ -125,23 +138,16 @@ class Keeper:
 
     async def _save_tokens(self) -> None:
         async with self._writing_tokens:
-            changes = self._tokens.take_changes()
-            if not changes:
-                return
-            try:
-                await self._store.transact(partial(write_tokens, changes=changes))
-            except BaseException:
-                self._tokens.put_back(changes)
-                raise
+            await self._save_changes(self._tokens, write_tokens)
 
-    async def _save_bans(self) -> None:
-        changes = self._bans.take_changes()
+    async def _save_changes(self, register: Register[C], write: Callable[[sqlite3.Connection, C], None]) -> None:
+        changes = register.take_changes()
         if not changes:
             return
         try:
-            await self._store.transact(partial(write_bans, changes=changes))
+            await self._store.transact(lambda database: write(database, changes))
         except BaseException:
-            self._bans.put_back(changes)
+            register.put_back(changes)
             raise
 
     async def _save_on(self) -> None:
@@ -171,7 +177,7 @@ class Keeper:
             await self._store.save(self._meters.totals(), events, await self._missing(entries))
             events, entries = [], []
             await self._save_tokens()
-            await self._save_bans()
+            await self._save_changes(self._bans, write_bans)
         except (sqlite3.Error, OSError, NotPrivate) as error:
             self._unsaved = deque([*events, *self._unsaved], maxlen=KEPT_EVENTS)
             self._audit.give_back(entries)

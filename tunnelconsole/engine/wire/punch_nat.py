@@ -158,7 +158,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     ahead: int = 0
     #: Random ports of its mapped address that are tried.
     many_ports: int = 0
-    #: Local ports from which its mapped address is tried, instead of the one that is punched; 0: from that one.
+    #: Local ports from which its mapped address is tried at once, instead of the one that is punched; 0: from that one.
     many_sockets: int = 0
 
 

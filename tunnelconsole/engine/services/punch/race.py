@@ -61,8 +61,8 @@ PROBE_LIFE: Final = 0.9
 """Seconds that one of many has to answer: with the kernel's repetition they would be two thousand SYNs."""
 
 LIVES: Final = math.ceil(RACE_TIME / PROBE_LIFE)
-"""How often each of many sockets is begun anew in a race that is lost: a new port of the NAT each time, of which one is
-open whenever the other end begins, however late that is."""
+"""How often each of many sockets is begun in a race that is lost: a new port of the NAT each time, of which one is open
+whenever the other end begins, however late that is."""
 
 HALFWAY: Final = PROBE_LIFE / 2
 """Seconds after the first of many sockets until further ones are opened, as many as the budget has room for: 256
